@@ -1,0 +1,1 @@
+"""The backend host's side: samples load and reports it to every director."""

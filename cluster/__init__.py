@@ -1,0 +1,1 @@
+"""Shared vocabulary and shared state; imports nothing of ours."""

@@ -1,0 +1,315 @@
+"""The vocabulary: services, groups, hosts, orders, reports and states, as frozen records.
+
+Everything here is a value. One library (msgspec) turns the same records into TOML, wire JSON and store JSON;
+``cluster.validate`` reports every error of a document at once.
+
+Three kinds of host state are kept apart, and only whoever set one clears it:
+
+- *admin* state (`AdminState`): ordered by an operator or by the host's agent; the most restrictive wins;
+- *operational* state (`HostState`): observed from heartbeats, probes and real connects;
+- *weight*: configured weight x load factor x slow start.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+NAME_PATTERN = r"^[A-Za-z0-9._-]{1,63}$"
+
+Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
+Seconds = Annotated[float, Meta(gt=0)]
+SecondsOrOff = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Weight = Annotated[float, Meta(ge=0, le=1_000_000)]
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """Base of every configured or stored value: immutable, keyword-only, unknown keys are errors."""
+
+
+# --- states -----------------------------------------------------------------------------------------------
+
+
+class AdminState(enum.Enum):
+    """What somebody ordered. ``drain``: no new connections, open ones go on; ``down``: out of use."""
+
+    UP = "up"
+    DRAIN = "drain"
+    DOWN = "down"
+
+    @property
+    def severity(self) -> int:
+        """Rank for "the most restrictive wins"."""
+        return ("up", "drain", "down").index(self.value)
+
+
+class HostState(enum.Enum):
+    """What was observed. A *suspect* host stays in rotation and is probed faster; a *down* one does not."""
+
+    UP = "up"
+    SUSPECT = "suspect"
+    DOWN = "down"
+
+
+class Reason(enum.Enum):
+    """Why a client's connection ended: each accepted client is counted under exactly one."""
+
+    # relayed, and then
+    CLIENT_CLOSED = "client_closed"  #: both directions finished; the client finished first
+    HOST_CLOSED = "host_closed"  #: both directions finished; the host finished first
+    CLIENT_RESET = "client_reset"  #: the client reset (or aborted during the connect)
+    HOST_RESET = "host_reset"  #: the host reset
+    IDLE_TIMEOUT = "idle_timeout"
+    HALF_CLOSED_TIMEOUT = "half_closed_timeout"
+    MAX_AGE = "max_age"
+    DRAIN_DEADLINE = "drain_deadline"  #: cut when its host's drain ran out of time
+    KILLED = "killed"  #: cut by an operator's order
+    SHUTDOWN = "shutdown"  #: cut when the director stopped
+    RELAY_ERROR = "relay_error"  #: the kernel refused memory or descriptors in mid-relay
+    # never relayed
+    CONNECT_FAILED = "connect_failed"  #: every tried host refused or was unreachable
+    CONNECT_TIMEOUT = "connect_timeout"  #: the deadline for all tries passed
+    NO_HOST = "no_host"  #: no host in rotation
+    HOSTS_FULL = "hosts_full"  #: every host at its maximum, and no queue
+    SERVICE_FULL = "service_full"  #: the service at its maximum, and no queue
+    QUEUE_FULL = "queue_full"
+    QUEUE_TIMEOUT = "queue_timeout"
+    DENIED = "denied"  #: by the access list
+    BAD_PROXY_HEADER = "bad_proxy_header"
+
+
+class HostRef(NamedTuple):
+    """Which host: ``service/group/host``."""
+
+    service: str
+    group: str
+    host: str
+
+    def __str__(self) -> str:
+        return "/".join(self)
+
+    @classmethod
+    def parse(cls, text: str) -> HostRef:
+        """Inverse of ``str``. Raises ValueError unless *text* has three parts."""
+        parts = text.split("/")
+        if len(parts) != 3 or not all(parts):
+            raise ValueError(f"{text!r} is not service/group/host")
+        return cls(*parts)
+
+
+# --- the cluster's configuration --------------------------------------------------------------------------
+
+
+class Host(Record, frozen=True):
+    """One backend: where it listens and how much it may carry."""
+
+    address: str  #: ``host:port``, ``[v6]:port`` or ``unix:/path``
+    weight: Weight = 1.0  #: 0: no new connections
+    max_connections: Count = 0  #: 0: no maximum
+    backup: bool = False  #: used only while no other host of the group is available
+
+
+class Probe(Record, frozen=True):
+    """An active check. ``none`` leaves health to heartbeats and real connects."""
+
+    kind: Literal["tcp", "http", "none"] = "tcp"
+    address: str | None = None  #: where to probe, when not the host's own address
+    path: str = "/"
+    host_header: str | None = None  #: ``Host:`` of an HTTP probe; the host's address when absent
+    expect: tuple[Annotated[int, Meta(ge=100, le=599)], ...] = ()  #: accepted statuses; empty: any 2xx or 3xx
+    timeout_s: Seconds = 1.0
+
+
+class Health(Record, frozen=True):
+    """How a group's hosts are watched. Defaults: DESIGN section 5."""
+
+    probe: Probe = Probe()
+    interval_s: Seconds = 2.0  #: between probes of an up host
+    suspect_interval_s: Seconds = 1.0
+    down_interval_s: Seconds = 30.0  #: where the back-off of a down host's probes ends
+    jitter: Fraction = 0.1  #: intervals vary by this much either way
+    rise: Positive = 2  #: consecutive successes that bring a host back
+    fall: Positive = 3  #: consecutive failures that take it out
+    suspect_after_s: Seconds = 3.0  #: heartbeat silence that makes a host suspect
+    timeout_s: Seconds = 5.0  #: heartbeat silence that, with a failed probe, takes it out
+    slow_start_s: SecondsOrOff = 10.0  #: ramp of a host that came back, from 0.1 to 1 of its weight
+    fail_open: Literal["refuse", "all"] = "refuse"  #: when every host is bad: refuse clients, or try all hosts
+
+
+class Registration(Record, frozen=True):
+    """Whether hosts may join a group through their agents."""
+
+    mode: Literal["off", "approve", "auto"] = "off"
+    networks: tuple[str, ...] = ()  #: addresses that may register besides the agent's own peer address
+
+
+class Group(Record, frozen=True):
+    """Hosts that can stand in for each other, and the policy among them."""
+
+    hosts: dict[Name, Host] = {}
+    scheduler: str = "weightedleastconns"
+    parameters: dict[str, float | int | str | bool] = {}  #: of the scheduler
+    health: Health = Health()
+    registration: Registration = Registration()
+
+
+class Limits(Record, frozen=True):
+    max_connections: Count = 0  #: open connections of the service; 0: no maximum
+    queue: Count = 0  #: clients that may wait when the service or its hosts are full; 0: refuse at once
+    queue_timeout_s: Seconds = 5.0
+
+
+class Timeouts(Record, frozen=True):
+    connect_s: Seconds = 5.0  #: for all tries together
+    idle_s: Seconds = 3600.0  #: without progress in either direction
+    half_closed_s: Seconds = 60.0  #: without progress once one side finished
+    max_age_s: SecondsOrOff = 0.0  #: 0: connections live as long as they like
+    max_age_jitter: Fraction = 0.1
+    drain_s: Seconds = 300.0  #: default deadline of a drain or a shutdown
+
+
+class Sticky(Record, frozen=True):
+    """Keep a client on its host: ``hash`` by Maglev over configured hosts, ``table`` by remembering."""
+
+    mode: Literal["hash", "table"] = "hash"
+    ttl_s: Seconds = 1800.0
+    max_entries: Positive = 100_000
+
+
+class Proxy(Record, frozen=True):
+    """The PROXY protocol, versions 1 and 2 (haproxy.org, proxy-protocol.txt)."""
+
+    send: Literal["off", "v1", "v2"] = "off"
+    accept_from: tuple[str, ...] = ()  #: networks whose connections begin with a PROXY header
+    timeout_s: Seconds = 3.0  #: for the header to arrive
+
+
+class Access(Record, frozen=True):
+    """Client networks. *deny* is looked at first; an empty *allow* allows everyone."""
+
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+
+
+class Service(Record, frozen=True):
+    """What clients connect to, and the groups that can answer; the unit of atomic change."""
+
+    listen: tuple[str, ...] = ()
+    groups: dict[Name, Group] = {}
+    enable: Name | None = None  #: the group that answers; the first one when absent
+    relay: Literal["auto", "native", "python"] = "auto"
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
+    sticky: Sticky | None = None
+    proxy: Proxy = Proxy()
+    access: Access = Access()
+
+    @property
+    def enabled_group(self) -> str | None:
+        """The configured group, else the first one; None for a service without groups."""
+        return self.enable if self.enable is not None else next(iter(self.groups), None)
+
+
+# --- a node's own configuration ---------------------------------------------------------------------------
+
+
+class TLS(Record, frozen=True):
+    """PEM files of a listening side. With *client_ca*, peers must present a certificate it signed."""
+
+    certificate: str
+    key: str
+    client_ca: str | None = None
+
+
+class Identity(Record, frozen=True):
+    """An agent: how it proves who it is, and which hosts it may speak for."""
+
+    hosts: tuple[str, ...]  #: patterns of ``service/group/host``, ``*`` allowed in each part
+    token_sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None = None
+    certificate_name: str | None = None  #: a DNS subject alternative name
+
+
+class AgentListeners(Record, frozen=True):
+    """Where agents connect."""
+
+    listen: tuple[str, ...] = ()
+    tls: TLS | None = None
+    insecure: bool = False  #: allow plaintext beyond loopback
+    identities: dict[Name, Identity] = {}
+    interval_s: Seconds = 1.0  #: between reports, as told to agents
+    advertise: tuple[str, ...] = ()  #: every director's agent address, as told to agents
+    handshakes_per_s: Annotated[float, Meta(gt=0)] = 500.0  #: accepted connections; a storm waits its turn
+
+
+class AdminEndpoint(Record, frozen=True):
+    listen: str
+    tls: TLS | None = None
+
+
+class User(Record, frozen=True):
+    """An operator. *password* is an Argon2 hash as ``directorctl password`` prints it."""
+
+    password: Annotated[str, Meta(pattern=r"^\$argon2")]
+    role: Literal["readonly", "full"] = "readonly"
+
+
+class Admin(Record, frozen=True):
+    endpoints: tuple[AdminEndpoint, ...] = ()
+    users: dict[Name, User] = {}
+    refresh_s: Seconds = 5.0
+    project_url: str = ""
+    insecure: bool = False  #: allow plaintext http beyond loopback
+
+
+class Logging(Record, frozen=True):
+    level: Literal["debug", "info", "warn", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+    target: str = "stderr"  #: ``stderr``, ``stdout`` or a file's path
+    access: bool = False  #: one line for each connection
+
+
+class Node(Record, frozen=True):
+    """What is local to one director."""
+
+    name: Name = "director"
+    store: str = "memory:"  #: ``memory:`` or ``file:/path``
+    agents: AgentListeners = AgentListeners()
+    admin: Admin = Admin()
+    log: Logging = Logging()
+    panic_fraction: Fraction = 0.5  #: silent agents beyond this at once: my own isolation, not their death
+    resolvers: tuple[str, ...] = ()  #: DNS servers ``ip:port``; empty: the system's
+
+
+class Configuration(Record, frozen=True):
+    """A whole file: the node, and with an embedded store the cluster's services."""
+
+    node: Node = Node()
+    services: dict[Name, Service] = {}
+
+
+# --- what agents report -----------------------------------------------------------------------------------
+
+
+class LoadReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One host's load over the interval since its last report. None: the agent does not know.
+
+    Unknown keys are ignored, so that newer agents can speak to older directors.
+    """
+
+    utilisation: Annotated[float, Meta(ge=0, le=1)] | None = None  #: of the scarcest resource, 0..1
+    in_flight: Annotated[float, Meta(ge=0, le=1e9)] | None = None  #: requests or connections being served now
+    latency_s: Annotated[float, Meta(ge=0, le=1e6)] | None = None  #: mean of what finished
+    rate: Annotated[float, Meta(ge=0, le=1e9)] | None = None  #: completions per second, failed ones included
+    errors: Annotated[float, Meta(ge=0, le=1)] | None = None  #: failed fraction of the completions
+    completions: Annotated[float, Meta(ge=0, le=1e12)] | None = None  #: count behind *rate* and *errors*
+    capacity: Annotated[float, Meta(gt=0, le=1e9)] | None = None  #: the agent's own estimate, completions/s
+    max_connections: Annotated[int, Meta(ge=0, le=1_000_000_000)] | None = None  #: the agent lowers the maximum
+    weight: Annotated[float, Meta(ge=0, le=1)] | None = None  #: the agent lowers the weight by this factor
+    state: Literal["ready", "drain", "down"] = "ready"
+    custom: dict[Annotated[str, Meta(max_length=63)], float] = {}

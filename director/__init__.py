@@ -1,0 +1,1 @@
+"""The director: accepts clients, picks a host for each, relays the bytes."""

@@ -1,0 +1,1 @@
+"""The operator's side: one control interface and the transports over it."""

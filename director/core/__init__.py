@@ -1,0 +1,1 @@
+"""Pure decisions: no reactor, no sockets, no clock of its own."""

@@ -1,0 +1,66 @@
+"""What a scheduler is: the choice among hosts that may take a connection now.
+
+A scheduler is told which hosts are *eligible*; it never checks states itself. The pool adds a host when it may take new
+connections (available, weight above 0, below its maximum, right tier) and removes it when not, so that a pick never
+scans. Randomness is passed in; time comes with each event.
+
+Three sources feed a scheduler (SCHEDULING): configuration (weights), this director's own observations (`picked`,
+`closed`) and the agents' reports (`reported`). Simple schedulers ignore most of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+from cluster.model import LoadReport, Reason
+from director.core.host import Host
+
+#: Uniform in [0, 1), like ``random.random``.
+Random = Callable[[], float]
+
+
+class Scheduler(Protocol):
+    """Every method but the constructor is O(log n) or better in the number of hosts."""
+
+    def configure(self, hosts: Collection[Host]) -> None:
+        """All hosts of the group, eligible or not, changed by configuration. Consistent hashing rebuilds here, from
+        names and configured weights only; others have nothing to do."""
+
+    def add(self, host: Host) -> None:
+        """*host* became eligible (its weight is above 0)."""
+
+    def remove(self, host: Host) -> None:
+        """*host* is not eligible any more. Its events may still arrive until its last connection closed."""
+
+    def reweigh(self, host: Host) -> None:
+        """``host.weight`` of an eligible host changed."""
+
+    def pick(self, client: bytes | None, exclude: Collection[Host], now: float) -> Host | None:
+        """Choose an eligible host outside *exclude* (at most a few, already tried for this client).
+
+        :param client: the client's packed address (4 or 16 bytes), None for UNIX clients.
+        """
+
+    def picked(self, host: Host, now: float) -> None:
+        """A connection was given to *host*; ``host.in_flight`` is already raised."""
+
+    def closed(self, host: Host, duration_s: float, reason: Reason, now: float) -> None:
+        """A connection of *host* ended; ``host.in_flight`` is already lowered."""
+
+    def reported(self, host: Host, report: LoadReport, now: float) -> None:
+        """*host*'s agent reported."""
+
+
+class Quiet:
+    """Do-nothing answers for the events that most schedulers ignore."""
+
+    def configure(self, hosts: Collection[Host]) -> None: ...
+
+    def reweigh(self, host: Host) -> None: ...
+
+    def picked(self, host: Host, now: float) -> None: ...
+
+    def closed(self, host: Host, duration_s: float, reason: Reason, now: float) -> None: ...
+
+    def reported(self, host: Host, report: LoadReport, now: float) -> None: ...

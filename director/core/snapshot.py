@@ -1,0 +1,117 @@
+"""The one typed picture of a director, which feeds API, pages, command line and metrics.
+
+Built by `director.core.inventory.Inventory.snapshot`; immutable; times are POSIX seconds, ages are seconds.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from cluster.model import AdminState, HostState, LoadReport
+
+
+class Picture(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of the snapshot's records."""
+
+
+class TransitionPicture(Picture, frozen=True):
+    at: float
+    before: HostState
+    after: HostState
+    why: str
+
+
+class OrderPicture(Picture, frozen=True):
+    """A standing admin order."""
+
+    by: str  #: ``operator`` or ``agent``
+    state: AdminState
+    who: str
+    why: str
+    at: float
+
+
+class CheckPicture(Picture, frozen=True):
+    """The last active probe, and when the next is due."""
+
+    at: float | None = None
+    ok: bool | None = None
+    detail: str = ""
+    duration_s: float | None = None
+    next_at: float | None = None
+
+
+class HostPicture(Picture, frozen=True):
+    service: str
+    group: str
+    name: str
+    address: str
+    backup: bool
+    registered: bool  #: joined through its agent, not configured
+    state: HostState
+    admin: AdminState
+    orders: tuple[OrderPicture, ...]
+    in_rotation: bool  #: takes new connections now
+    why_not: str  #: why it does not; empty when it does
+    since: float  #: of *state*
+    why: str  #: of *state*
+    configured_weight: float
+    capacity: float  #: the factor that reports give (W of SCHEDULING), 1 without reports
+    slow_start: float  #: 0.1 to 1
+    agent_weight: float  #: the factor the agent asked for
+    weight: float  #: effective: the product
+    in_flight: int
+    max_connections: int
+    picks: int
+    connect_failures: int
+    agent_connected: bool
+    heartbeat_age_s: float | None
+    report: LoadReport | None
+    check: CheckPicture
+    history: tuple[TransitionPicture, ...]
+
+
+class GroupPicture(Picture, frozen=True):
+    service: str
+    name: str
+    enabled: bool
+    scheduler: str
+    available: int  #: hosts in rotation
+    failing_open: bool  #: every host is bad and the group's fail-open policy tries them all
+    backups_in_use: bool
+    in_flight: int
+    hosts: tuple[HostPicture, ...]
+
+
+class ServicePicture(Picture, frozen=True):
+    name: str
+    listen: tuple[str, ...]  #: as bound
+    enabled: str | None
+    connections: int
+    max_connections: int
+    queued: int
+    queue: int
+    sticky: str
+    sticky_entries: int
+    groups: tuple[GroupPicture, ...]
+
+
+class DirectorPicture(Picture, frozen=True):
+    name: str
+    version: str
+    at: float
+    started: float
+    isolated: bool  #: so many agents fell silent at once that this director suspects itself
+    grace: bool  #: just started: nothing is evicted yet
+    store: str  #: ``memory:``, ``file:/path``…
+    store_available: bool
+    services: tuple[ServicePicture, ...]
+
+    def host(self, service: str, group: str, name: str) -> HostPicture | None:
+        """Find one host."""
+        for each in self.services:
+            if each.name == service:
+                for part in each.groups:
+                    if part.name == group:
+                        return next((host for host in part.hosts if host.name == name), None)
+        return None
