@@ -12,19 +12,38 @@ class Host:
     and tickets of the old one still count down the old one.
     """
 
-    __slots__ = ("available", "backup", "configured_weight", "in_flight", "last_picked", "max_connections",
-                 "picks", "ref", "weight")
+    __slots__ = (
+        "admissible",
+        "available",
+        "backup",
+        "configured_maximum",
+        "configured_weight",
+        "eligible",
+        "in_flight",
+        "last_picked",
+        "max_connections",
+        "picks",
+        "ref",
+        "retired",
+        "turn",
+        "weight",
+    )
 
     def __init__(self, ref: HostRef, *, weight: float = 1.0, max_connections: int = 0, backup: bool = False) -> None:
         self.ref = ref
         self.configured_weight = weight  #: what the operator gave; consistent hashing uses only this
         self.weight = weight  #: effective: configured x load factor x slow start; 0 takes no new connections
-        self.max_connections = max_connections  #: 0: no maximum
+        self.configured_maximum = max_connections
+        self.max_connections = max_connections  #: effective (its agent may lower it); 0: no maximum
         self.backup = backup
         self.available = True  #: admin state and health allow new connections
+        self.admissible = True  #: admin state allows them, whatever health says; counts when failing open
+        self.eligible = False  #: the scheduler may pick it now
+        self.retired = False  #: removed from the configuration; its last connections still count down
         self.in_flight = 0  #: tickets not yet released
         self.picks = 0
         self.last_picked = 0.0  #: monotonic seconds; 0 before the first pick
+        self.turn = 0  #: number of its last pick in its pool; negative before the first, in order of joining
 
     @property
     def name(self) -> str:

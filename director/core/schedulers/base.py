@@ -6,6 +6,11 @@ scans. Randomness is passed in; time comes with each event.
 
 Three sources feed a scheduler (SCHEDULING): configuration (weights), this director's own observations (`picked`,
 `closed`) and the agents' reports (`reported`). Simple schedulers ignore most of it.
+
+Two rules every scheduler keeps:
+
+1. While any eligible host is outside *exclude*, `pick` answers one.
+2. `pick` remembers nothing; what a choice changes, `picked` changes. So a pick can be looked at without being made.
 """
 
 from __future__ import annotations
@@ -21,11 +26,11 @@ Random = Callable[[], float]
 
 
 class Scheduler(Protocol):
-    """Every method but the constructor is O(log n) or better in the number of hosts."""
+    """Every method but `configure` is O(log n) or better in the number of hosts."""
 
     def configure(self, hosts: Collection[Host]) -> None:
         """All hosts of the group, eligible or not, changed by configuration. Consistent hashing rebuilds here, from
-        names and configured weights only; others have nothing to do."""
+        names and configured weights only; others have nothing to do, or forget who is gone."""
 
     def add(self, host: Host) -> None:
         """*host* became eligible (its weight is above 0)."""
@@ -42,8 +47,8 @@ class Scheduler(Protocol):
         :param client: the client's packed address (4 or 16 bytes), None for UNIX clients.
         """
 
-    def picked(self, host: Host, now: float) -> None:
-        """A connection was given to *host*; ``host.in_flight`` is already raised."""
+    def picked(self, host: Host, client: bytes | None, now: float) -> None:
+        """A connection of *client* was given to *host*; ``host.in_flight`` and ``host.turn`` are already raised."""
 
     def closed(self, host: Host, duration_s: float, reason: Reason, now: float) -> None:
         """A connection of *host* ended; ``host.in_flight`` is already lowered."""
@@ -51,16 +56,36 @@ class Scheduler(Protocol):
     def reported(self, host: Host, report: LoadReport, now: float) -> None:
         """*host*'s agent reported."""
 
+    def preview(self, client: bytes | None, now: float) -> Host | None:
+        """What `pick` would answer for certain; None when it would be drawn at random, or nobody is eligible."""
+
+    def factors(self, host: Host, client: bytes | None, now: float) -> dict[str, float]:
+        """Every number that matters in whether *host* is chosen for *client*, to be shown to an operator."""
+
+    @property
+    def entries(self) -> int:
+        """How many clients it remembers."""
+
+    def cleanup(self, now: float) -> int:
+        """Forget clients whose time is over; answers how many. O(forgotten)."""
+
 
 class Quiet:
-    """Do-nothing answers for the events that most schedulers ignore."""
+    """Do-nothing answers for what most schedulers ignore."""
 
     def configure(self, hosts: Collection[Host]) -> None: ...
 
     def reweigh(self, host: Host) -> None: ...
 
-    def picked(self, host: Host, now: float) -> None: ...
+    def picked(self, host: Host, client: bytes | None, now: float) -> None: ...
 
     def closed(self, host: Host, duration_s: float, reason: Reason, now: float) -> None: ...
 
     def reported(self, host: Host, report: LoadReport, now: float) -> None: ...
+
+    @property
+    def entries(self) -> int:
+        return 0
+
+    def cleanup(self, now: float) -> int:
+        return 0

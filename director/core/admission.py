@@ -1,0 +1,152 @@
+"""One service's gate: who comes in now, who waits, who is refused, and why.
+
+The invariant: ``connections`` counts clients that were let in and have not left. Each of them holds one ticket, or is
+between two hosts because `redispatch` found no other; `leave` ends both kinds, and nothing else does.
+
+Clients wait in order of arrival and only while hosts or the service are full. Nobody overtakes: as long as somebody
+waits, a newcomer waits behind. The gate has no clock; its owner calls
+
+- `serve` when capacity may have grown (a host came back, a weight or maximum was raised, a redispatch freed a place),
+- `expire` at `next_expiry`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Hashable
+from typing import NamedTuple
+
+from cluster.errors import Misuse
+from cluster.model import Limits, Reason
+from director.core.host import Host
+from director.core.pool import Pool, Ticket
+
+
+class _Place(NamedTuple):
+    client: bytes | None
+    arrived: float
+
+
+class Admission:
+    """Lets clients into the enabled group's *pool* (None: no group is enabled). Times are monotonic seconds."""
+
+    def __init__(self, pool: Pool | None, limits: Limits) -> None:
+        self._pool = pool
+        self._limits = limits
+        self._holding = 0  # let in, with a ticket
+        self._between = 0  # let in, redispatched in vain, not left yet
+        self._queue: OrderedDict[Hashable, _Place] = OrderedDict()
+
+    @property
+    def pool(self) -> Pool | None:
+        return self._pool
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    @property
+    def connections(self) -> int:
+        """Clients let in that have not left, over all groups they were given to."""
+        return self._holding + self._between
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    def switch(self, pool: Pool | None) -> None:
+        """Enable another group. Tickets of the old one count down as before; call `serve` next."""
+        self._pool = pool
+
+    def set_limits(self, limits: Limits) -> None:
+        """Change limits: of clients already let in or waiting nobody is thrown out. Call `serve` next."""
+        self._limits = limits
+
+    def arrive(self, client: bytes | None, waiter: Hashable, now: float) -> Ticket | Reason | None:
+        """A client came.
+
+        :param waiter: under which `serve`, `leave`, `abandon` and `expire` will speak of the client if it must wait.
+        :returns: its ticket; or None: it waits; or why it is refused: NO_HOST, SERVICE_FULL, HOSTS_FULL, QUEUE_FULL.
+        :raises Misuse: *waiter* waits already.
+        """
+        pool = self._pool
+        if pool is None or not pool.available:
+            return Reason.NO_HOST  # waiting would be for a repair, not for a place
+        if not self._queue:
+            if not self._has_room():
+                refusal = Reason.SERVICE_FULL
+            elif (ticket := pool.pick(client, now)) is not None:
+                self._holding += 1
+                return ticket
+            else:
+                refusal = Reason.HOSTS_FULL
+            if not self._limits.queue:
+                return refusal
+        elif waiter in self._queue:
+            raise Misuse(f"{waiter!r} waits already")
+        if len(self._queue) >= self._limits.queue:
+            return Reason.QUEUE_FULL
+        self._queue[waiter] = _Place(client, now)
+        return None
+
+    def redispatch(self, ticket: Ticket, reason: Reason, now: float, exclude: Collection[Host]) -> Ticket | None:
+        """A try failed: release *ticket* and pick another host outside *exclude*, before anyone who waits.
+
+        The client keeps its place in the service. With None nobody is left to try: `leave` with None follows.
+        Call `serve` next, for those who waited for a place on the failed host.
+        """
+        ticket.pool.release(ticket, reason, now)
+        another = self._pool.pick(ticket.client, now, exclude) if self._pool is not None else None
+        if another is None:
+            self._holding -= 1
+            self._between += 1
+        return another
+
+    def leave(self, ticket: Ticket | None, reason: Reason, now: float) -> list[tuple[Hashable, Ticket]]:
+        """A client that was let in is gone; None: after a redispatch in vain. Answers as `serve`.
+
+        :raises Misuse: it left before; nothing is changed.
+        """
+        if ticket is not None:
+            ticket.pool.release(ticket, reason, now)
+            self._holding -= 1
+        elif self._between:
+            self._between -= 1
+        else:
+            raise Misuse("nobody is between two hosts")
+        return self.serve(now) if self._queue else []
+
+    def serve(self, now: float) -> list[tuple[Hashable, Ticket]]:
+        """Let in who waits, in order of arrival, as far as there is room."""
+        served: list[tuple[Hashable, Ticket]] = []
+        if self._pool is None:
+            return served
+        while self._queue and self._has_room():
+            waiter, place = next(iter(self._queue.items()))
+            ticket = self._pool.pick(place.client, now)
+            if ticket is None:
+                break
+            del self._queue[waiter]
+            self._holding += 1
+            served.append((waiter, ticket))
+        return served
+
+    def abandon(self, waiter: Hashable) -> bool:
+        """*waiter* waits no longer; False when it did not wait."""
+        return self._queue.pop(waiter, None) is not None
+
+    def expire(self, now: float) -> list[Hashable]:
+        """Those whose time in the queue is over; they wait no longer."""
+        expired: list[Hashable] = []
+        while (due := self.next_expiry()) is not None and due <= now:
+            expired.append(self._queue.popitem(last=False)[0])
+        return expired
+
+    def next_expiry(self) -> float | None:
+        """When `expire` will next have somebody, None when nobody waits."""
+        if not self._queue:
+            return None
+        return next(iter(self._queue.values())).arrived + self._limits.queue_timeout_s
+
+    def _has_room(self) -> bool:
+        return not self._limits.max_connections or self.connections < self._limits.max_connections

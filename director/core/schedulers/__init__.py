@@ -1,0 +1,6 @@
+"""Choosing among eligible hosts. See `base` for what a scheduler is, `registry` for which there are."""
+
+from director.core.schedulers.base import Random, Scheduler
+from director.core.schedulers.registry import SCHEDULERS, check_parameters, make_scheduler
+
+__all__ = ["SCHEDULERS", "Random", "Scheduler", "check_parameters", "make_scheduler"]

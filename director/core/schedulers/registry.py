@@ -1,0 +1,108 @@
+"""Schedulers by name: what there is, what can be set, and how to make one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from math import isfinite
+from typing import Any, NamedTuple, TypeAlias
+
+from cluster.errors import Misuse
+from director.core.schedulers.base import Random, Scheduler
+from director.core.schedulers.least import LeastConnections, PowerOfChoices, WeightedLeastConnections
+from director.core.schedulers.simple import Drawn, RoundRobin, Weighted
+
+Value: TypeAlias = float | int | str | bool
+
+
+class Parameter(NamedTuple):
+    """Something a group may set for its scheduler."""
+
+    name: str
+    type: type[float] | type[int] | type[str] | type[bool]
+    default: Value
+    doc: str
+    allowed: Callable[[Any], bool]
+    expected: str  #: what *allowed* wants, in words
+
+
+class Kind(NamedTuple):
+    """One scheduler as documentation and validation know it."""
+
+    name: str
+    doc: str
+    make: Callable[..., Scheduler]  #: called with the Random and the parameters by name
+    aliases: tuple[str, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+
+
+_CHOICES = Parameter(
+    "choices", int, 2, "hosts drawn for each connection", lambda value: 2 <= value <= 64, "at least 2 and at most 64"
+)
+
+_KINDS = (
+    Kind("random", "any host, all equally likely", Drawn, ("rand",)),
+    Kind("roundrobin", "every host in turn, weights ignored", lambda random: RoundRobin(), ("roundr",)),
+    Kind("weighted", "any host, as likely as its share of the weights", Weighted, ("weightr",)),
+    Kind(
+        "leastconns",
+        "the fewest open connections, weights ignored; among equals the least recently picked",
+        lambda random: LeastConnections(),
+        ("leastc", "leastconnsrr"),
+    ),
+    Kind(
+        "weightedleastconns",
+        "the fewest open connections for its weight; among equals the least recently picked",
+        lambda random: WeightedLeastConnections(),
+        ("weightlc",),
+    ),
+    Kind("p2c", "the less loaded of a few drawn at random", PowerOfChoices, (), (_CHOICES,)),
+)
+
+#: Every scheduler by its full name.
+SCHEDULERS: Mapping[str, Kind] = {kind.name: kind for kind in _KINDS}
+
+_BY_NAME: Mapping[str, Kind] = {name: kind for kind in _KINDS for name in (kind.name, *kind.aliases)}
+
+
+def make_scheduler(name: str, parameters: Mapping[str, Value], *, random: Random) -> Scheduler:
+    """A scheduler without hosts, by its name or one of its aliases.
+
+    :raises Misuse: with everything `check_parameters` finds.
+    """
+    if problems := check_parameters(name, parameters):
+        raise Misuse("; ".join(problems))
+    return _BY_NAME[name].make(random, **parameters)
+
+
+def check_parameters(name: str, parameters: Mapping[str, Value]) -> list[str]:
+    """Everything wrong with a group's choice of scheduler and parameters, each with a hint; empty when it is right."""
+    kind = _BY_NAME.get(name)
+    if kind is None:
+        return [f"unknown scheduler {name!r} ({_did_you_mean(name, _BY_NAME)})"]
+    known = {parameter.name: parameter for parameter in kind.parameters}
+    problems = []
+    for key, value in parameters.items():
+        parameter = known.get(key)
+        if parameter is None:
+            hint = _did_you_mean(key, known) if known else "it has none"
+            problems.append(f"scheduler {name!r} has no parameter {key!r} ({hint})")
+        elif not _fits(value, parameter):
+            problems.append(
+                f"parameter {key!r} of scheduler {name!r} is {value!r} "
+                f"(expected: {parameter.type.__name__}, {parameter.expected})"
+            )
+    return problems
+
+
+def _fits(value: object, parameter: Parameter) -> bool:
+    if isinstance(value, bool) is not (parameter.type is bool):
+        return False
+    if parameter.type is float:
+        return isinstance(value, float | int) and isfinite(value) and parameter.allowed(value)
+    return isinstance(value, parameter.type) and parameter.allowed(value)
+
+
+def _did_you_mean(word: str, known: Mapping[str, object]) -> str:
+    close = get_close_matches(word.lower(), known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"one of: {', '.join(sorted(known))}"
