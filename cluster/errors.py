@@ -27,7 +27,7 @@ class StoreUnavailable(Exception):
 class Problem(NamedTuple):
     """One error of a document: where, what, and what to do about it."""
 
-    place: str  #: dotted key, e.g. ``services.web.groups.blue.hosts.app1.address``
+    place: str  #: dotted key, e.g. ``services.web.groups.blue.hosts.app1.address``; empty: the document as a whole
     message: str
     hint: str = ""
     line: int | None = None
@@ -35,7 +35,7 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         where = ":".join(str(part) for part in (self.file, self.line) if part is not None)
-        text = f"{where}: {self.place}: {self.message}" if where else f"{self.place}: {self.message}"
+        text = ": ".join(part for part in (where, self.place, self.message) if part)
         return f"{text} ({self.hint})" if self.hint else text
 
 
