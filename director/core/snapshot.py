@@ -115,3 +115,27 @@ class DirectorPicture(Picture, frozen=True):
                     if part.name == group:
                         return next((host for host in part.hosts if host.name == name), None)
         return None
+
+
+class CandidatePicture(Picture, frozen=True):
+    """One host's part in an `Explanation`."""
+
+    group: str
+    host: str
+    eligible: bool
+    why_not: str  #: why it takes no new connection; empty when eligible
+    factors: dict[str, float]  #: every number that matters to the scheduler, by its name there
+
+
+class Explanation(Picture, frozen=True):
+    """Which host a client would get from a service now, and why."""
+
+    service: str
+    client: str  #: the address asked about
+    group: str | None  #: the enabled one; None when the service has none
+    scheduler: str
+    host: str | None  #: None: nobody, or drawn at random
+    random: bool  #: somebody would be chosen, but by a draw
+    sticky: bool  #: the client is sent back to the host that it had
+    candidates: tuple[CandidatePicture, ...]
+    steps: tuple[str, ...]  #: the decision in sentences, in order: access list, maxima, stickiness, rotation, choice
