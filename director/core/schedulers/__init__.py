@@ -2,5 +2,6 @@
 
 from director.core.schedulers.base import Random, Scheduler
 from director.core.schedulers.registry import SCHEDULERS, check_parameters, make_scheduler
+from director.core.schedulers.sticky import with_sticky
 
-__all__ = ["SCHEDULERS", "Random", "Scheduler", "check_parameters", "make_scheduler"]
+__all__ = ["SCHEDULERS", "Random", "Scheduler", "check_parameters", "make_scheduler", "with_sticky"]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from math import isfinite
+from math import isfinite, isqrt
 from typing import Any, NamedTuple, TypeAlias
 
 from cluster.errors import Misuse
 from director.core.schedulers.base import Random, Scheduler
 from director.core.schedulers.least import LeastConnections, PowerOfChoices, WeightedLeastConnections
+from director.core.schedulers.maglev import TABLE_SIZE, Maglev
 from director.core.schedulers.simple import Drawn, RoundRobin, Weighted
+from director.core.schedulers.smooth import SmoothRoundRobin
 
 Value: TypeAlias = float | int | str | bool
 
@@ -40,10 +42,32 @@ _CHOICES = Parameter(
     "choices", int, 2, "hosts drawn for each connection", lambda value: 2 <= value <= 64, "at least 2 and at most 64"
 )
 
+#: Tables from about two hosts to the larger of the two sizes of Maglev's authors; building takes time in proportion.
+_TABLE_SIZES = range(257, 655373 + 1)
+
+
+def _is_table_size(value: int) -> bool:
+    return value in _TABLE_SIZES and all(value % divisor for divisor in range(2, isqrt(value) + 1))
+
+
+_TABLE_SIZE = Parameter(
+    "table_size",
+    int,
+    TABLE_SIZE,
+    "slots of the lookup table; at least a hundred for each host",
+    _is_table_size,
+    f"a prime from {_TABLE_SIZES.start} to {_TABLE_SIZES.stop - 1}",
+)
+
 _KINDS = (
     Kind("random", "any host, all equally likely", Drawn, ("rand",)),
     Kind("roundrobin", "every host in turn, weights ignored", lambda random: RoundRobin(), ("roundr",)),
     Kind("weighted", "any host, as likely as its share of the weights", Weighted, ("weightr",)),
+    Kind(
+        "weightedroundrobin",
+        "every host in turn as often as its weight says, evenly spread",
+        lambda random: SmoothRoundRobin(),
+    ),
     Kind(
         "leastconns",
         "the fewest open connections, weights ignored; among equals the least recently picked",
@@ -56,7 +80,10 @@ _KINDS = (
         lambda random: WeightedLeastConnections(),
         ("weightlc",),
     ),
-    Kind("p2c", "the less loaded of a few drawn at random", PowerOfChoices, (), (_CHOICES,)),
+    Kind(
+        "p2c", "the one with the fewest open connections for its weight of a few drawn", PowerOfChoices, (), (_CHOICES,)
+    ),
+    Kind("maglev", "by the client's address, the same on every director", Maglev, (), (_TABLE_SIZE,)),
 )
 
 #: Every scheduler by its full name.

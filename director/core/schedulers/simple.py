@@ -30,7 +30,7 @@ class Drawn(Quiet):
         return self._roster.only()
 
     def factors(self, host: Host, client: bytes | None, now: float) -> dict[str, float]:
-        return {"share": 1 / len(self._roster) if host.eligible else 0.0}
+        return {"share": 1 / len(self._roster) if host in self._roster else 0.0}
 
 
 class Weighted(Quiet):
@@ -56,7 +56,7 @@ class Weighted(Quiet):
         return self._shares.only()
 
     def factors(self, host: Host, client: bytes | None, now: float) -> dict[str, float]:
-        return {"weight": host.weight, "share": host.weight / self._shares.total() if host.eligible else 0.0}
+        return {"weight": host.weight, "share": host.weight / self._shares.total() if host in self._shares else 0.0}
 
 
 class RoundRobin(Quiet):

@@ -30,6 +30,9 @@ class Roster:
     def __len__(self) -> int:
         return len(self._hosts)
 
+    def __contains__(self, host: Host) -> bool:
+        return host in self._place
+
     def add(self, host: Host) -> None:
         self._place[host] = len(self._hosts)
         self._hosts.append(host)

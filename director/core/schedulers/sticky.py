@@ -1,0 +1,175 @@
+"""Keeping a client on its host, around any scheduler.
+
+`StickyHash` computes the host and remembers nothing, so that all directors agree, before and after any of them dies.
+`StickyTable` lets the scheduler choose once and remembers; each director its own. A client whose host is not eligible
+goes elsewhere: by hash until the host returns, by table for good, since that is where its session lives from then on.
+
+Clients without an address (UNIX sockets) are left to the scheduler.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection
+from typing import NamedTuple
+
+from cluster.model import LoadReport, Reason, Sticky
+from director.core.host import Host
+from director.core.schedulers.base import Scheduler
+from director.core.schedulers.maglev import Maglev
+
+
+def with_sticky(scheduler: Scheduler, config: Sticky, *, previous: Scheduler | None = None) -> Scheduler:
+    """*scheduler*, made sticky.
+
+    :param previous: what is being replaced; if it is a table as well, its clients stay where they are.
+    """
+    if config.mode == "hash":
+        return StickyHash(scheduler)
+    table = StickyTable(scheduler, ttl_s=config.ttl_s, max_entries=config.max_entries)
+    if isinstance(previous, StickyTable):
+        table.inherit(previous)
+    return table
+
+
+class _Around:
+    """Passes everything on to the scheduler inside."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._inner = scheduler
+
+    def configure(self, hosts: Collection[Host]) -> None:
+        self._inner.configure(hosts)
+
+    def add(self, host: Host) -> None:
+        self._inner.add(host)
+
+    def remove(self, host: Host) -> None:
+        self._inner.remove(host)
+
+    def reweigh(self, host: Host) -> None:
+        self._inner.reweigh(host)
+
+    def picked(self, host: Host, client: bytes | None, now: float) -> None:
+        self._inner.picked(host, client, now)
+
+    def closed(self, host: Host, duration_s: float, reason: Reason, now: float) -> None:
+        self._inner.closed(host, duration_s, reason, now)
+
+    def reported(self, host: Host, report: LoadReport, now: float) -> None:
+        self._inner.reported(host, report, now)
+
+    @property
+    def entries(self) -> int:
+        return self._inner.entries
+
+    def cleanup(self, now: float) -> int:
+        return self._inner.cleanup(now)
+
+
+class StickyHash(_Around):
+    """Clients with an address by `Maglev`, whatever the scheduler inside."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        super().__init__(scheduler)
+        self._maglev = Maglev(_never)
+
+    def configure(self, hosts: Collection[Host]) -> None:
+        super().configure(hosts)
+        self._maglev.configure(hosts)
+
+    def add(self, host: Host) -> None:
+        super().add(host)
+        self._maglev.add(host)
+
+    def remove(self, host: Host) -> None:
+        super().remove(host)
+        self._maglev.remove(host)
+
+    def pick(self, client: bytes | None, exclude: Collection[Host], now: float) -> Host | None:
+        return (self._inner if client is None else self._maglev).pick(client, exclude, now)
+
+    def preview(self, client: bytes | None, now: float) -> Host | None:
+        return (self._inner if client is None else self._maglev).preview(client, now)
+
+    def factors(self, host: Host, client: bytes | None, now: float) -> dict[str, float]:
+        return (self._inner if client is None else self._maglev).factors(host, client, now)
+
+
+def _never() -> float:
+    raise AssertionError("a client with an address needs no draw")
+
+
+class _Memory(NamedTuple):
+    name: str  #: a host's name: one that was removed and configured again is the same place to its clients
+    until: float
+
+
+class StickyTable(_Around):
+    """Clients where they were, for *ttl_s* after their last connection began; the longest unseen make room."""
+
+    def __init__(self, scheduler: Scheduler, *, ttl_s: float, max_entries: int) -> None:
+        super().__init__(scheduler)
+        self._ttl_s = ttl_s
+        self._max_entries = max_entries
+        self._table: OrderedDict[bytes, _Memory] = OrderedDict()  # the longest unseen first
+        self._eligible: dict[str, Host] = {}
+
+    def inherit(self, other: StickyTable) -> None:
+        """Take over what *other* remembers, to the end of the times that it gave."""
+        self._table = other._table.copy()
+        while len(self._table) > self._max_entries:
+            self._table.popitem(last=False)
+
+    def add(self, host: Host) -> None:
+        super().add(host)
+        self._eligible[host.name] = host
+
+    def remove(self, host: Host) -> None:
+        super().remove(host)
+        del self._eligible[host.name]
+
+    def pick(self, client: bytes | None, exclude: Collection[Host], now: float) -> Host | None:
+        host = self._remembered(client, now)
+        if host is None or host in exclude:
+            return self._inner.pick(client, exclude, now)
+        return host
+
+    def picked(self, host: Host, client: bytes | None, now: float) -> None:
+        super().picked(host, client, now)
+        if client is None:
+            return
+        self._table[client] = _Memory(host.name, now + self._ttl_s)
+        self._table.move_to_end(client)
+        if len(self._table) > self._max_entries:
+            self._table.popitem(last=False)
+
+    def preview(self, client: bytes | None, now: float) -> Host | None:
+        return self._remembered(client, now) or self._inner.preview(client, now)
+
+    def factors(self, host: Host, client: bytes | None, now: float) -> dict[str, float]:
+        memory = self._memory(client, now)
+        mine = memory is not None and memory.name == host.name
+        numbers = {"remembered": float(mine), **self._inner.factors(host, client, now)}
+        if memory is not None and mine:
+            numbers["forgotten_in_s"] = memory.until - now
+        return numbers
+
+    @property
+    def entries(self) -> int:
+        return len(self._table)
+
+    def cleanup(self, now: float) -> int:
+        forgotten = 0
+        while self._table and next(iter(self._table.values())).until <= now:
+            self._table.popitem(last=False)
+            forgotten += 1
+        return forgotten
+
+    def _memory(self, client: bytes | None, now: float) -> _Memory | None:
+        memory = self._table.get(client) if client is not None else None
+        return memory if memory is not None and now < memory.until else None
+
+    def _remembered(self, client: bytes | None, now: float) -> Host | None:
+        memory = self._memory(client, now)
+        return self._eligible.get(memory.name) if memory is not None else None
