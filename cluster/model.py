@@ -18,7 +18,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-NAME_PATTERN = r"^[A-Za-z0-9._-]{1,63}$"
+NAME_PATTERN = r"^[A-Za-z0-9._-]{1,63}\Z"
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 Seconds = Annotated[float, Meta(gt=0)]
@@ -291,6 +291,30 @@ class Configuration(Record, frozen=True):
 
     node: Node = Node()
     services: dict[Name, Service] = {}
+
+
+# --- what directors keep about hosts besides configuration -------------------------------------------------
+
+
+class Order(Record, frozen=True, kw_only=True):
+    """A standing admin order about one host. ``up`` is the absence of an order, so it is never stored."""
+
+    state: AdminState
+    who: str
+    why: str = ""
+    at: float  #: POSIX seconds, for people; deadlines are counted from when each director sees the order
+    deadline_s: SecondsOrOff | None = None  #: of a drain: after this, open connections are cut; None: the service's
+    boot_id: str | None = None  #: of the agent that ordered; another boot id clears the order
+
+
+class Registered(Record, frozen=True):
+    """A host that joined a group through its agent."""
+
+    host: Host
+    agent: str
+    boot_id: str
+    at: float  #: POSIX seconds
+    approved: bool
 
 
 # --- what agents report -----------------------------------------------------------------------------------

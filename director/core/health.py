@@ -177,6 +177,11 @@ class HostHealth:
         return self._connect_failures
 
     @property
+    def in_doubt(self) -> bool:
+        """Whether a client's successful connect would be news; per connection, so it is one look."""
+        return self.state is not HostState.UP or not self.verified
+
+    @property
     def agent_expected(self) -> bool:
         """Whether an agent was heard and has not said goodbye, so that its silence counts."""
         return self._expected

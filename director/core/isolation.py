@@ -70,6 +70,10 @@ class Isolation:
         """How many hosts the mode covers; 0 outside it."""
         return len(self._onsets) - bisect_left(self._onsets, self._covers_from)
 
+    def is_silent(self, key: Hashable) -> bool:
+        """Whether *key*'s silence is already known."""
+        return key in self._silent
+
     def heard(self, key: Hashable, now: float) -> bool:
         """A heartbeat came. Cheap when nothing changes by it."""
         if key in self._heard:

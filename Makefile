@@ -1,0 +1,41 @@
+# Every target is the only command a fresh clone needs: it makes the virtual environment first.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.installed
+
+.PHONY: help demo run test lint bench soak clean coverage
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
+
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## a director, four backends with agents, load, a failure, a summary
+	@$(BIN)/python -m deploy.demo
+
+run: $(READY) ## the director on deploy/examples/director.toml
+	@$(BIN)/director run deploy/examples/director.toml
+
+test: $(READY) ## the whole test suite
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(READY) ## style, types, import borders, news fragments' names
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet . || (echo "run: $(BIN)/ruff format ."; exit 1)
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+coverage: $(READY) ## the suite with branch coverage
+	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
+
+bench: $(READY) ## the relay beside HAProxy, interleaved; writes bench/results
+	@$(BIN)/python -m bench.relay
+
+soak: $(READY) ## new tests 20 times over, and the long soaks
+	@$(BIN)/python -m tests.soak
+
+clean: ## the virtual environment and everything generated
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

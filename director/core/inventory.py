@@ -1,0 +1,507 @@
+"""All that one director knows of services, groups and hosts, and how it decides about them.
+
+Inputs: configuration (`apply_service`), registrations, admin orders, heartbeats and reports, probe and connect results,
+time (`tick`, `recompute`). Outputs: the pools' rotation, at once; and `events`, which the caller drains after each
+input. The inventory owns every `HostEntry`; others read.
+
+A host takes new connections when its admin state is up, its health is not down, its effective weight is above 0 and it
+is below its maximum. Effective weight = configured x capacity (from reports) x slow start x what the agent asked.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeAlias
+
+from cluster.model import AdminState, Group, Health, HostRef, HostState, LoadReport, Order, Registered, Service
+from cluster.model import Host as HostSpec
+from director.core.access import AccessList
+from director.core.admission import Admission
+from director.core.capacity import Capacity
+from director.core.health import HostHealth, Transition
+from director.core.host import Host
+from director.core.isolation import Isolation
+from director.core.pool import Pool, Ticket
+from director.core.schedulers import Scheduler, make_scheduler
+from director.core.schedulers.sticky import with_sticky
+from director.core.weights import effective, next_step_s, slow_start
+
+#: Weights follow reports at most this often; a thousand reports a second cost twenty recomputations.
+RECOMPUTE_S = 0.05
+
+
+class HostEntry:
+    """One host, with everything known about it."""
+
+    __slots__ = ("address_error", "agent", "agent_weight", "boot_id", "connect_failures", "drain_seen", "health",
+                 "host", "orders", "ref", "registered", "report", "reported_at", "spec", "target", "up_since",
+                 "watched_at")
+
+    def __init__(self, ref: HostRef, spec: HostSpec, host: Host, health: HostHealth, *, registered: bool) -> None:
+        self.ref = ref
+        self.spec = spec
+        self.host = host
+        self.health = health
+        self.registered = registered
+        self.orders: dict[str, Order] = {}  #: by ``operator`` or ``agent``
+        self.drain_seen: float | None = None  #: monotonic, when this director first saw the drain
+        self.agent: str | None = None  #: the connected agent
+        self.boot_id: str | None = None
+        self.report: LoadReport | None = None
+        self.reported_at = -math.inf
+        self.agent_weight = 1.0
+        self.up_since = -math.inf  #: when the slow start began
+        self.target: Any = None  #: where to connect; set by whoever resolves names, None until then
+        self.address_error = "not resolved yet"
+        self.connect_failures = 0
+        self.watched_at = math.inf  #: when the inventory looks at the health machine next
+
+    @property
+    def admin(self) -> AdminState:
+        """The most restrictive standing order."""
+        states = (order.state for order in self.orders.values())
+        return max(states, key=lambda state: state.severity, default=AdminState.UP)
+
+    @property
+    def drain_order(self) -> Order | None:
+        """The order behind a drain, if one stands."""
+        return next((order for order in self.orders.values() if order.state is AdminState.DRAIN), None)
+
+
+class GroupEntry:
+    """One group: its pool, and the capacity its reports give."""
+
+    def __init__(self, service: str, name: str, spec: Group, pool: Pool) -> None:
+        self.service = service
+        self.name = name
+        self.spec = spec
+        self.pool = pool
+        self.capacity = Capacity()
+        self.hosts: dict[str, HostEntry] = {}
+        self.recompute_at = math.inf  #: weights are due
+
+
+class ServiceEntry:
+    """One service: its gate, its groups, who may connect."""
+
+    def __init__(self, name: str, spec: Service) -> None:
+        self.name = name
+        self.spec = spec
+        self.groups: dict[str, GroupEntry] = {}
+        self.admission = Admission(None, spec.limits)
+        self.access = AccessList(spec.access)
+
+    @property
+    def enabled(self) -> GroupEntry | None:
+        name = self.spec.enabled_group
+        return self.groups.get(name) if name is not None else None
+
+
+class HostAdded(NamedTuple):
+    """To be resolved and probed."""
+
+    entry: HostEntry
+
+
+class HostRemoved(NamedTuple):
+    """Out of the configuration; its open connections go on."""
+
+    entry: HostEntry
+
+
+class HostMoved(NamedTuple):
+    """A change of operational state."""
+
+    entry: HostEntry
+    transition: Transition
+
+
+class Served(NamedTuple):
+    """Queued clients whose turn came."""
+
+    service: str
+    clients: list[tuple[Any, Ticket]]
+
+
+class IsolationChanged(NamedTuple):
+    isolated: bool
+
+
+Event: TypeAlias = HostAdded | HostRemoved | HostMoved | Served | IsolationChanged
+
+
+class Inventory:
+    """See the module.
+
+    :param random: uniform in [0, 1).
+    :param now: monotonic seconds at the start; nothing is evicted for one heartbeat timeout from then.
+    """
+
+    def __init__(self, *, now: float, random: Callable[[], float], panic_fraction: float = 0.5) -> None:
+        self.services: dict[str, ServiceEntry] = {}
+        self.hosts: dict[HostRef, HostEntry] = {}
+        self.started = now
+        self.isolation = Isolation(panic_fraction)
+        self._random = random
+        self._by_host: dict[Host, HostEntry] = {}
+        self._orders: dict[HostRef, dict[str, Order]] = {}  # also of hosts not (yet) configured
+        self._registered: dict[HostRef, Registered] = {}
+        self._deadlines: list[tuple[float, int, HostEntry]] = []
+        self._sequence = 0
+        self._events: list[Event] = []
+
+    def drain(self) -> list[Event]:
+        """What happened since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    def entry_of(self, host: Host) -> HostEntry | None:
+        """The entry behind a ticket's host; None once the host was removed."""
+        return self._by_host.get(host)
+
+    def in_grace(self, now: float) -> bool:
+        """Just started: nothing is evicted yet, in one group at least."""
+        return any(now < self.started + group.spec.health.timeout_s for group in self._groups())
+
+    # --- configuration
+
+    def apply_service(self, name: str, spec: Service | None, now: float) -> None:
+        """Make *name* what *spec* says (None: gone), touching only what differs."""
+        service = self.services.get(name)
+        if spec is None:
+            if service is not None:
+                for group in list(service.groups.values()):
+                    self._drop_group(service, group, now)
+                service.admission.switch(None)
+                del self.services[name]
+            return
+        if service is None:
+            service = self.services[name] = ServiceEntry(name, spec)
+        resticky = service.spec.sticky != spec.sticky
+        if service.spec.access != spec.access:
+            service.access = AccessList(spec.access)
+        service.spec = spec
+        service.admission.set_limits(spec.limits)
+        for group_name in [group_name for group_name in service.groups if group_name not in spec.groups]:
+            self._drop_group(service, service.groups[group_name], now)
+        for group_name, group_spec in spec.groups.items():
+            self._apply_group(service, group_name, group_spec, now, resticky=resticky)
+        enabled = service.enabled
+        service.admission.switch(enabled.pool if enabled is not None else None)
+        self._serve(service, now)
+
+    def set_registered(self, ref: HostRef, registered: Registered | None, now: float) -> None:
+        """A host joined by its agent, changed, or left (None)."""
+        if registered is None:
+            self._registered.pop(ref, None)
+        else:
+            self._registered[ref] = registered
+        service = self.services.get(ref.service)
+        group = service.groups.get(ref.group) if service is not None else None
+        if service is not None and group is not None:
+            self._place_hosts(service, group, now)
+            self._serve(service, now)
+
+    def registered(self, ref: HostRef) -> Registered | None:
+        return self._registered.get(ref)
+
+    def registrations(self) -> dict[HostRef, Registered]:
+        return dict(self._registered)
+
+    def set_order(self, ref: HostRef, by: str, order: Order | None, now: float) -> None:
+        """An order of ``operator`` or ``agent`` stands, or (None) stands no more."""
+        orders = self._orders.setdefault(ref, {})
+        if order is None:
+            orders.pop(by, None)
+        else:
+            orders[by] = order
+        if not orders:
+            del self._orders[ref]
+        entry = self.hosts.get(ref)
+        if entry is not None:
+            self._order_entry(entry, now)
+
+    def _order_entry(self, entry: HostEntry, now: float) -> None:
+        before = entry.admin
+        entry.orders = self._orders.get(entry.ref, {}).copy()
+        if entry.admin is before:
+            return
+        entry.drain_seen = now if entry.admin is AdminState.DRAIN else None
+        if entry.admin is AdminState.UP:
+            entry.up_since = now
+        self._refresh(entry, now)
+
+    def _scheduler(self, service: Service, group: Group, previous: Scheduler | None = None) -> Scheduler:
+        scheduler = make_scheduler(group.scheduler, group.parameters, random=self._random)
+        return scheduler if service.sticky is None else with_sticky(scheduler, service.sticky, previous=previous)
+
+    def _apply_group(self, service: ServiceEntry, name: str, spec: Group, now: float, *, resticky: bool) -> None:
+        group = service.groups.get(name)
+        fail_open = spec.health.fail_open == "all"
+        if group is None:
+            pool = Pool(self._scheduler(service.spec, spec), fail_open=fail_open)
+            group = service.groups[name] = GroupEntry(service.name, name, spec, pool)
+        else:
+            before, group.spec = group.spec, spec
+            if resticky or (before.scheduler, before.parameters) != (spec.scheduler, spec.parameters):
+                group.pool.replace_scheduler(self._scheduler(service.spec, spec, group.pool.scheduler))
+            group.pool.set_fail_open(fail_open)
+            if before.health != spec.health:
+                for entry in group.hosts.values():
+                    entry.health.reconfigure(spec.health, now)
+                    self._watch(entry, now)
+        self._place_hosts(service, group, now)
+
+    def _place_hosts(self, service: ServiceEntry, group: GroupEntry, now: float) -> None:
+        """Configured hosts, and the approved registered ones that no configured host hides."""
+        wanted: dict[str, tuple[HostSpec, bool]] = {
+            ref.host: (registered.host, True)
+            for ref, registered in self._registered.items()
+            if (ref.service, ref.group) == (service.name, group.name) and registered.approved
+        }
+        wanted.update((name, (spec, False)) for name, spec in group.spec.hosts.items())
+        fresh: list[HostEntry] = []
+        for name in [name for name in group.hosts if name not in wanted]:
+            self._drop_host(group, group.hosts[name], now)
+        for name, (spec, registered) in wanted.items():
+            entry = group.hosts.get(name)
+            if entry is not None and entry.spec.address != spec.address:
+                self._drop_host(group, entry, now)  # another backend: what was observed is not about it
+                entry = None
+            if entry is None:
+                fresh.append(self._add_host(group, name, spec, now, registered=registered))
+            elif entry.spec != spec or entry.registered != registered:
+                entry.spec, entry.registered = spec, registered
+                group.pool.put(entry.ref, weight=spec.weight, max_connections=spec.max_connections, backup=spec.backup)
+                self._refresh(entry, now)
+        group.pool.configured()
+        for entry in fresh:
+            self._order_entry(entry, now)
+            self._refresh(entry, now)
+
+    def _add_host(self, group: GroupEntry, name: str, spec: HostSpec, now: float, *, registered: bool) -> HostEntry:
+        ref = HostRef(group.service, group.name, name)
+        host = group.pool.put(ref, weight=spec.weight, max_connections=spec.max_connections, backup=spec.backup)
+        health = HostHealth(
+            group.spec.health, now=now, grace_until=self.started + group.spec.health.timeout_s, random=self._random
+        )
+        entry = HostEntry(ref, spec, host, health, registered=registered)
+        group.hosts[name] = self.hosts[ref] = self._by_host[host] = entry
+        if now > self.started:
+            entry.up_since = now
+        self._watch(entry, now)
+        self._events.append(HostAdded(entry))
+        return entry
+
+    def _drop_host(self, group: GroupEntry, entry: HostEntry, now: float) -> None:
+        group.pool.discard(entry.ref.host)
+        group.capacity.discard(entry.ref)
+        self._judge_isolation(self.isolation.gone(entry.ref, now), now)
+        del group.hosts[entry.ref.host], self.hosts[entry.ref], self._by_host[entry.host]
+        self._events.append(HostRemoved(entry))
+
+    def _drop_group(self, service: ServiceEntry, group: GroupEntry, now: float) -> None:
+        for entry in list(group.hosts.values()):
+            self._drop_host(group, entry, now)
+        group.pool.configured()
+        del service.groups[group.name]
+
+    # --- what agents say
+
+    def agent_connected(self, ref: HostRef, agent: str, boot_id: str, now: float) -> None:
+        """An agent that may speak for *ref* said hello. A new boot id clears what the former one ordered."""
+        entry = self.hosts.get(ref)
+        if entry is None:
+            return
+        entry.agent, entry.boot_id = agent, boot_id
+        standing = entry.orders.get("agent")
+        if standing is not None and standing.boot_id != boot_id:
+            self.set_order(ref, "agent", None, now)
+        self._heard(entry, now)
+
+    def reported(self, ref: HostRef, report: LoadReport, now: float) -> None:
+        """A heartbeat with its load report; unknown hosts are ignored."""
+        entry = self.hosts.get(ref)
+        if entry is None:
+            return
+        group = self.services[ref.service].groups[ref.group]
+        entry.report, entry.reported_at = report, now
+        self._heard(entry, now)
+        group.capacity.reported(ref, report, now)
+        group.pool.reported(entry.host, report, now)
+        entry.agent_weight = 1.0 if report.weight is None else report.weight
+        maximum = _lower(entry.spec.max_connections, report.max_connections or 0)
+        if maximum != entry.host.max_connections:
+            group.pool.set_maximum(entry.host, maximum)
+        if group.recompute_at == math.inf:
+            group.recompute_at = now + RECOMPUTE_S
+
+    def agent_lost(self, ref: HostRef, why: str, now: float) -> None:
+        """The agent's connection broke: news at once, but suspicion only."""
+        entry = self.hosts.get(ref)
+        if entry is not None:
+            entry.agent = None
+            self._moved(entry, entry.health.agent_lost(now, why), now)
+            self._fell_silent(entry, now)
+
+    def agent_left(self, ref: HostRef, now: float) -> None:
+        """The agent said goodbye: its silence means nothing from now on."""
+        entry = self.hosts.get(ref)
+        if entry is not None:
+            entry.agent = None
+            self._moved(entry, entry.health.agent_left(now), now)
+            self._judge_isolation(self.isolation.gone(ref, now), now)
+
+    def _heard(self, entry: HostEntry, now: float) -> None:
+        self._moved(entry, entry.health.heartbeat(now), now)
+        self._judge_isolation(self.isolation.heard(entry.ref, now), now)
+
+    # --- what this director sees itself
+
+    def probe_result(self, entry: HostEntry, ok: bool, detail: str, duration_s: float, now: float) -> None:
+        """A probe ended, or (not ok) could not begin because the name does not resolve."""
+        self._moved(entry, entry.health.probe_result(ok, detail, duration_s, now), now)
+        self._judge_isolation(self.isolation.probed(entry.ref, ok, now), now)
+
+    def connect_failed(self, host: Host, why: str, now: float) -> None:
+        entry = self._by_host.get(host)
+        if entry is not None:
+            entry.connect_failures += 1
+            self._moved(entry, entry.health.connect_result(False, why, now), now)
+
+    def connect_succeeded(self, host: Host, monotonic: Callable[[], float]) -> None:
+        """Per connection, so the usual case is one look: news only to a host that is in doubt."""
+        entry = self._by_host.get(host)
+        if entry is not None and entry.health.in_doubt:
+            now = monotonic()
+            self._moved(entry, entry.health.connect_result(True, "connected", now), now)
+
+    def retry(self, ref: HostRef, now: float) -> None:
+        """An operator wants the host probed now."""
+        self.hosts[ref].health.retry(now)
+
+    # --- time
+
+    def next_deadline(self) -> float:
+        """When `tick` may have something to do; inf: never, as things stand."""
+        return self._deadlines[0][0] if self._deadlines else math.inf
+
+    def tick(self, now: float) -> None:
+        """Let time pass: silences, ends of grace."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            due, _, entry = heapq.heappop(self._deadlines)
+            if due != entry.watched_at or self.hosts.get(entry.ref) is not entry:
+                continue  # superseded by an earlier look, or gone
+            entry.watched_at = math.inf
+            age = entry.health.heartbeat_age(now)
+            if age is not None and age >= self._policy(entry).suspect_after_s:
+                self._fell_silent(entry, now)  # first, so that silence in bulk is recognised before it is acted upon
+            self._moved(entry, entry.health.tick(now, self.isolation.isolated), now)
+
+    def next_recompute(self) -> float:
+        return min((group.recompute_at for group in self._groups()), default=math.inf)
+
+    def recompute(self, now: float) -> None:
+        """Bring the effective weights of every due group up to date."""
+        for group in self._groups():
+            if group.recompute_at > now:
+                continue
+            group.recompute_at = math.inf
+            factors = group.capacity.factors(now)
+            for entry in group.hosts.values():
+                self._weigh(group, entry, factors.get(entry.ref, 1.0), now)
+
+    def _weigh(self, group: GroupEntry, entry: HostEntry, capacity: float, now: float) -> None:
+        ramp_s = group.spec.health.slow_start_s
+        ramp = slow_start(now - entry.up_since, ramp_s)
+        step = next_step_s(now - entry.up_since, ramp_s)
+        if step is not None:
+            group.recompute_at = min(group.recompute_at, now + step)
+        weight = effective(entry.spec.weight, capacity, ramp, entry.agent_weight)
+        if weight != entry.host.weight:
+            group.pool.set_weight(entry.host, weight)
+
+    def drains(self) -> list[tuple[HostEntry, float]]:
+        """Hosts under a drain, each with the monotonic time at which its open connections are to be cut."""
+        found = []
+        for ref in self._orders:
+            entry = self.hosts.get(ref)
+            order = entry.drain_order if entry is not None else None
+            if entry is not None and order is not None and entry.drain_seen is not None:
+                default = self.services[ref.service].spec.timeouts.drain_s
+                found.append((entry, entry.drain_seen + (default if order.deadline_s is None else order.deadline_s)))
+        return found
+
+    def clean_up(self, now: float) -> None:
+        """Forget what has run out: entries of sticky tables."""
+        for group in self._groups():
+            group.pool.scheduler.cleanup(now)
+
+    # --- inside
+
+    def _groups(self) -> Iterable[GroupEntry]:
+        for service in self.services.values():
+            yield from service.groups.values()
+
+    def _moved(self, entry: HostEntry, transition: Transition | None, now: float) -> None:
+        """Follow a health machine's step."""
+        self._watch(entry, now)
+        if transition is None:
+            return
+        if transition.before is HostState.DOWN:
+            entry.up_since = now
+        self._events.append(HostMoved(entry, transition))
+        if HostState.DOWN in (transition.before, transition.after):
+            self._refresh(entry, now)
+
+    def _watch(self, entry: HostEntry, now: float) -> None:
+        """See that the machine is looked at by its deadline. Heartbeats move deadlines later, which is noticed when the
+        earlier one comes up: one heap entry a host, whatever the heartbeats."""
+        deadline = entry.health.deadline()
+        if self.isolation.isolated and not self.isolation.is_silent(entry.ref):
+            # the machine expects nothing of silence now, but the isolation's end depends on knowing who is silent
+            age = entry.health.heartbeat_age(now)
+            if age is not None:
+                deadline = min(deadline, now + max(0.0, self._policy(entry).suspect_after_s - age))
+        if deadline < entry.watched_at:
+            self._sequence += 1
+            heapq.heappush(self._deadlines, (deadline, self._sequence, entry))
+            entry.watched_at = deadline
+
+    def _refresh(self, entry: HostEntry, now: float) -> None:
+        """Availability, maximum and weight of one host, after anything about it changed."""
+        service = self.services[entry.ref.service]
+        group = service.groups[entry.ref.group]
+        admissible = entry.admin is AdminState.UP
+        asked = entry.report.max_connections if entry.report is not None else None
+        group.pool.set_maximum(entry.host, _lower(entry.spec.max_connections, asked or 0))
+        self._weigh(group, entry, group.capacity.factor(entry.ref, now), now)
+        group.pool.set_available(entry.host, admissible and entry.health.state is not HostState.DOWN, admissible)
+        self._serve(service, now)
+
+    def _serve(self, service: ServiceEntry, now: float) -> None:
+        clients = service.admission.serve(now)
+        if clients:
+            self._events.append(Served(service.name, clients))
+
+    def _fell_silent(self, entry: HostEntry, now: float) -> None:
+        age = entry.health.heartbeat_age(now)
+        if age is not None:
+            self._judge_isolation(self.isolation.fell_silent(entry.ref, now - age, now), now)
+
+    def _policy(self, entry: HostEntry) -> Health:
+        return self.services[entry.ref.service].groups[entry.ref.group].spec.health
+
+    def _judge_isolation(self, changed: bool, now: float) -> None:
+        """Where isolation began or ended, every host is looked at again."""
+        if changed:
+            self._events.append(IsolationChanged(self.isolation.isolated))
+            for entry in self.hosts.values():
+                self._moved(entry, entry.health.tick(now, self.isolation.isolated), now)
+
+
+def _lower(configured: int, asked: int) -> int:
+    """The lower of two maxima, where 0 means none."""
+    return min(configured, asked) if configured and asked else configured or asked

@@ -1,0 +1,120 @@
+"""Drawing the typed snapshot (`director.core.snapshot`) from the inventory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cluster.model import AdminState, HostState
+from director.core.inventory import GroupEntry, HostEntry, Inventory, ServiceEntry
+from director.core.snapshot import (
+    CheckPicture,
+    GroupPicture,
+    HostPicture,
+    OrderPicture,
+    ServicePicture,
+    TransitionPicture,
+)
+from director.core.weights import slow_start
+
+
+def picture_services(
+    inventory: Inventory, now: float, epoch: float, listening: Callable[[str], tuple[str, ...]]
+) -> tuple[ServicePicture, ...]:
+    """Every service with its groups and hosts.
+
+    :param now: monotonic seconds.
+    :param epoch: what turns monotonic into POSIX seconds when added.
+    :param listening: a service's addresses as bound.
+    """
+    return tuple(_service(inventory, each, now, epoch, listening(each.name)) for each in inventory.services.values())
+
+
+def _service(
+    inventory: Inventory, service: ServiceEntry, now: float, epoch: float, listen: tuple[str, ...]
+) -> ServicePicture:
+    sticky = service.spec.sticky
+    return ServicePicture(
+        name=service.name,
+        listen=listen or service.spec.listen,
+        enabled=service.spec.enabled_group,
+        connections=service.admission.connections,
+        max_connections=service.spec.limits.max_connections,
+        queued=service.admission.queued,
+        queue=service.spec.limits.queue,
+        sticky=sticky.mode if sticky is not None else "off",
+        sticky_entries=sum(group.pool.scheduler.entries for group in service.groups.values()),
+        groups=tuple(_group(inventory, service, group, now, epoch) for group in service.groups.values()),
+    )
+
+
+def _group(inventory: Inventory, service: ServiceEntry, group: GroupEntry, now: float, epoch: float) -> GroupPicture:
+    pool = group.pool
+    return GroupPicture(
+        service=service.name,
+        name=group.name,
+        enabled=group.name == service.spec.enabled_group,
+        scheduler=group.spec.scheduler,
+        available=pool.available,
+        failing_open=pool.failing_open,
+        backups_in_use=pool.backups_in_use,
+        in_flight=pool.in_flight,
+        hosts=tuple(picture_host(group, entry, now, epoch) for entry in group.hosts.values()),
+    )
+
+
+def why_not(group: GroupEntry, entry: HostEntry) -> str:
+    """Why a host takes no new connection, in an operator's words; empty when it does."""
+    if entry.admin is not AdminState.UP and not entry.host.eligible:
+        by, order = max(entry.orders.items(), key=lambda item: item[1].state.severity)
+        verb = "draining" if order.state is AdminState.DRAIN else "down"
+        return f"{verb}, ordered by {by} {order.who}" + (f": {order.why}" if order.why else "")
+    if entry.health.state is HostState.DOWN and not entry.host.eligible:
+        return entry.health.why
+    return group.pool.why_not(entry.host)
+
+
+def picture_host(group: GroupEntry, entry: HostEntry, now: float, epoch: float) -> HostPicture:
+    health, host = entry.health, entry.host
+    check = health.last_check
+    next_probe = health.next_probe_at
+    return HostPicture(
+        service=entry.ref.service,
+        group=entry.ref.group,
+        name=entry.ref.host,
+        address=entry.spec.address,
+        backup=entry.spec.backup,
+        registered=entry.registered,
+        state=health.state,
+        admin=entry.admin,
+        orders=tuple(
+            OrderPicture(by=by, state=order.state, who=order.who, why=order.why, at=order.at)
+            for by, order in entry.orders.items()
+        ),
+        in_rotation=host.eligible,
+        why_not=why_not(group, entry),
+        since=epoch + health.since,
+        why=health.why,
+        configured_weight=entry.spec.weight,
+        capacity=group.capacity.factor(entry.ref, now),
+        slow_start=slow_start(now - entry.up_since, group.spec.health.slow_start_s),
+        agent_weight=entry.agent_weight,
+        weight=host.weight,
+        in_flight=host.in_flight,
+        max_connections=host.max_connections,
+        picks=host.picks,
+        connect_failures=entry.connect_failures,
+        agent_connected=entry.agent is not None,
+        heartbeat_age_s=health.heartbeat_age(now),
+        report=entry.report,
+        check=CheckPicture(
+            at=epoch + check.at if check is not None else None,
+            ok=check.ok if check is not None else None,
+            detail=check.detail if check is not None else "",
+            duration_s=check.duration_s if check is not None else None,
+            next_at=epoch + next_probe if next_probe is not None else None,
+        ),
+        history=tuple(
+            TransitionPicture(at=epoch + each.at, before=each.before, after=each.after, why=each.why)
+            for each in health.history
+        ),
+    )

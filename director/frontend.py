@@ -1,0 +1,393 @@
+"""One service's clients, from accept to close: the per-connection loop.
+
+Accept → access list → admission and pick → non-blocking connect on a plain socket → both descriptors to the relay →
+its events back. No Deferreds, no transports; one small object for each connection. Every accepted client is counted
+under exactly one `Reason`.
+
+A connect that fails gives the client's descriptor back, unread, and another host is tried: at most `MAX_TRIES` hosts,
+each once, all under the service's one connect deadline, which the tries left share evenly.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+from twisted.logger import Logger
+
+from cluster.address import Address
+from cluster.model import Reason
+from director.core.admission import Admission
+from director.core.host import Host
+from director.core.inventory import Inventory, ServiceEntry
+from director.core.pool import Ticket
+from director.core.proxy_protocol import encode
+from director.metrics import ServiceMetrics
+from director.relay.interface import Limits, Relay
+
+#: Hosts tried for one client. Three different hosts refusing means that the trouble is not one host's.
+MAX_TRIES = 3
+#: Between tries of a UNIX connect whose listener's backlog is full: the kernel tells no one when there is room again.
+UNIX_RETRY_S = 0.01
+#: Pick times are observed for one pick in this many: two clock readings cost a tenth of a pick.
+PICK_SAMPLE = 16
+
+_IN_PROGRESS = frozenset({0, errno.EINPROGRESS})
+#: connect(2) and socket(2) errors that are this machine's, not the host's.
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+
+
+class Target(Protocol):
+    """Where a host is, resolved: ready for ``socket`` and ``connect``."""
+
+    family: int
+    sockaddr: Any
+
+
+class Closed(Protocol):
+    """Told of every connection's end, for the access log."""
+
+    def __call__(self, connection: Connection, reason: Reason, to_host: int, to_client: int, now: float) -> None: ...
+
+
+class Connection:
+    """One client. Tens of thousands may live at once: slots only, nothing derived is stored."""
+
+    __slots__ = ("accepted_at", "client", "fd", "frontend", "handle", "ip", "port", "tail", "ticket")
+
+    def __init__(self, frontend: Frontend, fd: int, ip: bytes | None, port: int, now: float) -> None:
+        self.frontend = frontend
+        self.fd = fd  #: ours while no relay has it, else -1
+        self.ip = ip  #: packed; None for a UNIX client
+        self.port = port
+        self.accepted_at = now
+        self.ticket: Ticket | None = None
+        self.handle = 0  #: the relay's; 0 while not relayed
+        self.tail: _Tail | None = None
+
+    @property
+    def host(self) -> Host | None:
+        return self.ticket.host if self.ticket is not None else None
+
+    @property
+    def peer(self) -> str:
+        """The client's address as text."""
+        if self.ip is None:
+            return "unix"
+        family = socket.AF_INET if len(self.ip) == 4 else socket.AF_INET6
+        return str(Address(socket.inet_ntop(family, self.ip), self.port))
+
+
+class _Tail:
+    """What only connections that are being connected, or that carry a PROXY header, need."""
+
+    __slots__ = ("deadline", "destination", "tried")
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.tried: tuple[Host, ...] = ()
+        self.destination: Address | None = None
+
+
+class Frontend:
+    """The per-connection decisions of one service.
+
+    :param monotonic: seconds; the clock of everything here.
+    :param random: uniform in [0, 1), for the jitter of the maximum age.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, service: ServiceEntry, inventory: Inventory, relay: Relay, metrics: ServiceMetrics, *,
+        reactor: Any, monotonic: Callable[[], float], random: Callable[[], float], on_closed: Closed | None = None,
+    ) -> None:
+        self.service = service
+        self.relay = relay
+        self.connections: set[Connection] = set()
+        self._inventory = inventory
+        self._metrics = metrics
+        self._reactor = reactor
+        self._monotonic = monotonic
+        self._random = random
+        self._on_closed = on_closed
+        self._queue_timer: Any = None
+        self._picks = 0
+        self._served: deque[tuple[Any, Ticket]] = deque()
+        self._serving = False
+        self.reconfigure()
+
+    def reconfigure(self) -> None:
+        """Take over the service's configuration as it is now; open connections keep the limits they began with."""
+        spec = self.service.spec
+        timeouts = spec.timeouts
+        self._admission: Admission = self.service.admission
+        self._connect_s = timeouts.connect_s
+        self._limits = Limits(timeouts.connect_s, timeouts.idle_s, timeouts.half_closed_s)
+        self._max_age_s = timeouts.max_age_s
+        self._max_age_jitter = timeouts.max_age_jitter
+        self._send_proxy = None if spec.proxy.send == "off" else spec.proxy.send
+
+    # --- a client arrives
+
+    def accepted(self, client: socket.socket, peer: Any) -> None:
+        """A listener's client; its address is the socket's."""
+        ip, port = _packed(client.family, peer)
+        self.arrived(Connection(self, client.detach(), ip, port, self._monotonic()))
+
+    def arrived(self, connection: Connection) -> None:
+        """Decide: deny, refuse, queue, or connect."""
+        self._metrics.accepted.inc()
+        self.connections.add(connection)
+        if not self.service.access.allows(connection.ip):
+            self._end(connection, Reason.DENIED)
+            return
+        now = connection.accepted_at
+        self._picks += 1
+        if self._picks % PICK_SAMPLE:
+            answer = self._admission.arrive(connection.ip, connection, now)
+        else:
+            before = self._monotonic()
+            answer = self._admission.arrive(connection.ip, connection, now)
+            self._metrics.pick.observe(self._monotonic() - before)
+        if isinstance(answer, Ticket):
+            connection.ticket = answer
+            self._connect(connection, now)
+        elif answer is None:
+            self._watch_queue()
+        else:
+            self._end(connection, answer)
+
+    def refused(self, client: socket.socket, peer: Any, reason: Reason) -> None:
+        """Count and close a client that never got as far as admission."""
+        ip, port = _packed(client.family, peer)
+        connection = Connection(self, client.detach(), ip, port, self._monotonic())
+        self._metrics.accepted.inc()
+        self.connections.add(connection)
+        self._end(connection, reason)
+
+    # --- the queue
+
+    def serve(self, served: list[tuple[Any, Ticket]]) -> None:
+        """Clients of the queue whose turn came, with their tickets.
+
+        A connect that fails at once serves the next in the queue: by this loop, not by recursion.
+        """
+        self._served.extend(served)
+        if self._serving:
+            return
+        self._serving = True
+        now = self._monotonic()
+        while self._served:
+            connection, ticket = self._served.popleft()
+            connection.ticket = ticket
+            self._metrics.queue_wait.observe(now - connection.accepted_at)
+            self._connect(connection, now)
+        self._serving = False
+
+    def _watch_queue(self) -> None:
+        expiry = self._admission.next_expiry()
+        if self._queue_timer is None and expiry is not None:
+            self._queue_timer = self._reactor.callLater(max(0.0, expiry - self._monotonic()), self._expire_queue)
+
+    def _expire_queue(self) -> None:
+        self._queue_timer = None
+        for waiter in self._admission.expire(self._monotonic()):
+            assert isinstance(waiter, Connection)
+            self._end(waiter, Reason.QUEUE_TIMEOUT)
+        self._watch_queue()
+
+    # --- connecting
+
+    def _connect(self, connection: Connection, now: float) -> None:
+        """Start the connect to the ticket's host. Failures of any kind come out of `_try_failed`."""
+        tail = connection.tail
+        if tail is None:
+            tail = connection.tail = _Tail(now + self._connect_s)
+        elif not tail.deadline:
+            tail.deadline = now + self._connect_s
+        ticket = connection.ticket
+        assert ticket is not None
+        host = ticket.host
+        entry = self._inventory.entry_of(host)
+        target: Target | None = entry.target if entry is not None else None
+        if target is None:
+            self._try_failed(connection, errno.EADDRNOTAVAIL, entry.address_error if entry else "removed", now)
+            return
+        family = target.family
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as refusal:
+            self.log.warn("no socket for a connect: {why}", why=refusal.strerror)
+            self._leave(connection, Reason.RELAY_ERROR)
+            return
+        if family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        error = sock.connect_ex(target.sockaddr)
+        if error in _IN_PROGRESS:
+            tries_left = max(1, min(MAX_TRIES - len(tail.tried), ticket.pool.eligible))
+            limits = self._limits
+            if tries_left > 1 or tail.tried or self._max_age_s:
+                limits = limits._replace(
+                    connect_s=max(0.001, (tail.deadline - now) / tries_left), max_age_s=self._age_limit()
+                )
+            preface = self._preface(connection, self._send_proxy) if self._send_proxy else b""
+            fd, connection.fd = connection.fd, -1
+            connection.handle = self.relay.relay(connection, fd, sock.detach(), limits, preface)
+            return
+        sock.close()
+        if error == errno.EAGAIN and family == socket.AF_UNIX and now < tail.deadline:
+            self._reactor.callLater(UNIX_RETRY_S, self._retry, connection)
+        elif error in _OURS:
+            self.log.warn("cannot connect to {host}: {why}", host=str(host.ref), why=os.strerror(error))
+            self._leave(connection, Reason.RELAY_ERROR)
+        else:
+            self._try_failed(connection, error, os.strerror(error), now)
+
+    def _retry(self, connection: Connection) -> None:
+        if connection in self.connections:
+            self._connect(connection, self._monotonic())
+
+    def _age_limit(self) -> float:
+        if not self._max_age_s:
+            return 0.0
+        return self._max_age_s * (1.0 + self._max_age_jitter * (2.0 * self._random() - 1.0))
+
+    def _try_failed(self, connection: Connection, error: int, why: str, now: float) -> None:
+        ticket, tail = connection.ticket, connection.tail
+        assert ticket is not None and tail is not None
+        host = ticket.host
+        self._metrics.host(host.ref.group, host.ref.host).connect_failures.inc()
+        self._inventory.connect_failed(host, why, now)
+        tail.tried += (host,)
+        timed_out = now >= tail.deadline
+        if timed_out or len(tail.tried) >= MAX_TRIES:
+            self._leave(connection, Reason.CONNECT_TIMEOUT if timed_out else Reason.CONNECT_FAILED)
+            return
+        again = self._admission.redispatch(ticket, Reason.CONNECT_FAILED, now, tail.tried)
+        connection.ticket = again
+        if self._admission.queued:
+            self.serve(self._admission.serve(now))
+        if again is None:
+            reason = Reason.CONNECT_TIMEOUT if error == errno.ETIMEDOUT else Reason.CONNECT_FAILED
+            self._leave(connection, reason)
+        else:
+            self._metrics.retries.inc()
+            self._connect(connection, now)
+
+    def _preface(self, connection: Connection, version: Literal["v1", "v2"]) -> bytes:
+        """The PROXY header; a client that can't be asked any more gets an UNKNOWN one."""
+        source: Address | None = None
+        destination = connection.tail.destination if connection.tail is not None else None
+        if connection.ip is not None:
+            family = socket.AF_INET if len(connection.ip) == 4 else socket.AF_INET6
+            source = Address(socket.inet_ntop(family, connection.ip), connection.port)
+            if destination is None:
+                name = _local_name(connection.fd, family)
+                destination = Address(name[0], name[1]) if name else None
+        return encode(version, source, destination)
+
+    # --- what the relay says (RelayEvents, by way of `Router`)
+
+    def connected(self, connection: Connection) -> None:
+        ticket = connection.ticket
+        assert ticket is not None
+        connection.tail = None
+        host = ticket.host
+        self._metrics.host(host.ref.group, host.ref.host).connections.inc()
+        self._inventory.connect_succeeded(host, self._monotonic)
+
+    def connect_failed(self, connection: Connection, client: int, error: int) -> None:
+        connection.fd, connection.handle = client, 0
+        self._try_failed(connection, error, os.strerror(error), self._monotonic())
+
+    def closed(self, connection: Connection, reason: Reason, to_host: int, to_client: int) -> None:
+        ticket = connection.ticket
+        assert ticket is not None
+        metrics = self._metrics.host(ticket.host.ref.group, ticket.host.ref.host)
+        metrics.to_host_bytes.inc(to_host)
+        metrics.to_client_bytes.inc(to_client)
+        connection.handle = 0
+        self._leave(connection, reason, to_host, to_client)
+
+    # --- the end
+
+    def _leave(self, connection: Connection, reason: Reason, to_host: int = 0, to_client: int = 0) -> None:
+        """A client that had been admitted ends."""
+        now = self._monotonic()
+        served = self._admission.leave(connection.ticket, reason, now)
+        self._end(connection, reason, to_host, to_client, now)
+        if served:
+            self.serve(served)
+
+    def _end(
+        self, connection: Connection, reason: Reason, to_host: int = 0, to_client: int = 0, now: float | None = None
+    ) -> None:
+        """Count and forget *connection*, closing its descriptor if it is still ours."""
+        if connection.fd >= 0:
+            os.close(connection.fd)
+            connection.fd = -1
+        self.connections.discard(connection)
+        now = self._monotonic() if now is None else now
+        self._metrics.ended[reason].inc()
+        self._metrics.duration.observe(now - connection.accepted_at)
+        if self._on_closed is not None:
+            self._on_closed(connection, reason, to_host, to_client, now)
+
+    def kill(self, chosen: Callable[[Connection], bool], reason: Reason) -> int:
+        """End the connections that *chosen* picks; queued and connecting ones too. Returns how many."""
+        doomed = [connection for connection in self.connections if chosen(connection)]
+        for connection in doomed:
+            if connection.handle:
+                self.relay.kill(connection.handle, reason)
+            elif connection.ticket is not None:
+                self._leave(connection, reason)
+            elif self._admission.abandon(connection):
+                self._end(connection, reason)
+        return len(doomed)
+
+    def stop(self) -> None:
+        """No timer is left behind; the relay ends what it has."""
+        if self._queue_timer is not None:
+            self._queue_timer.cancel()
+            self._queue_timer = None
+
+
+class Router:
+    """The relay's `RelayEvents`: each event goes to the frontend of its connection."""
+
+    def connected(self, token: Any) -> None:
+        token.frontend.connected(token)
+
+    def connect_failed(self, token: Any, client: int, error: int) -> None:
+        token.frontend.connect_failed(token, client, error)
+
+    def closed(self, token: Any, reason: Reason, to_host: int, to_client: int) -> None:
+        token.frontend.closed(token, reason, to_host, to_client)
+
+
+def _packed(family: int, peer: Any) -> tuple[bytes | None, int]:
+    if family == socket.AF_INET:
+        return socket.inet_aton(peer[0]), peer[1]
+    if family == socket.AF_INET6:
+        return socket.inet_pton(family, peer[0].partition("%")[0]), peer[1]
+    return None, 0
+
+
+def _local_name(fd: int, family: int) -> Any:
+    """``getsockname`` of a plain descriptor, or None."""
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM, fileno=fd)
+    except OSError:
+        return None
+    try:
+        return sock.getsockname()
+    except OSError:
+        return None
+    finally:
+        sock.detach()

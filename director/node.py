@@ -1,0 +1,323 @@
+"""The running director: owns the inventory, feeds it, and acts on what it answers.
+
+Here the loops of different speeds meet and stay apart: connections go through the frontends straight to the pools; a
+report only marks its group, whose weights follow at most every 50 ms; time is looked at when the earliest deadline is
+due. Everything runs on the reactor's thread.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from cluster.address import Address, parse_address
+from cluster.model import Configuration, Health, HostRef, Order, Reason, Registered, Service
+from director.alarm import Alarm
+from director.core import inventory as happened
+from director.core.inventory import HostEntry, Inventory
+from director.frontend import Closed, Frontend, Router
+from director.listener import BindError, Listener
+from director.metrics import Metrics
+from director.probes import ProbeLoop, Prober, ProbeResult
+from director.relay.interface import Counters, Relay
+from director.resolver import Resolver
+from director.target import Target, target_of
+
+#: Drain deadlines and sticky tables are looked at this often: nobody waits for less than a second of either.
+HOUSEKEEPING_S = 1.0
+#: A shutdown asks this often whether the last connection has gone.
+SHUTDOWN_POLL_S = 0.05
+
+
+class Node(MultiService):
+    """Children: the listeners, the prober and the resolver.
+
+    :param relays: by name; ``relay = "auto"`` takes the first.
+    :param monotonic: seconds; the clock of all decisions.
+    :param wall: POSIX seconds, for people.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, configuration: Configuration, relays: Mapping[str, Relay], metrics: Metrics, *, reactor: Any,
+        random: Callable[[], float], monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time, on_closed: Closed | None = None,
+    ) -> None:
+        super().__init__()
+        self.setName("node")
+        node = configuration.node
+        self.name = node.name
+        self.metrics = metrics
+        self.relays = relays
+        self.monotonic = monotonic
+        self.wall = wall
+        self.started_at = wall()
+        self.inventory = Inventory(now=monotonic(), random=random, panic_fraction=node.panic_fraction)
+        self.frontends: dict[str, Frontend] = {}
+        self._listeners: dict[tuple[str, str], Listener] = {}
+        self.bind_errors: dict[tuple[str, str], BindError] = {}  #: by service and address; tried again until they end
+        self._on_closed = on_closed
+        self._random = random
+        self._reactor = reactor
+        self._tick = Alarm(self._ticked, reactor=reactor, monotonic=monotonic)
+        self._recompute = Alarm(self._recomputed, reactor=reactor, monotonic=monotonic)
+        self._housekeeping = Alarm(self._housekept, reactor=reactor, monotonic=monotonic)
+        self.resolver = Resolver(reactor=reactor, servers=node.resolvers)
+        self.prober = Prober(reactor=reactor)
+        self._probes = ProbeLoop(self.prober, reactor=reactor)
+        self._watches: dict[HostRef, Any] = {}
+        self._retries: dict[HostRef, list[Deferred[None]]] = {}
+        self._stopping = False
+        for child in (self.resolver, self.prober, self._probes):
+            child.setServiceParent(self)
+
+    # --- running
+
+    def startService(self) -> None:
+        router = Router()
+        for relay in self.relays.values():
+            relay.start(router)
+        super().startService()
+        self._housekeeping.at(self.monotonic() + HOUSEKEEPING_S)
+
+    async def _drained(self, deadline: float) -> None:
+        while any(frontend.connections for frontend in self.frontends.values()) and self.monotonic() < deadline:
+            await _sleep(self._reactor, SHUTDOWN_POLL_S)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop accepting, let open connections finish up to the longest ``drain_s``, cut the rest."""
+        self._stopping = True
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        for listener in self._listeners.values():
+            await _maybe(listener.disownServiceParent())
+        self._listeners.clear()
+        longest = max((each.spec.timeouts.drain_s for each in self.inventory.services.values()), default=0.0)
+        open_now = sum(len(frontend.connections) for frontend in self.frontends.values())
+        if open_now:
+            self.log.info("waiting up to {seconds:g} s for {count} connections", seconds=longest, count=open_now)
+        await self._drained(self.monotonic() + longest)
+        self.cut()
+        await _maybe(super().stopService())
+
+    def cut(self) -> None:
+        """End every connection and every timer now."""
+        for alarm in (self._tick, self._recompute, self._housekeeping):
+            alarm.cancel()
+        for frontend in self.frontends.values():
+            frontend.kill(lambda connection: connection.handle == 0, Reason.SHUTDOWN)
+        for relay in self.relays.values():
+            relay.stop()
+        for frontend in self.frontends.values():
+            frontend.stop()
+
+    # --- configuration (from `director.sync`)
+
+    def apply_service(self, name: str, spec: Service | None) -> None:
+        """Make the service what the store says; a listener that can't be bound is logged and tried again later."""
+        now = self.monotonic()
+        self.inventory.apply_service(name, spec, now)
+        if spec is None:
+            frontend = self.frontends.pop(name, None)
+            self._close_listeners(name, keep=())
+            if frontend is not None:
+                frontend.stop()
+                self.metrics.forget_service(name)
+        else:
+            if name not in self.frontends:
+                self.frontends[name] = Frontend(
+                    self.inventory.services[name], self.inventory, self.relay_for(spec), self.metrics.service(name),
+                    reactor=self._reactor, monotonic=self.monotonic, random=self._random, on_closed=self._on_closed,
+                )
+            else:
+                self.frontends[name].reconfigure()
+            self._close_listeners(name, keep=spec.listen)
+            for text in spec.listen:
+                self._open_listener(name, text)
+        self.settle()
+
+    def relay_for(self, spec: Service) -> Relay:
+        """``auto`` takes the best there is."""
+        return self.relays.get(spec.relay) or next(iter(self.relays.values()))
+
+    def listening(self, service: str) -> tuple[str, ...]:
+        """A service's addresses as bound."""
+        return tuple(str(listener.address) for (name, _), listener in self._listeners.items() if name == service)
+
+    def _open_listener(self, service: str, text: str) -> None:
+        if (service, text) in self._listeners or self._stopping:
+            return
+        listener = Listener(parse_address(text, any_port=True), self.frontends[service], reactor=self._reactor)
+        try:
+            listener.open()
+        except BindError as error:
+            if (service, text) not in self.bind_errors:
+                self.log.error("{service}: {why}", service=service, why=str(error))
+            self.bind_errors[service, text] = error
+            return
+        self.bind_errors.pop((service, text), None)
+        self._listeners[service, text] = listener
+        listener.setServiceParent(self)
+        self.log.info("{service} listens on {address}", service=service, address=str(listener.address))
+
+    def _close_listeners(self, service: str, keep: tuple[str, ...]) -> None:
+        for key in [key for key in self._listeners if key[0] == service and key[1] not in keep]:
+            self._listeners.pop(key).disownServiceParent()
+        for key in [key for key in self.bind_errors if key[0] == service and key[1] not in keep]:
+            del self.bind_errors[key]
+
+    def set_registered(self, ref: HostRef, registered: Registered | None) -> None:
+        self.inventory.set_registered(ref, registered, self.monotonic())
+        self.settle()
+
+    def set_order(self, ref: HostRef, by: str, order: Order | None) -> None:
+        self.inventory.set_order(ref, by, order, self.monotonic())
+        self.settle()
+
+    # --- what follows from an input
+
+    def settle(self) -> None:
+        """Act on the inventory's events and set the alarms; after every input but a connection's."""
+        events = self.inventory.drain()
+        while events:
+            for event in events:
+                self._act(event)
+            events = self.inventory.drain()
+        self._tick.at(self.inventory.next_deadline())
+        self._recompute.at(self.inventory.next_recompute())
+
+    def _act(self, event: happened.Event) -> None:
+        match event:
+            case happened.HostAdded(entry):
+                self._resolve(entry)
+                self._plan_probe(entry)
+            case happened.HostRemoved(entry):
+                self._probes.forget(entry.ref)
+                watch = self._watches.pop(entry.ref, None)
+                if watch is not None:
+                    watch.stop()
+                self.metrics.forget_host(entry.ref)
+            case happened.HostMoved(entry, transition):
+                self.metrics.transition(entry.ref, transition.after)
+                self.log.info(
+                    "{host} is {after}, was {before}: {why}", host=str(entry.ref), after=transition.after.value,
+                    before=transition.before.value, why=transition.why,
+                )
+                self._plan_probe(entry)
+            case happened.Served(service, clients):
+                self.frontends[service].serve(clients)
+            case happened.IsolationChanged(isolated):
+                self.log.warn(
+                    "agents fell silent in bulk: taken for this director's own isolation"
+                    if isolated else "the isolation is over"
+                )
+
+    # --- names
+
+    def _resolve(self, entry: HostEntry) -> None:
+        address = parse_address(entry.spec.address)
+        if address.is_unix or address.is_ip:
+            entry.target = target_of(address)
+        else:
+            self._watches[entry.ref] = self.resolver.watch(
+                address.host, lambda answer: self._resolved(entry, address, answer)
+            )
+
+    def _resolved(self, entry: HostEntry, address: Address, answer: tuple[str, ...] | str) -> None:
+        """A name's addresses, or (a string) why there are none; addresses known before stay in use then."""
+        if isinstance(answer, str):
+            entry.address_error = answer
+        else:
+            entry.target = target_of(address._replace(host=answer[0]))
+
+    # --- probes
+
+    def _plan_probe(self, entry: HostEntry) -> None:
+        due = entry.health.next_probe_at
+        if due is not None:
+            self._probes.schedule(entry.ref, due, lambda: self._probe(entry))
+
+    def _probe(self, entry: HostEntry) -> None:
+        if self.inventory.hosts.get(entry.ref) is not entry or self._stopping:
+            return
+        now = self.monotonic()
+        entry.health.probe_started(now)
+        probe = self._policy(entry).probe
+        target: Target | None = entry.target
+        if probe.address is None and target is None:
+            self._probed(entry, ProbeResult(False, entry.address_error, 0.0))
+            return
+        address = target.address if probe.address is None and target is not None else parse_address(str(probe.address))
+        self.prober.probe(address, probe).addCallback(lambda result: self._probed(entry, result))
+
+    def retry(self, ref: HostRef) -> Deferred[None]:
+        """Probe one host now; fires when that is done, at once for a host without probes."""
+        entry = self.inventory.hosts[ref]
+        entry.health.retry(self.monotonic())
+        self.settle()
+        done: Deferred[None] = Deferred()
+        if self._policy(entry).probe.kind == "none":
+            done.callback(None)
+            return done
+        self._retries.setdefault(ref, []).append(done)
+        self._plan_probe(entry)
+        return done
+
+    def _policy(self, entry: HostEntry) -> Health:
+        return self.inventory.services[entry.ref.service].groups[entry.ref.group].spec.health
+
+    def _probed(self, entry: HostEntry, result: ProbeResult) -> None:
+        if self.inventory.hosts.get(entry.ref) is entry:
+            self.metrics.probe(entry.ref, ok=result.ok)
+            self.inventory.probe_result(entry, result.ok, result.detail, result.duration_s, self.monotonic())
+            self._plan_probe(entry)
+            self.settle()
+        for done in self._retries.pop(entry.ref, ()):
+            done.callback(None)
+
+    # --- time
+
+    def _ticked(self) -> None:
+        self.inventory.tick(self.monotonic())
+        self.settle()
+
+    def _recomputed(self) -> None:
+        self.inventory.recompute(self.monotonic())
+        self.settle()
+
+    def _housekept(self) -> None:
+        now = self.monotonic()
+        self.inventory.clean_up(now)
+        for entry, deadline in self.inventory.drains():
+            if now >= deadline:
+                self.cut_host(entry, Reason.DRAIN_DEADLINE)
+        for service, text in list(self.bind_errors):
+            self._open_listener(service, text)
+        self._housekeeping.at(now + HOUSEKEEPING_S)
+
+    def cut_host(self, entry: HostEntry, reason: Reason) -> int:
+        """End every connection to one host; returns how many."""
+        host = entry.host
+        return self.frontends[entry.ref.service].kill(lambda connection: connection.host is host, reason)
+
+    def counters(self) -> dict[str, Counters]:
+        return {name: relay.counters() for name, relay in self.relays.items()}
+
+
+def _sleep(reactor: Any, seconds: float) -> Deferred[None]:
+    waited: Deferred[None] = Deferred()
+    reactor.callLater(seconds, waited.callback, None)
+    return waited
+
+
+async def _maybe(answer: Any) -> None:
+    if isinstance(answer, Deferred):
+        await answer

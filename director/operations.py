@@ -1,0 +1,159 @@
+"""What the admin may ask of a running director (`director.admin.control.Operations`)."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from cluster.keys import Keys
+from cluster.model import AdminState, Host, HostRef, Order, Service
+from cluster.store import Delete, Put, Store
+from director.admin.errors import Conflict, NotFound
+from director.core.inventory import ServiceEntry
+from director.core.pictures import picture_services, why_not
+from director.core.snapshot import CandidatePicture, DirectorPicture, Explanation
+from director.node import Node
+from director.sync import Conflict as StoreConflict
+from director.sync import Sync, change_service
+from director.version import VERSION
+
+
+class NodeOperations:
+    """Reads the node's inventory, writes the store; the change comes back through the node's `Sync`."""
+
+    def __init__(self, node: Node, store: Store, sync: Sync, keys: Keys, *, store_name: str) -> None:
+        self._node = node
+        self._store = store
+        self._sync = sync
+        self._keys = keys
+        self._store_name = store_name
+
+    # --- looking
+
+    def snapshot(self) -> DirectorPicture:
+        node = self._node
+        now = node.monotonic()
+        return DirectorPicture(
+            name=node.name,
+            version=VERSION,
+            at=node.wall(),
+            started=node.started_at,
+            isolated=node.inventory.isolation.isolated,
+            grace=node.inventory.in_grace(now),
+            store=self._store_name,
+            store_available=True,
+            services=picture_services(node.inventory, now, node.wall() - now, node.listening),
+        )
+
+    def explain(self, service: str, client: str) -> Explanation:
+        node = self._node
+        entry = node.inventory.services.get(service)
+        if entry is None:
+            raise NotFound(f"no service is called {service!r}")
+        packed = ipaddress.ip_address(client).packed
+        group = entry.enabled
+        steps = [_access_step(entry, packed, client), *_limit_steps(entry)]
+        if group is None:
+            return Explanation(
+                service=service, client=client, group=None, scheduler="", host=None, random=False, sticky=False,
+                candidates=(), steps=(*steps, "no group is enabled: the client is refused"),
+            )
+        explanation = group.pool.explain(packed, node.monotonic())
+        sticky = entry.spec.sticky is not None
+        steps.append(f"group {group.name} is enabled; {group.pool.eligible} of {len(group.hosts)} hosts take connections")
+        if group.pool.failing_open:
+            steps.append("every host is bad and the group fails open: all hosts that no order forbids are tried")
+        if group.pool.backups_in_use:
+            steps.append("no other host is available: backups are in use")
+        if sticky:
+            steps.append("the service is sticky: the client's former host is preferred")
+        chosen = explanation.chosen
+        if chosen is not None:
+            steps.append(f"{group.spec.scheduler} chooses {chosen.name}")
+        elif explanation.random:
+            steps.append(f"{group.spec.scheduler} draws among them by weight or chance")
+        else:
+            steps.append("nobody can take the client now")
+        return Explanation(
+            service=service, client=client, group=group.name, scheduler=group.spec.scheduler,
+            host=chosen.name if chosen is not None else None, random=explanation.random, sticky=sticky,
+            candidates=tuple(
+                CandidatePicture(
+                    group=group.name, host=each.host.name, eligible=each.eligible,
+                    why_not=why_not(group, group.hosts[each.host.name]), factors=dict(each.factors),
+                )
+                for each in explanation.hosts
+            ),
+            steps=tuple(steps),
+        )
+
+    # --- changing
+
+    def order(
+        self, ref: HostRef, state: AdminState, *, who: str, why: str, deadline_s: float | None = None
+    ) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._order(ref, state, who, why, deadline_s))
+
+    async def _order(self, ref: HostRef, state: AdminState, who: str, why: str, deadline_s: float | None) -> None:
+        key = self._keys.admin(ref, "operator")
+        if state is AdminState.UP:
+            if await self._store.get(key) is None:
+                return  # no order stands; deleting nothing would be no change to wait for
+            committed = await self._store.commit([Delete(key)])
+        else:
+            order = Order(state=state, who=who, why=why, at=self._node.wall(), deadline_s=deadline_s)
+            committed = await self._store.commit([Put(key, msgspec.json.encode(order))])
+        await self._sync.reached(key, committed.revision)
+
+    def set_weight(self, ref: HostRef, weight: float, *, who: str) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._set_weight(ref, weight))
+
+    async def _set_weight(self, ref: HostRef, weight: float) -> None:
+        registered = self._node.inventory.registered(ref)
+        entry = self._node.inventory.hosts.get(ref)
+        if registered is not None and entry is not None and entry.registered:
+            key = self._keys.registered(ref)
+            host = msgspec.structs.replace(registered.host, weight=weight)
+            changed = msgspec.structs.replace(registered, host=host)
+            revision = (await self._store.commit([Put(key, msgspec.json.encode(changed))])).revision
+        else:
+            key = self._keys.service(ref.service)
+            try:
+                revision = await change_service(
+                    self._store, self._keys, ref.service, lambda spec: _with_weight(spec, ref, weight)
+                )
+            except KeyError:
+                raise NotFound(f"{ref} is not configured any more") from None
+            except StoreConflict as error:
+                raise Conflict(str(error)) from error
+        await self._sync.reached(key, revision)
+
+    def retry(self, ref: HostRef) -> Deferred[None]:
+        return self._node.retry(ref)
+
+
+def _with_weight(spec: Service, ref: HostRef, weight: float) -> Service:
+    """*spec* with one host's weight changed. Raises KeyError when it has no such host."""
+    group = spec.groups[ref.group]
+    host: Host = msgspec.structs.replace(group.hosts[ref.host], weight=weight)
+    group = msgspec.structs.replace(group, hosts={**group.hosts, ref.host: host})
+    return msgspec.structs.replace(spec, groups={**spec.groups, ref.group: group})
+
+
+def _access_step(entry: ServiceEntry, packed: bytes, client: str) -> str:
+    if entry.access.allows(packed):
+        return f"the access list lets {client} in"
+    return f"the access list denies {client}: the connection is closed at once"
+
+
+def _limit_steps(entry: ServiceEntry) -> list[str]:
+    limits, admission = entry.spec.limits, entry.admission
+    if not limits.max_connections:
+        return []
+    step = f"{admission.connections} of at most {limits.max_connections} connections are open"
+    if admission.connections < limits.max_connections:
+        return [step]
+    waits = f"; the client waits behind {admission.queued} others" if limits.queue else "; the client is refused"
+    return [step + waits]

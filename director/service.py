@@ -1,0 +1,115 @@
+"""The composition root: from a configuration to the tree of services that is a director.
+
+    DirectorService
+      ├─ node        listeners, relay, prober, resolver
+      ├─ sync        the store's content into the node
+      ├─ agents      where agents connect
+      └─ admin       one child for each endpoint
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+
+from cluster.file import FileStore
+from cluster.keys import Keys
+from cluster.memory import MemoryStore
+from cluster.model import Configuration
+from cluster.store import Store
+from director.admin.control import Control
+from director.admin.site import admin_service
+from director.agents import AgentListener
+from director.attendance import Attendance
+from director.frontend import Closed
+from director.gauges import SnapshotCollector
+from director.metrics import Metrics
+from director.node import Node
+from director.operations import NodeOperations
+from director.relay import make_relay
+from director.sync import Sync, seed
+
+#: An embedded store is one cluster of one director.
+CLUSTER = "default"
+
+
+class StartError(Exception):
+    """The director can't start; says every reason in a sentence."""
+
+
+class DirectorService(MultiService):
+    """A whole director.
+
+    :ivar ready: fires when everything listens; fails with `StartError`, or with what the store failed with.
+    """
+
+    log = Logger()
+
+    def __init__(self, configuration: Configuration, *, reactor: Any, on_closed: Closed | None = None) -> None:
+        super().__init__()
+        self.setName("director")
+        self.configuration = configuration
+        self.registry = CollectorRegistry()
+        self.metrics = Metrics(self.registry)
+        self.keys = Keys(CLUSTER)
+        self.store: Store = make_store(configuration.node.store, reactor=reactor)
+        self.node = Node(
+            configuration, {"python": make_relay("python", reactor=reactor)}, self.metrics, reactor=reactor,
+            random=random.random, on_closed=on_closed,
+        )
+        self.sync = Sync(self.store, self.keys, self.node)
+        self.operations = NodeOperations(
+            self.node, self.store, self.sync, self.keys, store_name=configuration.node.store
+        )
+        self.control = Control(self.operations)
+        self.registry.register(SnapshotCollector(self.operations.snapshot, self.node.counters))
+        self.attendance = Attendance(self.node, self.store, self.keys, self.metrics)
+        self.ready: Deferred[None] = Deferred()
+        self._reactor = reactor
+        self._starting: Deferred[None] | None = None
+
+    def startService(self) -> None:
+        super().startService()
+        self._starting = Deferred.fromCoroutine(self._start())
+        self._starting.addCallbacks(self.ready.callback, self.ready.errback)
+
+    async def _start(self) -> None:
+        await self.store.start()
+        await seed(self.store, self.keys, self.configuration.services)
+        self.node.setServiceParent(self)
+        self.sync.setServiceParent(self)
+        await self.sync.synced
+        if self.node.bind_errors:
+            raise StartError("\n".join(str(error) for error in self.node.bind_errors.values()))
+
+    def stopService(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        stopped = super().stopService()
+        if isinstance(stopped, Deferred):
+            await stopped
+        await self.store.stop()
+
+
+def make_store(where: str, *, reactor: Any) -> Store:
+    """``memory:``, or ``file:/path``."""
+    kind, _, path = where.partition(":")
+    if kind == "memory":
+        return MemoryStore(clock=reactor, wall=time.time)
+    return FileStore(
+        path, clock=reactor, wall=time.time,
+        threads=lambda work: deferToThreadPool(reactor, reactor.getThreadPool(), work),
+    )
+
+
+def make_service(configuration: Configuration, *, reactor: Any, on_closed: Closed | None = None) -> DirectorService:
+    """A director's service tree, ready to be given a parent."""
+    return DirectorService(configuration, reactor=reactor, on_closed=on_closed)

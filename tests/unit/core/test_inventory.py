@@ -1,0 +1,416 @@
+"""The inventory: configuration, orders, heartbeats and checks in; rotation and weights out."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from cluster.model import (
+    Access,
+    AdminState,
+    Group,
+    Health,
+    Host,
+    HostRef,
+    HostState,
+    Limits,
+    LoadReport,
+    Order,
+    Probe,
+    Reason,
+    Registered,
+    Registration,
+    Service,
+    Sticky,
+)
+from director.core.inventory import HostAdded, HostEntry, HostMoved, HostRemoved, Inventory, IsolationChanged, Served
+from director.core.pictures import picture_services, why_not
+from director.core.pool import Ticket
+
+HEALTH = Health(jitter=0.0)
+
+
+def group(*names: str, **changes: object) -> Group:
+    hosts = {name: Host(address=f"10.0.0.{index + 1}:80") for index, name in enumerate(names)}
+    return msgspec.structs.replace(Group(hosts=hosts, health=HEALTH, scheduler="leastconns"), **changes)
+
+
+def ref(host: str, group: str = "blue") -> HostRef:
+    return HostRef("web", group, host)
+
+
+def order(state: AdminState, **changes: object) -> Order:
+    return msgspec.structs.replace(Order(state=state, who="ann", why="test", at=0.0), **changes)
+
+
+class InventoryTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.now = 100.0
+        self.inventory = Inventory(now=self.now, random=random.Random(7).random)
+
+    def apply(self, spec: Service | None) -> None:
+        self.inventory.apply_service("web", spec, self.now)
+
+    def web(self, *names: str, **changes: object) -> None:
+        self.apply(msgspec.structs.replace(Service(groups={"blue": group(*names)}), **changes))
+
+    def entry(self, name: str, group: str = "blue") -> HostEntry:
+        return self.inventory.hosts[ref(name, group)]
+
+    def arrive(self, waiter: object = None) -> Ticket | Reason | None:
+        return self.inventory.services["web"].admission.arrive(b"\x0a\0\0\1", waiter or object(), self.now)
+
+    def rotation(self) -> set[str]:
+        return {name.host for name, entry in self.inventory.hosts.items() if entry.host.eligible}
+
+    def report(self, name: str, **load: object) -> None:
+        self.inventory.reported(ref(name), LoadReport(**load), self.now)  # type: ignore[arg-type]
+
+    def take_down(self, name: str) -> None:
+        for _ in range(HEALTH.fall):
+            self.inventory.probe_result(self.entry(name), False, "refused", 0.0, self.now)
+
+
+class ConfigurationTests(InventoryTestCase):
+    def test_new_hosts_are_announced_and_take_connections(self) -> None:
+        """A configured host is announced once and in rotation at once."""
+        self.web("a", "b")
+        added = [event.entry.ref.host for event in self.inventory.drain() if isinstance(event, HostAdded)]
+        self.assertEqual(added, ["a", "b"])
+        self.assertEqual(self.rotation(), {"a", "b"})
+
+    def test_same_configuration_touches_nothing(self) -> None:
+        """Applying the same again keeps every host object and says nothing."""
+        self.web("a", "b")
+        before = dict(self.inventory.hosts)
+        self.inventory.drain()
+        self.web("a", "b")
+        self.assertEqual(self.inventory.drain(), [])
+        self.assertEqual(self.inventory.hosts, before)
+
+    def test_removed_host_keeps_its_tickets(self) -> None:
+        """A removed host leaves the rotation; its open connections count down to nothing."""
+        self.web("a")
+        ticket = self.arrive()
+        assert isinstance(ticket, Ticket)
+        self.web("b")
+        self.assertIn(HostRemoved, {type(event) for event in self.inventory.drain()})
+        self.assertEqual(self.rotation(), {"b"})
+        service = self.inventory.services["web"]
+        self.assertEqual(service.admission.connections, 1)
+        service.admission.leave(ticket, Reason.CLIENT_CLOSED, self.now)
+        self.assertEqual((service.admission.connections, ticket.host.in_flight), (0, 0))
+
+    def test_changed_address_is_another_host(self) -> None:
+        """Nothing observed of the old backend is believed of the one that took its name."""
+        self.web("a", "b")
+        self.now += 60
+        self.take_down("a")
+        self.assertEqual(self.rotation(), {"b"})
+        blue = group("a", "b")
+        blue.hosts["a"] = Host(address="10.9.9.9:80")
+        self.apply(Service(groups={"blue": blue}))
+        self.assertEqual(self.rotation(), {"a", "b"})
+
+    def test_enabling_another_group_keeps_counts(self) -> None:
+        """In-flight of the former group stays right after a switch."""
+        spec = Service(groups={"blue": group("a"), "green": group("g")})
+        self.apply(spec)
+        ticket = self.arrive()
+        assert isinstance(ticket, Ticket)
+        self.apply(msgspec.structs.replace(spec, enable="green"))
+        other = self.arrive()
+        assert isinstance(other, Ticket)
+        self.assertEqual((ticket.host.name, other.host.name), ("a", "g"))
+        admission = self.inventory.services["web"].admission
+        admission.leave(ticket, Reason.CLIENT_CLOSED, self.now)
+        admission.leave(other, Reason.CLIENT_CLOSED, self.now)
+        self.assertEqual((ticket.host.in_flight, other.host.in_flight, admission.connections), (0, 0, 0))
+
+    def test_scheduler_changes_live(self) -> None:
+        """Changing the scheduler or stickiness keeps hosts and connections."""
+        self.web("a", "b")
+        ticket = self.arrive()
+        assert isinstance(ticket, Ticket)
+        self.apply(Service(groups={"blue": group("a", "b", scheduler="maglev")}, sticky=Sticky(mode="table")))
+        self.assertEqual(ticket.host.in_flight, 1)
+        again = [self.arrive() for _ in range(4)]
+        self.assertEqual(len({each.host for each in again if isinstance(each, Ticket)}), 1)
+
+    def test_removed_service_is_gone(self) -> None:
+        """Removing a service announces its hosts' removal."""
+        self.web("a")
+        self.inventory.drain()
+        self.apply(None)
+        self.assertEqual([type(event) for event in self.inventory.drain()], [HostRemoved])
+        self.assertEqual((self.inventory.services, self.inventory.hosts), ({}, {}))
+
+    def test_new_access_list_applies(self) -> None:
+        """The access list follows the configuration."""
+        self.web("a")
+        self.apply(Service(groups={"blue": group("a")}, access=Access(deny=("10.0.0.0/8",))))
+        self.assertFalse(self.inventory.services["web"].access.allows(b"\x0a\0\0\1"))
+
+
+class OrderTests(InventoryTestCase):
+    def test_most_restrictive_order_wins_and_only_its_author_clears_it(self) -> None:
+        """An agent's up does not lift an operator's drain, nor the other way round."""
+        self.web("a", "b")
+        self.inventory.set_order(ref("a"), "operator", order(AdminState.DRAIN), self.now)
+        self.inventory.set_order(ref("a"), "agent", order(AdminState.DOWN), self.now)
+        self.assertIs(self.entry("a").admin, AdminState.DOWN)
+        self.inventory.set_order(ref("a"), "agent", None, self.now)
+        self.assertIs(self.entry("a").admin, AdminState.DRAIN)
+        self.assertEqual(self.rotation(), {"b"})
+        self.inventory.set_order(ref("a"), "operator", None, self.now)
+        self.assertEqual(self.rotation(), {"a", "b"})
+
+    def test_order_before_configuration_is_kept(self) -> None:
+        """An order that arrives before its host is configured holds from the host's first moment."""
+        self.inventory.set_order(ref("a"), "operator", order(AdminState.DOWN), self.now)
+        self.web("a", "b")
+        self.assertEqual(self.rotation(), {"b"})
+
+    def test_why_not_names_the_author(self) -> None:
+        """The operator reads who ordered a host out, and why."""
+        self.web("a")
+        self.inventory.set_order(ref("a"), "operator", order(AdminState.DRAIN), self.now)
+        blue = self.inventory.services["web"].groups["blue"]
+        self.assertEqual(why_not(blue, self.entry("a")), "draining, ordered by operator ann: test")
+
+    def test_drain_deadline_counts_from_when_it_was_seen(self) -> None:
+        """The cut is due a relative time after this director first saw the drain."""
+        self.web("a")
+        self.now += 5
+        self.inventory.set_order(ref("a"), "operator", order(AdminState.DRAIN, deadline_s=30.0), self.now)
+        self.assertEqual([(each.ref.host, due) for each, due in self.inventory.drains()], [("a", self.now + 30)])
+
+    def test_new_boot_id_clears_the_agents_order(self) -> None:
+        """A restarted agent starts clean; the operator's order stands."""
+        self.web("a")
+        self.inventory.set_order(ref("a"), "agent", order(AdminState.DRAIN, boot_id="one"), self.now)
+        self.inventory.agent_connected(ref("a"), "agent", "one", self.now)
+        self.assertIs(self.entry("a").admin, AdminState.DRAIN)
+        self.inventory.agent_connected(ref("a"), "agent", "two", self.now)
+        self.assertIs(self.entry("a").admin, AdminState.UP)
+
+
+class RegistrationTests(InventoryTestCase):
+    def registered(self, *, approved: bool) -> Registered:
+        return Registered(host=Host(address="10.1.1.1:80"), agent="n", boot_id="b", at=0.0, approved=approved)
+
+    def test_only_approved_hosts_join(self) -> None:
+        """A registered host waits for approval; approved it takes connections."""
+        self.apply(Service(groups={"blue": group("a", registration=Registration(mode="approve"))}))
+        self.inventory.set_registered(ref("n"), self.registered(approved=False), self.now)
+        self.assertEqual(self.rotation(), {"a"})
+        self.inventory.set_registered(ref("n"), self.registered(approved=True), self.now)
+        self.assertEqual(self.rotation(), {"a", "n"})
+        self.inventory.set_registered(ref("n"), None, self.now)
+        self.assertEqual(self.rotation(), {"a"})
+
+    def test_configured_host_hides_a_registered_one(self) -> None:
+        """What the operator configured under the same name wins."""
+        self.inventory.set_registered(ref("a"), self.registered(approved=True), self.now)
+        self.web("a")
+        self.assertEqual(self.entry("a").spec.address, "10.0.0.1:80")
+        self.assertFalse(self.entry("a").registered)
+
+    def test_late_host_ramps_up(self) -> None:
+        """A host that joins a running director starts at a tenth of its weight and reaches it with time."""
+        self.web("a")
+        self.now += 60
+        self.inventory.set_registered(ref("n"), self.registered(approved=True), self.now)
+        self.assertAlmostEqual(self.entry("n").host.weight, 0.1)
+        while (due := self.inventory.next_recompute()) < 1e9:
+            self.now = due
+            self.inventory.recompute(self.now)
+        self.assertEqual(self.entry("n").host.weight, 1.0)
+        self.assertLessEqual(self.now, 160 + HEALTH.slow_start_s + 0.5)
+
+
+class HealthTests(InventoryTestCase):
+    def settle(self, until: float) -> None:
+        """Let time pass deadline by deadline."""
+        while (due := self.inventory.next_deadline()) <= until:
+            self.now = max(self.now, due)
+            self.inventory.tick(self.now)
+        self.now = until
+
+    def test_probes_take_a_host_out_and_bring_it_back_slowly(self) -> None:
+        """`fall` failures take it out, `rise` successes bring it back with slow start; both are announced."""
+        self.web("a", "b")
+        self.now += 60
+        self.inventory.drain()
+        self.take_down("a")
+        self.assertEqual(self.rotation(), {"b"})
+        for _ in range(HEALTH.rise):
+            self.inventory.probe_result(self.entry("a"), True, "ok", 0.0, self.now)
+        self.assertEqual(self.rotation(), {"a", "b"})
+        self.assertAlmostEqual(self.entry("a").host.weight, 0.1)
+        moves = [e.transition.after for e in self.inventory.drain() if isinstance(e, HostMoved)]
+        self.assertEqual(moves, [HostState.SUSPECT, HostState.DOWN, HostState.UP])
+
+    def test_nothing_is_evicted_during_grace(self) -> None:
+        """For one heartbeat timeout after the start, failed probes count but do not evict."""
+        self.web("a", "b")
+        self.take_down("a")
+        self.assertEqual(self.rotation(), {"a", "b"})
+        self.settle(self.now + HEALTH.timeout_s + 0.1)
+        self.assertEqual(self.rotation(), {"b"})
+
+    def test_failed_connects_of_clients_are_noticed(self) -> None:
+        """Passive checks: `fall` failed connects in a row take the host out."""
+        self.web("a", "b")
+        self.now += 60
+        for _ in range(HEALTH.fall):
+            self.inventory.connect_failed(self.entry("a").host, "refused", self.now)
+        self.assertEqual((self.rotation(), self.entry("a").connect_failures), ({"b"}, HEALTH.fall))
+
+    def test_queue_is_served_when_a_host_comes_back(self) -> None:
+        """Clients that wait for a full service are served as soon as somebody can take them."""
+        spec = Service(groups={"blue": group("a", "b")}, limits=Limits(queue=5))
+        for host in ("a", "b"):
+            spec.groups["blue"].hosts[host] = Host(address="10.0.0.9:80", max_connections=1)
+        self.apply(spec)
+        self.inventory.set_order(ref("b"), "operator", order(AdminState.DOWN), self.now)
+        self.assertIsInstance(self.arrive(), Ticket)
+        self.assertIsNone(self.arrive("waiting"))
+        self.inventory.drain()
+        self.inventory.set_order(ref("b"), "operator", None, self.now)
+        served = [event for event in self.inventory.drain() if isinstance(event, Served)]
+        self.assertEqual([waiter for waiter, _ in served[0].clients], ["waiting"])
+
+    def test_silence_in_bulk_is_my_own_isolation(self) -> None:
+        """All agents silent at once: the mode begins, nobody is evicted by silence, and it ends when they are back."""
+        names = [f"h{i}" for i in range(6)]
+        probe = msgspec.structs.replace(HEALTH, probe=Probe(kind="none"))
+        self.apply(Service(groups={"blue": group(*names, health=probe)}))
+        for _ in range(20):
+            self.now += 1
+            for name in names:
+                self.report(name)
+        self.settle(self.now + 30)
+        self.assertTrue(self.inventory.isolation.isolated)
+        self.assertEqual(self.rotation(), set(names))
+        for name in names:
+            self.report(name)
+        self.assertFalse(self.inventory.isolation.isolated)
+        changes = [event.isolated for event in self.inventory.drain() if isinstance(event, IsolationChanged)]
+        self.assertEqual(changes, [True, False])
+
+    def test_one_silent_agent_without_probe_is_taken_out(self) -> None:
+        """With nothing else to go by, silence beyond the timeout evicts one host among many that report."""
+        names = ["a", "b", "c", "d"]
+        probe = msgspec.structs.replace(HEALTH, probe=Probe(kind="none"))
+        self.apply(Service(groups={"blue": group(*names, health=probe)}))
+        for second in range(20):
+            self.settle(101.0 + second)
+            for name in names:
+                if name != "a" or second < 5:
+                    self.report(name)
+        self.assertEqual(self.rotation(), {"b", "c", "d"})
+
+
+class WeightTests(InventoryTestCase):
+    def test_reports_move_weights_after_a_pause(self) -> None:
+        """Reports are coalesced: weights follow at `next_recompute`, not at each report."""
+        self.web("fast", "slow", "usual")
+        self.now += 60
+        for _ in range(30):
+            self.now += 1
+            self.report("fast", utilisation=0.5, rate=200.0, errors=0.0, completions=200.0)
+            self.report("slow", utilisation=0.5, rate=50.0, errors=0.0, completions=50.0)
+            self.report("usual", utilisation=0.5, rate=100.0, errors=0.0, completions=100.0)
+        self.assertEqual(self.entry("fast").host.weight, 1.0)
+        self.inventory.recompute(self.now + 0.05)
+        weights = [self.entry(name).host.weight for name in ("slow", "usual", "fast")]
+        self.assertEqual([round(weight, 3) for weight in weights], [0.5, 1.0, 2.0])
+
+    def test_agent_lowers_weight_and_maximum(self) -> None:
+        """What the agent asks multiplies the weight and lowers, never raises, the maximum."""
+        spec = Service(groups={"blue": group("a")})
+        spec.groups["blue"].hosts["a"] = Host(address="10.0.0.1:80", weight=2.0, max_connections=10)
+        self.apply(spec)
+        self.report("a", weight=0.25, max_connections=50)
+        self.inventory.recompute(self.now + 1)
+        self.assertEqual((self.entry("a").host.weight, self.entry("a").host.max_connections), (0.5, 10))
+        self.report("a", max_connections=4)
+        self.assertEqual(self.entry("a").host.max_connections, 4)
+
+    def test_reports_of_unknown_hosts_change_nothing(self) -> None:
+        """A report for a host that is not configured is ignored."""
+        self.web("a")
+        self.inventory.reported(HostRef("web", "blue", "ghost"), LoadReport(), self.now)
+        self.inventory.reported(HostRef("no", "such", "thing"), LoadReport(), self.now)
+        self.assertEqual(set(self.inventory.hosts), {ref("a")})
+
+
+ACTIONS = st.sampled_from(
+    ["arrive", "leave", "apply", "shrink", "drain", "up", "down", "fail", "pass", "report", "time", "switch"]
+)
+
+
+class PropertyTests(SynchronousTestCase):
+    @settings(max_examples=150, deadline=None)
+    @given(st.lists(st.tuples(ACTIONS, st.integers(0, 3)), max_size=80), st.integers(0, 2**32))
+    def test_counts_and_rotation_stay_right(self, script: list[tuple[str, int]], seed: int) -> None:
+        """Whatever happens: only hosts that may take connections do, and every count returns to zero."""
+        now = 10.0
+        inventory = Inventory(now=now, random=random.Random(seed).random)
+        names = ["a", "b", "c", "d"]
+        full = Service(
+            groups={"blue": group(*names), "green": group("a", "b")}, limits=Limits(max_connections=6, queue=2)
+        )
+        inventory.apply_service("web", full, now)
+        tickets: list[Ticket] = []
+        admission = inventory.services["web"].admission
+        for action, which in script:
+            now += 0.3
+            entry = inventory.hosts.get(ref(names[which]))
+            match action:
+                case "arrive":
+                    answer = admission.arrive(bytes([10, 0, 0, which]), object(), now)
+                    if isinstance(answer, Ticket):
+                        chosen = inventory.entry_of(answer.host)
+                        assert chosen is not None
+                        assert chosen.admin is AdminState.UP and chosen.health.state is not HostState.DOWN
+                        tickets.append(answer)
+                case "leave" if tickets:
+                    gone = tickets.pop(which % len(tickets))
+                    tickets += [ticket for _, ticket in admission.leave(gone, Reason.CLIENT_CLOSED, now)]
+                case "apply":
+                    inventory.apply_service("web", full, now)
+                case "shrink":
+                    kept = group(*names[: which + 1])
+                    inventory.apply_service("web", msgspec.structs.replace(full, groups={"blue": kept}), now)
+                case "switch":
+                    inventory.apply_service("web", msgspec.structs.replace(full, enable="green"), now)
+                case "drain" | "down":
+                    inventory.set_order(ref(names[which]), "operator", order(AdminState(action)), now)
+                case "up":
+                    inventory.set_order(ref(names[which]), "operator", None, now)
+                case "fail" | "pass" if entry is not None:
+                    inventory.probe_result(entry, action == "pass", "", 0.0, now)
+                case "report" if entry is not None:
+                    inventory.reported(entry.ref, LoadReport(utilisation=0.5, rate=9.0, completions=9.0), now)
+                case "time":
+                    now += which
+                    inventory.tick(now)
+                    inventory.recompute(now)
+            for event in inventory.drain():
+                if isinstance(event, Served):
+                    tickets += [ticket for _, ticket in event.clients]
+            picture_services(inventory, now, 0.0, lambda name: ())
+        hosts = {ticket.host for ticket in tickets}
+        while tickets:
+            gone = tickets.pop()
+            served = [ticket for _, ticket in admission.leave(gone, Reason.CLIENT_CLOSED, now)]
+            tickets += served
+            hosts.update(ticket.host for ticket in served)
+        self.assertEqual({host.in_flight for host in hosts} | {admission.connections}, {0})
+
