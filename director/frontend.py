@@ -11,6 +11,7 @@ each once, all under the service's one connect deadline, which the tries left sh
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 from collections import deque
@@ -21,12 +22,14 @@ from twisted.logger import Logger
 
 from cluster.address import Address
 from cluster.model import Reason
+from director.core.access import parse_networks
 from director.core.admission import Admission
 from director.core.host import Host
 from director.core.inventory import Inventory, ServiceEntry
 from director.core.pool import Ticket
-from director.core.proxy_protocol import encode
+from director.core.proxy_protocol import Header, encode
 from director.metrics import ServiceMetrics
+from director.proxy_in import HeaderReader
 from director.relay.interface import Limits, Relay
 
 #: Hosts tried for one client. Three different hosts refusing means that the trouble is not one host's.
@@ -117,6 +120,7 @@ class Frontend:
         self._on_closed = on_closed
         self._queue_timer: Any = None
         self._picks = 0
+        self._readers: set[HeaderReader] = set()
         self._served: deque[tuple[Any, Ticket]] = deque()
         self._serving = False
         self.reconfigure()
@@ -130,14 +134,40 @@ class Frontend:
         self._limits = Limits(timeouts.connect_s, timeouts.idle_s, timeouts.half_closed_s)
         self._max_age_s = timeouts.max_age_s
         self._max_age_jitter = timeouts.max_age_jitter
+        self._trusted = parse_networks(spec.proxy.accept_from)
+        self._header_timeout_s = spec.proxy.timeout_s
         self._send_proxy = None if spec.proxy.send == "off" else spec.proxy.send
 
     # --- a client arrives
 
     def accepted(self, client: socket.socket, peer: Any) -> None:
-        """A listener's client; its address is the socket's."""
+        """A listener's client; its address is the socket's, or a trusted proxy's word."""
         ip, port = _packed(client.family, peer)
+        if self._trusted and ip is not None and ip in self._trusted:
+            reader = HeaderReader(client, self._header_read, reactor=self._reactor, timeout_s=self._header_timeout_s)
+            self._readers.add(reader)
+            return
         self.arrived(Connection(self, client.detach(), ip, port, self._monotonic()))
+
+    def _header_read(self, reader: HeaderReader, header: Header | None) -> None:
+        """A trusted proxy's header arrived, or (None) did not."""
+        self._readers.discard(reader)
+        client = reader.client
+        try:
+            ip, port = _packed(client.family, client.getpeername())
+        except OSError:  # reset meanwhile
+            ip, port = None, 0
+        connection = Connection(self, client.detach(), ip, port, self._monotonic())
+        if header is None:
+            self._metrics.accepted.inc()
+            self.connections.add(connection)
+            self._end(connection, Reason.BAD_PROXY_HEADER)
+            return
+        if header.source is not None and header.source.is_ip:
+            connection.ip, connection.port = ipaddress.ip_address(header.source.host).packed, header.source.port
+            connection.tail = _Tail(0.0)
+            connection.tail.destination = header.destination
+        self.arrived(connection)
 
     def arrived(self, connection: Connection) -> None:
         """Decide: deny, refuse, queue, or connect."""
@@ -161,14 +191,6 @@ class Frontend:
             self._watch_queue()
         else:
             self._end(connection, answer)
-
-    def refused(self, client: socket.socket, peer: Any, reason: Reason) -> None:
-        """Count and close a client that never got as far as admission."""
-        ip, port = _packed(client.family, peer)
-        connection = Connection(self, client.detach(), ip, port, self._monotonic())
-        self._metrics.accepted.inc()
-        self.connections.add(connection)
-        self._end(connection, reason)
 
     # --- the queue
 
@@ -352,7 +374,11 @@ class Frontend:
         return len(doomed)
 
     def stop(self) -> None:
-        """No timer is left behind; the relay ends what it has."""
+        """No timer and no half-read header is left behind; the relay ends what it has."""
+        for reader in self._readers:
+            reader.cancel()
+            reader.client.close()
+        self._readers.clear()
         if self._queue_timer is not None:
             self._queue_timer.cancel()
             self._queue_timer = None

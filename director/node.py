@@ -7,7 +7,6 @@ due. Everything runs on the reactor's thread.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -53,11 +52,12 @@ class Node(MultiService):
         super().__init__()
         self.setName("node")
         node = configuration.node
-        self.name = node.name
+        self.director = node.name
         self.metrics = metrics
         self.relays = relays
         self.monotonic = monotonic
         self.wall = wall
+        self.on_order: Callable[[HostRef, Order | None], None] | None = None  #: told of operators' orders
         self.started_at = wall()
         self.inventory = Inventory(now=monotonic(), random=random, panic_fraction=node.panic_fraction)
         self.frontends: dict[str, Frontend] = {}
@@ -180,6 +180,8 @@ class Node(MultiService):
 
     def set_order(self, ref: HostRef, by: str, order: Order | None) -> None:
         self.inventory.set_order(ref, by, order, self.monotonic())
+        if by == "operator" and self.on_order is not None:
+            self.on_order(ref, order)
         self.settle()
 
     # --- what follows from an input
@@ -198,7 +200,7 @@ class Node(MultiService):
         match event:
             case happened.HostAdded(entry):
                 self._resolve(entry)
-                self._plan_probe(entry)
+                self.plan_probe(entry)
             case happened.HostRemoved(entry):
                 self._probes.forget(entry.ref)
                 watch = self._watches.pop(entry.ref, None)
@@ -211,7 +213,7 @@ class Node(MultiService):
                     "{host} is {after}, was {before}: {why}", host=str(entry.ref), after=transition.after.value,
                     before=transition.before.value, why=transition.why,
                 )
-                self._plan_probe(entry)
+                self.plan_probe(entry)
             case happened.Served(service, clients):
                 self.frontends[service].serve(clients)
             case happened.IsolationChanged(isolated):
@@ -240,7 +242,8 @@ class Node(MultiService):
 
     # --- probes
 
-    def _plan_probe(self, entry: HostEntry) -> None:
+    def plan_probe(self, entry: HostEntry) -> None:
+        """Have the host probed when its health machine wants it, which some inputs make sooner."""
         due = entry.health.next_probe_at
         if due is not None:
             self._probes.schedule(entry.ref, due, lambda: self._probe(entry))
@@ -268,7 +271,7 @@ class Node(MultiService):
             done.callback(None)
             return done
         self._retries.setdefault(ref, []).append(done)
-        self._plan_probe(entry)
+        self.plan_probe(entry)
         return done
 
     def _policy(self, entry: HostEntry) -> Health:
@@ -278,7 +281,7 @@ class Node(MultiService):
         if self.inventory.hosts.get(entry.ref) is entry:
             self.metrics.probe(entry.ref, ok=result.ok)
             self.inventory.probe_result(entry, result.ok, result.detail, result.duration_s, self.monotonic())
-            self._plan_probe(entry)
+            self.plan_probe(entry)
             self.settle()
         for done in self._retries.pop(entry.ref, ()):
             done.callback(None)

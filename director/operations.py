@@ -36,7 +36,7 @@ class NodeOperations:
         node = self._node
         now = node.monotonic()
         return DirectorPicture(
-            name=node.name,
+            name=node.director,
             version=VERSION,
             at=node.wall(),
             started=node.started_at,

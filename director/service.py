@@ -19,17 +19,18 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from cluster import wire
 from cluster.file import FileStore
 from cluster.keys import Keys
 from cluster.memory import MemoryStore
-from cluster.model import Configuration
+from cluster.model import AdminState, Configuration, HostRef, Order
 from cluster.store import Store
 from director.admin.control import Control
 from director.admin.site import admin_service
 from director.agents import AgentListener
 from director.attendance import Attendance
 from director.frontend import Closed
-from director.gauges import SnapshotCollector
+from director.gauges import Gauges
 from director.metrics import Metrics
 from director.node import Node
 from director.operations import NodeOperations
@@ -69,8 +70,13 @@ class DirectorService(MultiService):
             self.node, self.store, self.sync, self.keys, store_name=configuration.node.store
         )
         self.control = Control(self.operations)
-        self.registry.register(SnapshotCollector(self.operations.snapshot, self.node.counters))
+        Gauges(self.operations.snapshot, self.node.counters).register(self.registry)
         self.attendance = Attendance(self.node, self.store, self.keys, self.metrics)
+        self.agents = AgentListener(
+            configuration.node.agents, self.attendance, reactor=reactor, name=configuration.node.name,
+            monotonic=self.node.monotonic, wall=self.node.wall,
+        )
+        self.node.on_order = self._tell_agent
         self.ready: Deferred[None] = Deferred()
         self._reactor = reactor
         self._starting: Deferred[None] | None = None
@@ -88,6 +94,12 @@ class DirectorService(MultiService):
         await self.sync.synced
         if self.node.bind_errors:
             raise StartError("\n".join(str(error) for error in self.node.bind_errors.values()))
+
+    def _tell_agent(self, ref: HostRef, order: Order | None) -> None:
+        """The host's own agent hears of an operator's order, so that its application can prepare."""
+        draining = order is not None and order.state is not AdminState.UP
+        deadline_s = order.deadline_s if order is not None else None
+        self.agents.order(ref, wire.Order(order="drain" if draining else "up", deadline_s=deadline_s))
 
     def stopService(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._stop())

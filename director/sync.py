@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cluster.errors import Misuse
-from cluster.keys import Keys
+from cluster.keys import BootKey, Keys
 from cluster.model import HostRef, Order, Registered, Service
 from cluster.store import Compare, Delete, Event, Operation, Put, Record, Resync, Store, Watch
 
@@ -159,9 +159,9 @@ async def seed(store: Store, keys: Keys, services: Mapping[str, Service]) -> Non
         if remembered is None or remembered.value != text:
             await store.commit([Put(keys.service(name), text), Put(keys.boot(name), text)])
     for record in (await store.list(keys.boots())).records:
-        name = keys.parse(record.key).service
-        if name not in services:
-            await store.commit([Delete(record.key), Delete(keys.service(name))])
+        place = keys.parse(record.key)
+        if isinstance(place, BootKey) and place.service not in services:
+            await store.commit([Delete(record.key), Delete(keys.service(place.service))])
 
 
 async def change_service(store: Store, keys: Keys, name: str, change: Callable[[Service], Service]) -> int:

@@ -1,0 +1,86 @@
+"""Reading the PROXY header that a trusted proxy sends before its client's bytes.
+
+The header is peeked at and consumed exactly, so that the client's own bytes stay in the kernel for the relay. While it
+is incomplete, SO_RCVLOWAT keeps the descriptor quiet until there is more than was seen.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IReadDescriptor
+from zope.interface import implementer
+
+from cluster.errors import RemoteError
+from director.core.proxy_protocol import MAX_HEADER_BYTES, Header, decode
+
+
+@implementer(IReadDescriptor)
+class HeaderReader:
+    """Reads one connection's header, then hands the socket back.
+
+    :param done: called once, with the header, or None when there was none in time or it was garbage; *client* is its
+        to own then.
+    """
+
+    def __init__(
+        self, client: socket.socket, done: Callable[[HeaderReader, Header | None], None], *, reactor: Any,
+        timeout_s: float,
+    ) -> None:
+        self.client = client
+        self._done = done
+        self._reactor = reactor
+        self._timer = reactor.callLater(timeout_s, self._timed_out)
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        return self.client.fileno()
+
+    def logPrefix(self) -> str:
+        return "HeaderReader"
+
+    def connectionLost(self, reason: Any) -> None:
+        """The reactor's own end; whoever owns the reader has ended it before."""
+
+    def doRead(self) -> None:
+        try:
+            seen = self.client.recv(MAX_HEADER_BYTES, socket.MSG_PEEK)
+            header = decode(seen) if seen else None
+            if header is not None:
+                self.client.recv(header.consumed)
+                self.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+            elif seen:
+                self.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(seen) + 1)
+                if self._more_to_come():
+                    return
+        except BlockingIOError:
+            return
+        except (OSError, RemoteError):
+            header = None
+        self._finish(header)
+
+    def _more_to_come(self) -> bool:
+        """False after the peer's FIN: an incomplete header stays incomplete."""
+        info = self.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        return info[0] != _CLOSE_WAIT
+
+    def _timed_out(self) -> None:
+        self._timer = None
+        self._finish(None)
+
+    def cancel(self) -> None:
+        """Stop reading; *done* is not called."""
+        self._reactor.removeReader(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _finish(self, header: Header | None) -> None:
+        self.cancel()
+        self._done(self, header)
+
+
+#: tcp_info.tcpi_state once the peer has sent its FIN (linux/tcp.h).
+_CLOSE_WAIT = 8
