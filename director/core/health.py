@@ -178,8 +178,15 @@ class HostHealth:
 
     @property
     def in_doubt(self) -> bool:
-        """Whether a client's successful connect would be news; per connection, so it is one look."""
-        return self.state is not HostState.UP or not self.verified
+        """Whether a client's successful connect would be news. Asked for each connection, so it is one look."""
+        return self.state is not HostState.UP or not self.verified or not self._has_probe
+
+    @property
+    def overdue_at(self) -> float:
+        """When the agent will be silent, isolated or not, if it is not heard before; infinite if none is expected."""
+        if not self._expected or self._last_heard is None:
+            return math.inf
+        return self._last_heard + self._policy.suspect_after_s
 
     @property
     def agent_expected(self) -> bool:

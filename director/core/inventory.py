@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeAlias
 
-from cluster.model import AdminState, Group, Health, HostRef, HostState, LoadReport, Order, Registered, Service
+from cluster.model import AdminState, Group, HostRef, HostState, LoadReport, Order, Registered, Service
 from cluster.model import Host as HostSpec
 from director.core.access import AccessList
 from director.core.admission import Admission
@@ -380,7 +380,8 @@ class Inventory:
 
     def retry(self, ref: HostRef, now: float) -> None:
         """An operator wants the host probed now."""
-        self.hosts[ref].health.retry(now)
+        entry = self.hosts[ref]
+        self._moved(entry, entry.health.retry(now), now)
 
     # --- time
 
@@ -395,8 +396,7 @@ class Inventory:
             if due != entry.watched_at or self.hosts.get(entry.ref) is not entry:
                 continue  # superseded by an earlier look, or gone
             entry.watched_at = math.inf
-            age = entry.health.heartbeat_age(now)
-            if age is not None and age >= self._policy(entry).suspect_after_s:
+            if now >= entry.health.overdue_at:
                 self._fell_silent(entry, now)  # first, so that silence in bulk is recognised before it is acted upon
             self._moved(entry, entry.health.tick(now, self.isolation.isolated), now)
 
@@ -462,9 +462,7 @@ class Inventory:
         deadline = entry.health.deadline()
         if self.isolation.isolated and not self.isolation.is_silent(entry.ref):
             # the machine expects nothing of silence now, but the isolation's end depends on knowing who is silent
-            age = entry.health.heartbeat_age(now)
-            if age is not None:
-                deadline = min(deadline, now + max(0.0, self._policy(entry).suspect_after_s - age))
+            deadline = min(deadline, max(now, entry.health.overdue_at))
         if deadline < entry.watched_at:
             self._sequence += 1
             heapq.heappush(self._deadlines, (deadline, self._sequence, entry))
@@ -490,9 +488,6 @@ class Inventory:
         age = entry.health.heartbeat_age(now)
         if age is not None:
             self._judge_isolation(self.isolation.fell_silent(entry.ref, now - age, now), now)
-
-    def _policy(self, entry: HostEntry) -> Health:
-        return self.services[entry.ref.service].groups[entry.ref.group].spec.health
 
     def _judge_isolation(self, changed: bool, now: float) -> None:
         """Where isolation began or ended, every host is looked at again."""
