@@ -411,11 +411,12 @@ class AgentListener(MultiService):
     def stopService(self) -> Deferred[Any]:
         """Stop listening and close every agent's connection; agents come back when somebody listens again."""
         stopped = maybeDeferred(super().stopService)
-        self._stopped = Deferred()
+        closed: Deferred[None] = Deferred()
+        self._stopped = closed
         for protocol in list(self._open):
             protocol.leave("the director stops")
         self._check_stopped()
-        return DeferredList([stopped, self._stopped], fireOnOneErrback=True, consumeErrors=True)
+        return DeferredList([stopped, closed], fireOnOneErrback=True, consumeErrors=True)
 
     # --- for connections
 

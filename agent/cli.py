@@ -1,0 +1,79 @@
+"""``director-agent``: a backend host's agent in the foreground."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import click
+from twisted.logger import (
+    FilteringLogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+    textFileLogObserver,
+)
+
+from agent.config import configure
+from agent.process import AgentProcess
+from cluster.errors import ConfigError
+
+#: The exit code for a configuration that does not do.
+EXIT_CONFIG = 2
+
+
+@click.command(context_settings={"auto_envvar_prefix": "DIRECTOR_AGENT", "help_option_names": ["-h", "--help"]})
+@click.version_option(version("txdirector"), prog_name="director-agent")
+@click.option("--config", type=click.Path(dir_okay=False), help="TOML file; the other options replace what it says.")
+@click.option("--name", help="This agent's name.  [default: the host's name]")
+@click.option("--director", "directors", multiple=True, metavar="HOST:PORT", help="A director; may be repeated.")
+@click.option("--host", "hosts", multiple=True, metavar="SERVICE/GROUP/HOST",
+              help="For whom this agent speaks; may be repeated.")
+@click.option("--port", type=click.IntRange(1, 65535), help="The service's port: its connections are counted.")
+@click.option("--max-in-flight", type=click.IntRange(0), help="What the service can serve at once.")
+@click.option("--interval", "interval_s", type=float, metavar="SECONDS",
+              help="Between reports, until a director says.  [default: 1]")
+@click.option("--register", metavar="ADDRESS", help="Join the group at ADDRESS; :PORT means as directors see us.")
+@click.option("--weight", type=float, help="The weight to join with.")
+@click.option("--leave-deadline", "leave_deadline_s", type=float, metavar="SECONDS",
+              help="How long a stop waits for open connections.  [default: 30]")
+@click.option("--token-file", type=click.Path(dir_okay=False), help="File with the token that proves who we are.")
+@click.option("--tls/--no-tls", default=None, help="Speak TLS; implied by the next four.")
+@click.option("--ca", type=click.Path(dir_okay=False), help="PEM file of the authorities that sign directors.")
+@click.option("--cert", "certificate", type=click.Path(dir_okay=False), help="PEM file of our certificate.")
+@click.option("--key", type=click.Path(dir_okay=False), help="PEM file of its key.")
+@click.option("--server-name", help="The name in the directors' certificates.")
+@click.option("--insecure", is_flag=True, default=None, help="Allow plaintext beyond this machine.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warn", "error"]), default="info", show_default=True)
+def main(config: str | None, log_level: str, tls: bool | None, **options: Any) -> None:
+    """Report the load of this host's services to every director, until stopped.
+
+    SIGTERM or ^C: announce the leaving, wait for open connections, stop. A second one: stop at once.
+    """
+    given = {key: value for key, value in options.items() if value is not None and value != ()}
+    files = {key: given.pop(key) for key in ("ca", "certificate", "key", "server_name") if key in given}
+    if files or tls:
+        given["tls"] = files
+    from twisted.internet import reactor
+
+    try:
+        service = AgentProcess(configure(config, given), reactor=reactor)
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(EXIT_CONFIG)
+    level = LogLevelFilterPredicate(LogLevel.levelWithName(log_level))
+    level.setLogLevelForNamespace("twisted.application._client_service", LogLevel.warn)  # tells of every single try
+    globalLogBeginner.beginLoggingTo([FilteringLogObserver(textFileLogObserver(sys.stderr), [level])])
+    run(service, reactor)
+
+
+def run(service: AgentProcess, reactor: Any) -> None:
+    """Run *service* until the reactor is stopped and the service with it."""
+    reactor.callWhenRunning(service.startService)
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""What an agent is told: where the directors are, and for which hosts it speaks."""
+
+from __future__ import annotations
+
+import re
+import socket
+import tomllib
+from collections.abc import Mapping
+
+from cluster.address import parse_address
+from cluster.errors import ConfigError, Problem
+from cluster.model import Count, HostRef, Name, Positive, Record, Seconds, SecondsOrOff, Weight
+from cluster.validate import convert
+from cluster.wire import MAX_DIRECTORS, MAX_HOSTS
+
+
+class AgentTLS(Record, frozen=True):
+    """PEM files. Without *ca* the machine's own list of authorities is trusted."""
+
+    ca: str | None = None
+    certificate: str | None = None  #: to prove who we are
+    key: str | None = None
+    server_name: str | None = None  #: the name in every director's certificate, when not the address's host
+
+
+class AgentConfig(Record, frozen=True):
+    """An agent's configuration; `check` tells what is wrong with one."""
+
+    name: Name
+    directors: tuple[str, ...]  #: ``host:port``, ``[v6]:port`` or ``unix:/path``; further ones are learned
+    hosts: tuple[str, ...]  #: ``service/group/host``
+    port: Positive | None = None  #: the service's port, whose established connections are counted
+    max_in_flight: Count = 0  #: what the service can serve at once; its use counts as utilisation. 0: unknown
+    interval_s: Seconds = 1.0  #: between reports, until a director says
+    register: str | None = None  #: join the groups at this address; ``:port`` means the address that directors see
+    weight: Weight = 1.0  #: for joining
+    leave_deadline_s: SecondsOrOff = 30.0  #: how long a stop waits for open connections; 0: not at all
+    token: str | None = None
+    token_file: str | None = None
+    tls: AgentTLS | None = None
+    insecure: bool = False  #: allow plaintext beyond loopback
+
+
+def configure(path: str | None, options: Mapping[str, object]) -> AgentConfig:
+    """The configuration of the TOML file *path*, if any, in which *options* replace what the file says.
+
+    :raises ConfigError: with everything that is wrong.
+    """
+    data: dict[str, object] = {"name": _host_name()}
+    if path is not None:
+        try:
+            with open(path, "rb") as file:
+                data |= tomllib.load(file)
+        except (OSError, ValueError) as error:
+            raise ConfigError([Problem("", str(error), file=path)]) from error
+    for key, value in options.items():
+        before = data.get(key)
+        data[key] = before | value if isinstance(before, dict) and isinstance(value, dict) else value
+    for required in ("directors", "hosts"):
+        data.setdefault(required, ())
+    config, problems = convert(data, AgentConfig)
+    if config is not None:
+        problems = check(config)
+    if config is None or problems:
+        raise ConfigError([problem._replace(file=path) for problem in problems])
+    return config
+
+
+def _host_name() -> str:
+    """This machine's name without its domain, in the alphabet of names."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname().partition(".")[0])[:63] or "agent"
+
+
+def check(config: AgentConfig) -> list[Problem]:
+    """Everything that is wrong with *config*, files not looked at."""
+    problems = []
+    for field, values in (("directors", config.directors), ("hosts", config.hosts)):
+        if not values:
+            problems.append(Problem(field, "at least one is needed"))
+    if len(config.directors) > MAX_DIRECTORS:
+        problems.append(Problem("directors", f"at most {MAX_DIRECTORS}"))
+    if len(config.hosts) > MAX_HOSTS:
+        problems.append(Problem("hosts", f"at most {MAX_HOSTS}"))
+    for index, text in enumerate(config.directors):
+        wrong = refusal(text, config)
+        if wrong:
+            problems.append(Problem(f"directors[{index}]", wrong))
+    for index, text in enumerate(config.hosts):
+        try:
+            HostRef.parse(text)
+        except ValueError as error:
+            problems.append(Problem(f"hosts[{index}]", str(error)))
+    if config.register is not None:
+        try:
+            parse_address("host" + config.register if config.register.startswith(":") else config.register)
+        except ValueError as error:
+            problems.append(Problem("register", str(error)))
+    if config.token is not None and config.token_file is not None:
+        problems.append(Problem("token_file", "give the token or its file, not both"))
+    if config.tls is not None and (config.tls.certificate is None) != (config.tls.key is None):
+        problems.append(Problem("tls", "a certificate and its key come together"))
+    if config.port is not None and config.port > 65535:
+        problems.append(Problem("port", "a port is at most 65535"))
+    return problems
+
+
+def refusal(director: str, config: AgentConfig) -> str:
+    """Why this agent will not connect to *director*; '' if it will. A token must not cross a network in the clear."""
+    try:
+        address = parse_address(director)
+    except ValueError as error:
+        return str(error)
+    if config.tls is None and not config.insecure and not address.is_loopback:
+        return f"{director} is beyond this machine: give [tls], or insecure = true"
+    return ""

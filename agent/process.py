@@ -1,0 +1,40 @@
+"""An agent that is a process of its own."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+
+from agent.config import AgentConfig
+from agent.service import LoadReporter
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class AgentProcess(MultiService):
+    """Holds the reporter. The first signal stops the reactor and so begins the leaving; a second one, which the reactor
+    would only call a mistake, ends the wait."""
+
+    def __init__(self, config: AgentConfig, *, reactor: Any) -> None:
+        super().__init__()
+        self.setName("director-agent")
+        self.reporter = LoadReporter(config, reactor=reactor)
+        self.reporter.setServiceParent(self)
+        self._reactor = reactor
+
+    def stopService(self) -> Deferred[Any]:
+        before = {number: signal.signal(number, self._again) for number in _SIGNALS}
+        stopped: Deferred[Any] = super().stopService()
+
+        def restore(result: Any) -> Any:
+            for number, action in before.items():
+                signal.signal(number, action)
+            return result
+
+        return stopped.addBoth(restore)
+
+    def _again(self, _number: int, _frame: object) -> None:
+        self._reactor.callFromThread(self.reporter.hurry)  # the way into the reactor from a signal

@@ -1,0 +1,288 @@
+"""One director's end of an agent: connect, say hello, report, come back when it breaks."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+from typing import Protocol as Interface
+
+from cryptography import x509
+from OpenSSL import SSL, crypto
+from twisted.application.internet import ClientService
+from twisted.internet import ssl
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from agent.config import AgentTLS
+from cluster.address import Address
+from cluster.errors import ConfigError, Problem
+from cluster.wire import (
+    Connection,
+    Hello,
+    Message,
+    Order,
+    Refused,
+    RemoteProtocolError,
+    Role,
+    State,
+    Welcome,
+)
+
+#: Connect and resolve; a director on the same network answers in milliseconds.
+CONNECT_TIMEOUT_S = 5.0
+#: From connected to welcome: as long as a director gives a handshake, for it may be slowing a storm down.
+WELCOME_TIMEOUT_S = 10.0
+#: First wait before connecting again, its growth and its end; each wait varies by half either way, so that
+#: ten thousand agents of a restarted director come back over seconds.
+RETRY_FIRST_S = 0.5
+RETRY_GROWTH = 1.6
+RETRY_MOST_S = 15.0
+#: A director cannot keep an agent away for longer than this.
+RETRY_AFTER_MOST_S = 300.0
+#: Unacknowledged data after so long means the director's machine is gone (``TCP_USER_TIMEOUT``).
+UNANSWERED_S = 10
+#: A stopping link waits so long for its last bytes to be taken.
+STOP_TIMEOUT_S = 2.0
+
+
+class LinkEvents(Interface):
+    """Who hears what a director says."""
+
+    def hello(self) -> Hello: ...
+
+    def welcomed(self, link: Link, welcome: Welcome) -> None: ...
+
+    def ordered(self, link: Link, order: Order) -> None: ...
+
+
+def director_endpoint(reactor: Any, address: Address, tls: TLSOptions | None) -> Any:
+    """Where to connect. UNIX sockets never speak TLS."""
+    if address.path is not None:
+        path = "\0" + address.path[1:] if address.path.startswith("@") else address.path
+        return UNIXClientEndpoint(reactor, path, timeout=CONNECT_TIMEOUT_S)
+    endpoint = HostnameEndpoint(reactor, address.host, address.port, timeout=CONNECT_TIMEOUT_S)
+    return endpoint if tls is None else wrapClientTLS(tls.for_host(address.host), endpoint)
+
+
+class TLSOptions:
+    """Certificates of an agent, read once.
+
+    :raises ConfigError: a file cannot be read or is not what it should be.
+    """
+
+    def __init__(self, tls: AgentTLS) -> None:
+        self._server_name = tls.server_name
+        self._trust: Any = None
+        self._own: ssl.PrivateCertificate | None = None
+        problems = []
+        try:
+            if tls.ca is not None:
+                authorities = _pem_certificates(tls.ca)
+                self._trust = ssl.trustRootFromCertificates([ssl.Certificate(each) for each in authorities])
+        except (OSError, ValueError, SSL.Error, crypto.Error) as error:
+            problems.append(Problem("tls.ca", f"{tls.ca}: {error}"))
+        try:
+            if tls.certificate is not None and tls.key is not None:
+                with open(tls.key, "rb") as file:
+                    key = ssl.KeyPair.load(file.read(), crypto.FILETYPE_PEM)
+                self._own = ssl.PrivateCertificate.fromCertificateAndKeyPair(
+                    ssl.Certificate(_pem_certificates(tls.certificate)[0]), key
+                )
+        except (OSError, ValueError, SSL.Error, crypto.Error) as error:
+            problems.append(Problem("tls.certificate", f"{tls.certificate}, {tls.key}: {error}"))
+        if problems:
+            raise ConfigError(problems)
+
+    def for_host(self, host: str) -> Any:
+        """Verify the director as *host*, unless a common server name is configured."""
+        return ssl.optionsForClientTLS(
+            self._server_name or host,
+            trustRoot=self._trust,
+            clientCertificate=self._own,
+            extraCertificateOptions={"raiseMinimumTo": ssl.TLSVersion.TLSv1_2},
+        )
+
+
+def _pem_certificates(path: str) -> list[crypto.X509]:
+    with open(path, "rb") as file:
+        return [crypto.X509.from_cryptography(each) for each in x509.load_pem_x509_certificates(file.read())]
+
+
+@implementer(IPushProducer)
+class _LinkProtocol(Protocol):
+    """One connection to a director."""
+
+    transport: Any  # TCP, TLS or UNIX
+
+    def __init__(self, link: Link, reactor: Any) -> None:
+        self._link = link
+        self._reactor = reactor
+        self._wire = Connection(Role.AGENT)
+        self._timer: Any = None
+        self._paused = False
+
+    def connectionMade(self) -> None:
+        self.transport.registerProducer(self, True)
+        _notice_death(self.transport)
+        self._timer = self._reactor.callLater(WELCOME_TIMEOUT_S, self.transport.abortConnection)
+        self._link.connected(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._wire.receive_data(data)
+        try:
+            while (message := self._wire.next_message()) is not None:
+                if isinstance(message, Welcome):
+                    self._cancel_timer()
+                self._link.heard(message)
+        except RemoteProtocolError as error:
+            self._link.complain(error)
+            self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._cancel_timer()
+        self._link.disconnected(reason)
+
+    @property
+    def open(self) -> bool:
+        """Welcomed, and the director takes what is sent."""
+        return self._wire.state is State.OPEN and not self._paused
+
+    def send(self, message: Message) -> None:
+        self.transport.write(self._wire.send(message))
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    def pauseProducing(self) -> None:
+        """The director does not take more: what would be old when it arrives is not sent at all."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+
+    def stopProducing(self) -> None:
+        """The connection is lost; `connectionLost` follows."""
+
+
+class Link:
+    """A connection to one director, made again whenever it breaks.
+
+    :param random: uniform in [0, 1), for the jitter.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, address: Address, events: LinkEvents, *, tls: TLSOptions | None, configured: bool,
+        reactor: Any, monotonic: Callable[[], float], random: Callable[[], float],
+    ) -> None:
+        self.address = address
+        self.configured = configured  #: named by our configuration, not learned from a director
+        self.director: str | None = None  #: its name, once it said it
+        self.advertised: tuple[str, ...] = ()  #: where it says that directors are
+        self.interval_s: float | None = None  #: what it asks for
+        self._events = events
+        self._reactor = reactor
+        self._monotonic = monotonic
+        self._random = random
+        self._failures = 0
+        self._not_before = 0.0
+        self._told = ""
+        self._protocol: _LinkProtocol | None = None
+        factory = Factory.forProtocol(lambda: _LinkProtocol(self, reactor))
+        factory.noisy = False
+        self._service = ClientService(
+            director_endpoint(reactor, address, tls), factory, retryPolicy=self._delay, clock=reactor
+        )
+        self._stopped = False
+
+    def start(self) -> None:
+        self._service.startService()
+        self._service.whenConnected(failAfterFailures=1).addErrback(self._not_connected)
+
+    def stop(self) -> Deferred[Any]:
+        """Close, after what was said is sent; the Deferred fires once the connection is gone."""
+        self._stopped = True
+        stopped: Deferred[Any] = self._service.stopService()
+        if self._protocol is not None:
+            abort = self._reactor.callLater(STOP_TIMEOUT_S, self._protocol.transport.abortConnection)
+
+            def cancel(result: Any) -> Any:
+                if abort.active():
+                    abort.cancel()
+                return result
+
+            stopped.addBoth(cancel)
+        return stopped
+
+    @property
+    def open(self) -> bool:
+        """The director listens to us."""
+        return self._protocol is not None and self._protocol.open
+
+    def send(self, message: Message) -> None:
+        """Send *message* if the director listens; else it is lost, like every report nobody heard."""
+        if self._protocol is not None and self._protocol.open:
+            self._protocol.send(message)
+
+    # --- from the connection
+
+    def connected(self, protocol: _LinkProtocol) -> None:
+        self._protocol = protocol
+        protocol.send(self._events.hello())
+
+    def heard(self, message: Message) -> None:
+        if self._stopped:
+            return
+        if isinstance(message, Welcome):
+            if self.director is None or self._failures:
+                self._log.info("connected to director {name} at {address}", name=message.director, address=self.address)
+            for host, why in message.refused.items():
+                self._log.warn("director {name} does not accept {host}: {why}",
+                               name=message.director, host=host, why=why)
+            self._failures, self._told = 0, ""
+            self.director = message.director
+            self.advertised = tuple(message.directors)
+            self.interval_s = message.interval_s
+            self._events.welcomed(self, message)
+        elif isinstance(message, Refused):
+            self._not_before = self._monotonic() + min(message.retry_after_s, RETRY_AFTER_MOST_S)
+            self._tell(f"refused: {message.reason}")
+        elif isinstance(message, Order):
+            self._events.ordered(self, message)
+
+    def complain(self, error: RemoteProtocolError) -> None:
+        self._tell(str(error))
+
+    def disconnected(self, reason: Failure) -> None:
+        self._protocol = None
+        self._tell(reason.getErrorMessage())
+
+    def _not_connected(self, reason: Failure) -> None:
+        self._tell(reason.getErrorMessage())
+
+    def _tell(self, why: str) -> None:
+        """Log what is wrong once, not with every try."""
+        if not self._told and not self._stopped:
+            self._told = why
+            self._log.warn("no connection to the director at {address}: {why}", address=self.address, why=why)
+
+    def _delay(self, _attempt: int) -> float:
+        """Seconds until the next try. Failures count until a welcome, not just until a connect."""
+        wait = min(RETRY_MOST_S, RETRY_FIRST_S * RETRY_GROWTH ** min(self._failures, 20))
+        self._failures += 1
+        return max(wait, self._not_before - self._monotonic()) * (0.5 + self._random())
+
+
+def _notice_death(transport: Any) -> None:
+    """Let the kernel give a connection up when its peer's machine vanishes."""
+    raw = getattr(transport, "socket", None)
+    if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNANSWERED_S * 1000)

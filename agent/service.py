@@ -1,0 +1,318 @@
+"""`LoadReporter`: the agent as a Twisted service, by itself or inside an application.
+
+Inside an application::
+
+    reporter = LoadReporter(AgentConfig(name="app1", directors=("10.0.0.1:7946",), hosts=("web/blue/app1",), …),
+                            reactor=reactor)
+    reporter.setServiceParent(application)
+
+    with reporter.track():      # or reporter.begin() … reporter.finish(ok=…, latency_s=…)
+        serve(request)
+
+Stopping is leaving: the service announces it, waits until nothing is in flight (or the deadline has passed), and only
+then disconnects.
+"""
+
+from __future__ import annotations
+
+import os
+import random as _random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from agent.config import AgentConfig, check, refusal
+from agent.load import LoadMeter
+from agent.reporter import Link, TLSOptions
+from agent.sampler import MachineSampler, Sampler
+from cluster.address import Address, parse_address
+from cluster.errors import ConfigError, Problem
+from cluster.model import LoadReport
+from cluster.wire import MAX_DIRECTORS, VERSION, Hello, HostClaim, Leaving, Message, Order, Report, Welcome
+
+#: Reports are never further apart or closer together than this, whatever a director says.
+INTERVAL_LEAST_S = 0.1
+INTERVAL_MOST_S = 60.0
+#: A director's drain without a deadline ends by itself after this: an ``up`` that got lost must not last.
+DRAIN_DEFAULT_S = 300.0
+#: While leaving, how often what is in flight is looked at; zero counts when it is seen twice, because a director may
+#: have picked this host just before it heard.
+LEAVE_POLL_S = 0.25
+
+
+class LoadReporter(MultiService):
+    """Reports the load of some hosts to every director.
+
+    :param config: see `AgentConfig`; with ``port`` the established connections of the port are counted.
+    :param ordered: told of each director's order, after the reporter obeyed it.
+    :param monotonic: seconds; :param random: uniform in [0, 1).
+    :raises ConfigError: with everything that is wrong with *config*.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        *,
+        reactor: Any,
+        sampler: Sampler | None = None,
+        ordered: Callable[[Order], None] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = _random.random,
+        boot_id: str | None = None,
+    ) -> None:
+        super().__init__()
+        problems = check(config)
+        if problems:
+            raise ConfigError(problems)
+        self.setName("load-reporter")
+        self.config = config
+        self.boot_id = os.urandom(12).hex() if boot_id is None else boot_id
+        self.meter = LoadMeter(monotonic(), max_in_flight=config.max_in_flight)
+        self._token = _read_token(config)
+        self._tls = None if config.tls is None else TLSOptions(config.tls)
+        self._sampler = MachineSampler(config.port, monotonic=monotonic) if sampler is None else sampler
+        self._ordered = ordered
+        self._reactor = reactor
+        self._monotonic = monotonic
+        self._random = random
+        self._links: dict[Address, Link] = {}
+        self._aliases: set[Address] = set()  # second addresses of directors we are connected to
+        self._seq = 0
+        self._load = LoadReport()
+        self._drained: dict[str, float] = {}  # hosts that a director drained, and until when
+        self._interval_s = _within(config.interval_s)
+        self._leave_at: float | None = None
+        self._left: Deferred[None] | None = None
+        self._zeros = 0
+        self._tick = LoopingCall(self._report)
+        self._watch = LoopingCall(self._watch_leaving)
+        self._tick.clock = self._watch.clock = reactor
+
+    # --- for the application
+
+    def begin(self) -> None:
+        """A request or connection arrived."""
+        self.meter.begin()
+
+    def finish(self, *, ok: bool = True, latency_s: float | None = None) -> None:
+        """One that began is done."""
+        self.meter.finish(ok=ok, latency_s=latency_s)
+
+    @contextmanager
+    def track(self) -> Iterator[None]:
+        """Count the block as one request, with its duration; an exception makes it a failed one."""
+        start = self._monotonic()
+        self.begin()
+        ok = False
+        try:
+            yield
+            ok = True
+        finally:
+            self.finish(ok=ok, latency_s=self._monotonic() - start)
+
+    def report(self, **stated: Any) -> None:
+        """State values yourself: the fields of `agent.load.Stated` (``in_flight``, ``latency_s``, ``utilisation``,
+        ``weight``, ``max_connections``, ``capacity``, ``state``, ``custom``). Each holds until stated anew; None takes
+        it back.
+
+        :raises TypeError: an unknown field.
+        :raises ValueError: a value outside its range; nothing is changed.
+        """
+        told = msgspec.structs.replace(self.meter.stated, **stated)
+        told.check()
+        self.meter.stated = told
+
+    # --- running
+
+    @property
+    def directors(self) -> dict[str, bool]:
+        """Every director's address known, and whether it listens to us now."""
+        return {str(address): link.open for address, link in self._links.items()}
+
+    def startService(self) -> None:
+        super().startService()
+        self._leave_at, self._zeros = None, 0
+        self._aliases.clear()
+        for text in self.config.directors:
+            self._add(parse_address(text), configured=True)
+        self._tick.start(self._interval_s, now=False)
+
+    def stopService(self) -> Deferred[Any]:
+        """Leave: see the module. The Deferred fires once every connection is closed."""
+        left = self._leave()
+        left.addCallback(lambda _: self._disconnect())
+        return left
+
+    def hurry(self) -> None:
+        """While leaving: don't wait any longer."""
+        self._has_left()
+
+    def _disconnect(self) -> Deferred[Any]:
+        for loop in (self._tick, self._watch):
+            if loop.running:
+                loop.stop()
+        stopping = [link.stop() for link in self._links.values()]
+        self._links.clear()
+        stopping.append(maybeDeferred(super().stopService))
+        return DeferredList(stopping, fireOnOneErrback=True, consumeErrors=True)
+
+    # --- leaving
+
+    def _leave(self) -> Deferred[None]:
+        left: Deferred[None] = Deferred()
+        self._left = left
+        deadline_s = self.config.leave_deadline_s
+        self._leave_at = self._monotonic() + deadline_s
+        self._send(Leaving(deadline_s=deadline_s))
+        if deadline_s == 0 or not any(link.open for link in self._links.values()):
+            self._has_left()
+        else:
+            self._log.info("leaving: waiting at most {deadline_s} s for open connections", deadline_s=deadline_s)
+            self._watch.start(LEAVE_POLL_S, now=True)
+        return left
+
+    def _watch_leaving(self) -> None:
+        """Leave when nothing is in flight. When nobody can tell what is, wait for the deadline."""
+        assert self._leave_at is not None
+        self._zeros = self._zeros + 1 if self.meter.in_flight(self._sampler.connections()) == 0 else 0
+        if self._zeros >= 2 or self._monotonic() >= self._leave_at:
+            self._has_left()
+
+    def _has_left(self) -> None:
+        if self._left is not None:
+            left, self._left = self._left, None
+            left.callback(None)
+
+    # --- reporting
+
+    def _report(self) -> None:
+        try:
+            self._load = self.meter.cut(self._sampler.sample(), self._monotonic())
+        except Exception:
+            self._log.failure("no sample; reporting the last one")
+        self._send(self._next_report())
+
+    def _next_report(self) -> Report:
+        now = self._monotonic()
+        load = self._load
+        if self._leave_at is not None and load.state == "ready":
+            load = msgspec.structs.replace(load, state="drain")
+        self._drained = {host: until for host, until in self._drained.items() if until > now}
+        drained = {}
+        if load.state == "ready" and self._drained:
+            drained = dict.fromkeys(self._drained, msgspec.structs.replace(load, state="drain"))
+        self._seq += 1
+        return Report(seq=self._seq, load=load, hosts=drained)
+
+    def _send(self, message: Message) -> None:
+        for link in self._links.values():
+            link.send(message)
+
+    # --- from directors
+
+    def hello(self) -> Hello:
+        config = self.config
+        return Hello(
+            version=VERSION,
+            agent=config.name,
+            boot_id=self.boot_id,
+            token=self._token,
+            hosts=[HostClaim(host=host, address=config.register, weight=config.weight) for host in config.hosts],
+            interval_s=config.interval_s,
+        )
+
+    def welcomed(self, link: Link, welcome: Welcome) -> None:
+        if self._is_alias(link):
+            return
+        self._learn()
+        self._retime()
+        link.send(self._next_report())
+        if self._leave_at is not None:
+            link.send(Leaving(deadline_s=max(0.0, self._leave_at - self._monotonic())))
+
+    def ordered(self, link: Link, order: Order) -> None:
+        hosts = [host for host in order.hosts or self.config.hosts if host in self.config.hosts]
+        if order.order == "interval":
+            link.interval_s = order.interval_s or link.interval_s
+            self._retime()
+        elif order.order == "drain":
+            until = self._monotonic() + (order.deadline_s or DRAIN_DEFAULT_S)
+            self._drained.update(dict.fromkeys(hosts, until))
+        else:
+            for host in hosts:
+                self._drained.pop(host, None)
+        self._log.info("director {name} orders {order}", name=link.director, order=order.order)
+        if order.order != "interval":
+            self._send(self._next_report())
+        if self._ordered is not None:
+            self._ordered(order)
+
+    def _is_alias(self, link: Link) -> bool:
+        """Whether *link* leads to a director that another link leads to; one of them is given up, or the two would
+        replace each other for ever. Configured addresses win, then the older."""
+        twins = [each for each in self._links.values() if each.director == link.director]
+        if len(twins) == 1:
+            return False
+        keep = min(twins, key=lambda each: not each.configured)
+        for each in twins:
+            if each is not keep:
+                self._aliases.add(each.address)
+                self._drop(each)
+        return link is not keep
+
+    def _learn(self) -> None:
+        """Connect to every director that some director names; forget learned ones that none names."""
+        named: dict[Address, None] = {}
+        for link in self._links.values():
+            for text in link.advertised:
+                if not refusal(text, self.config):
+                    named[parse_address(text)] = None
+        for address in named:
+            if address not in self._links and address not in self._aliases and len(self._links) < MAX_DIRECTORS:
+                self._add(address, configured=False)
+        for link in list(self._links.values()):
+            if not link.configured and not link.open and link.address not in named:
+                self._drop(link)
+
+    def _add(self, address: Address, *, configured: bool) -> None:
+        link = Link(address, self, tls=self._tls, configured=configured, reactor=self._reactor,
+                    monotonic=self._monotonic, random=self._random)
+        self._links[address] = link
+        link.start()
+
+    def _drop(self, link: Link) -> None:
+        del self._links[link.address]
+        link.stop().addErrback(lambda failure: self._log.failure("closing a connection", failure))
+
+    def _retime(self) -> None:
+        """Report as often as the most demanding director wants."""
+        wanted = [link.interval_s for link in self._links.values() if link.open and link.interval_s is not None]
+        interval_s = _within(min(wanted, default=self.config.interval_s))
+        if interval_s != self._interval_s:
+            self._interval_s = interval_s
+            if self._tick.running:
+                self._tick.stop()
+                self._tick.start(interval_s, now=False)
+
+
+def _within(interval_s: float) -> float:
+    return min(INTERVAL_MOST_S, max(INTERVAL_LEAST_S, interval_s))
+
+
+def _read_token(config: AgentConfig) -> str | None:
+    if config.token_file is None:
+        return config.token
+    try:
+        with open(config.token_file, encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, ValueError) as error:
+        raise ConfigError([Problem("token_file", str(error))]) from error
