@@ -31,8 +31,8 @@ def point_of(key: bytes) -> int:
 def lookup_table(shares: Sequence[tuple[str, float]], size: int) -> list[int]:
     """Which of *shares* (name, weight above 0) owns each of *size* slots; empty for no shares.
 
-    Each host goes through its own permutation of the slots and takes the next free one at each of its turns. Takes about
-    ``size * log(size)`` looks, 60 ms for the default size: weights that agents change must not come in here.
+    Each host goes through its own permutation of the slots and takes the next free one at each of its turns. That is
+    about ``size * log(size)`` looks, 60 ms for the default size: weights that agents change must not come in here.
 
     :param shares: by name; the order decides who comes first in a round.
     :param size: a prime, so that every step visits every slot.

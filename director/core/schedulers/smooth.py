@@ -1,6 +1,6 @@
 """Smooth weighted round robin: exact shares, evenly spread, computed and never accumulated.
 
-Each host has deadlines in a virtual time that advances by 1 while everybody is picked as often as its weight says: after
+Hosts have deadlines in a virtual time that advances by 1 while everybody is picked as often as its weight says: after
 *k* picks it is due at ``origin + (k + phase) / weight``, and whoever is due first is picked. With integer weights and
 0 < phase < 1 exactly *weight* deadlines of each host lie between one whole number and the next, so every cycle of
 sum(weights) picks gives each host exactly its weight. With phase 1/2 for all this is the Sainte-Laguë apportionment;

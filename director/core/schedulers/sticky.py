@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import TypeAlias
 
 from cluster.model import LoadReport, Reason, Sticky
 from director.core.host import Host
@@ -100,9 +100,9 @@ def _never() -> float:
     raise AssertionError("a client with an address needs no draw")
 
 
-class _Memory(NamedTuple):
-    name: str  #: a host's name: one that was removed and configured again is the same place to its clients
-    until: float
+#: A host's name (one that was removed and configured again is the same place to its clients) and until when it counts.
+#: Plain tuples, for one is made with each connection.
+_Memory: TypeAlias = tuple[str, float]
 
 
 class StickyTable(_Around):
@@ -139,7 +139,7 @@ class StickyTable(_Around):
         super().picked(host, client, now)
         if client is None:
             return
-        self._table[client] = _Memory(host.name, now + self._ttl_s)
+        self._table[client] = (host.ref.host, now + self._ttl_s)
         self._table.move_to_end(client)
         if len(self._table) > self._max_entries:
             self._table.popitem(last=False)
@@ -149,11 +149,10 @@ class StickyTable(_Around):
 
     def factors(self, host: Host, client: bytes | None, now: float) -> dict[str, float]:
         memory = self._memory(client, now)
-        mine = memory is not None and memory.name == host.name
-        numbers = {"remembered": float(mine), **self._inner.factors(host, client, now)}
-        if memory is not None and mine:
-            numbers["forgotten_in_s"] = memory.until - now
-        return numbers
+        numbers = self._inner.factors(host, client, now)
+        if memory is None or memory[0] != host.name:
+            return {"remembered": 0.0, **numbers}
+        return {"remembered": 1.0, "forgotten_in_s": memory[1] - now, **numbers}
 
     @property
     def entries(self) -> int:
@@ -161,15 +160,15 @@ class StickyTable(_Around):
 
     def cleanup(self, now: float) -> int:
         forgotten = 0
-        while self._table and next(iter(self._table.values())).until <= now:
+        while self._table and next(iter(self._table.values()))[1] <= now:
             self._table.popitem(last=False)
             forgotten += 1
         return forgotten
 
     def _memory(self, client: bytes | None, now: float) -> _Memory | None:
         memory = self._table.get(client) if client is not None else None
-        return memory if memory is not None and now < memory.until else None
+        return memory if memory is not None and now < memory[1] else None
 
     def _remembered(self, client: bytes | None, now: float) -> Host | None:
         memory = self._memory(client, now)
-        return self._eligible.get(memory.name) if memory is not None else None
+        return self._eligible.get(memory[0]) if memory is not None else None

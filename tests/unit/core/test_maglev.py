@@ -1,0 +1,162 @@
+"""Consistent hashing: agreement, shares, and how few clients move."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from core_pools import address, pool_of, ref, scheduler_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from director.core.pool import Pool
+from director.core.schedulers.maglev import TABLE_SIZE, lookup_table, point_of
+
+
+def owners(weights: dict[str, float], size: int = TABLE_SIZE) -> list[str]:
+    """The owner of each slot, by name."""
+    shares = sorted(weights.items())
+    return [shares[index][0] for index in lookup_table(shares, size)]
+
+
+def moved(before: list[str], after: list[str]) -> float:
+    return sum(one != other for one, other in zip(before, after, strict=True)) / len(before)
+
+
+class TableTests(SynchronousTestCase):
+    def test_shares(self) -> None:
+        """Hosts own slots within 3 % of their weights' shares, equal ones within 1 %."""
+        equal = Counter(owners({f"h{n}": 2.5 for n in range(100)}))
+        for count in equal.values():
+            self.assertApproximates(count * 100 / TABLE_SIZE, 1, 0.01)
+        weights = {f"h{n}": 0.25 + n % 7 for n in range(60)}
+        counts = Counter(owners(weights))
+        for name, weight in weights.items():
+            share = weight / sum(weights.values())
+            self.assertApproximates(counts[name] / (TABLE_SIZE * share), 1, 0.03)
+
+    def test_removal(self) -> None:
+        """Removing one of N hosts remaps at most 1/N + 2 % of the clients, up to N of a hundredth of the table."""
+        for count in (2, 10, 100, TABLE_SIZE // 100):
+            weights = {f"host-{n}": 1.0 for n in range(count)}
+            before = owners(weights)
+            gone = f"host-{count // 3}"
+            del weights[gone]
+            after = owners(weights)
+            self.assertLessEqual(moved(before, after), 1 / count + 0.02)
+            self.assertNotIn(gone, after)
+
+    @settings(max_examples=25, deadline=None)
+    @given(st.lists(st.floats(0.2, 5), min_size=2, max_size=100), st.data())
+    def test_weighted_removal(self, weights: list[float], data: st.DataObject) -> None:
+        """With unequal weights too, what moves beyond the removed host's share stays small."""
+        size = 10007
+        named = {f"host-{n}": weight for n, weight in enumerate(weights)}
+        before = owners(named, size)
+        gone = data.draw(st.sampled_from(sorted(named)))
+        share = named.pop(gone) / sum(weights)
+        self.assertLessEqual(moved(before, owners(named, size)), share + 0.03)
+
+    def test_stable(self) -> None:
+        """Points and tables are the same in every process and version of Python: directors of any release agree."""
+        self.assertEqual(point_of(b"\xc0\x00\x02\x01"), 0x8AF164C27F03EA7A)
+        self.assertEqual("".join(owners({"a": 1, "b": 2, "c": 0.5}, 23)), "aabcbaabbcbabbbbbabbcba")
+
+    def test_extremes(self) -> None:
+        """No host, one host, more hosts than slots, and absurd weights all give a full table."""
+        self.assertEqual(lookup_table([], 257), [])
+        self.assertEqual(set(owners({"a": 0.001}, 257)), {"a"})
+        self.assertEqual(len(owners({f"h{n}": 1 for n in range(1000)}, 257)), 257)
+        self.assertEqual(set(owners({"a": 1e6, "b": 1e-6}, 257)), {"a"})
+
+
+def choices(pool: Pool, clients: int) -> list[str]:
+    return [pool.explain(address(n), 0.0).chosen.name for n in range(clients)]
+
+
+class MaglevTests(SynchronousTestCase):
+    def test_agreement(self) -> None:
+        """Two directors that learned of the hosts in different order, and see other loads, agree on every client."""
+        for kind in ("maglev", "sticky-hash"):
+            pools = [Pool(scheduler_of(kind, seed)) for seed in (1, 2)]
+            for pool, order in zip(pools, (range(20), reversed(range(20))), strict=True):
+                for n in order:
+                    pool.put(ref(f"h{n}"), weight=1 + n % 3)
+                pool.configured()
+            for _ in range(100):
+                pools[0].pick(address(5), 0.0)
+            pools[1].set_weight(pools[1].hosts["h3"], 0.1)
+            for pool in pools:
+                pool.set_available(pool.hosts["h4"], False, True)
+            self.assertEqual(choices(pools[0], 300), choices(pools[1], 300))
+
+    def test_outage(self) -> None:
+        """A host that is out lends its own clients alone, to many others, and gets them back."""
+        pool = pool_of("maglev", [1] * 10)
+        before = choices(pool, 2000)
+        pool.set_available(pool.hosts["h3"], False, True)
+        during = choices(pool, 2000)
+        self.assertEqual({one for one, other in zip(before, during, strict=True) if one != other}, {"h3"})
+        takers = {other for one, other in zip(before, during, strict=True) if one == "h3"}
+        self.assertEqual(takers, {f"h{n}" for n in range(10)} - {"h3"})
+        pool.set_available(pool.hosts["h3"], True, True)
+        self.assertEqual(choices(pool, 2000), before)
+
+    def test_almost_all_out(self) -> None:
+        """When the walk through the table meets nobody, clients still have one host each, and none is tried twice."""
+        pool = pool_of("maglev", [1] * 1000)
+        up = [pool.hosts[f"h{n}"] for n in (17, 400, 733)]
+        for host in pool.hosts.values():
+            pool.set_available(host, host in up, True)
+        first = choices(pool, 300)
+        self.assertEqual(set(first), {host.name for host in up})
+        self.assertEqual(choices(pool, 300), first)
+        tried = []
+        for _ in up:
+            tried.append(pool.pick(address(9), 0.0, tried).host)
+        self.assertEqual(set(tried), set(up))
+        self.assertIsNone(pool.pick(address(9), 0.0, tried))
+
+    def test_configured_weights_only(self) -> None:
+        """Effective weights move nobody while above 0; hosts configured at 0 own nothing; configured ones count."""
+        pool = pool_of("maglev", [1, 1, 0])
+        before = choices(pool, 500)
+        pool.set_weight(pool.hosts["h0"], 0.01)
+        self.assertEqual(choices(pool, 500), before)
+        self.assertEqual(set(before), {"h0", "h1"})
+        pool.put(ref("h0"), weight=4)
+        pool.configured()
+        counts = Counter(choices(pool, 2000))
+        self.assertApproximates(counts["h0"] / 2000, 0.8, 0.05)
+
+    def test_same_name_again(self) -> None:
+        """A host that was removed and configured again under its name has its clients again."""
+        pool = pool_of("maglev", [1] * 5)
+        before = choices(pool, 200)
+        pool.discard("h2")
+        pool.put(ref("h2"))
+        pool.configured()
+        self.assertEqual(choices(pool, 200), before)
+
+    def test_before_the_batch_is_complete(self) -> None:
+        """Hosts that the table does not know yet are found all the same."""
+        pool = Pool(scheduler_of("maglev"))
+        pool.put(ref("a"))
+        self.assertEqual(pool.pick(address(1), 0.0).host.name, "a")
+
+    def test_without_address(self) -> None:
+        """Clients without an address are spread at random."""
+        pool = pool_of("maglev", [1, 3])
+        counts = Counter(pool.pick(None, 0.0).host.name for _ in range(4000))
+        self.assertApproximates(counts["h1"] / 4000, 0.75, 5 * (0.75 * 0.25 / 4000) ** 0.5 + 0.01)
+        self.assertTrue(pool.explain(None, 0.0).random)
+
+    def test_ipv6(self) -> None:
+        """Addresses of any length are spread evenly, near ones too."""
+        pool = pool_of("maglev", [1] * 4)
+        draw = random.Random(2)
+        prefix = draw.randbytes(12)
+        counts = Counter(pool.pick(prefix + address(n), 0.0).host.name for n in range(4000))
+        for count in counts.values():
+            self.assertApproximates(count, 1000, 5 * (4000 * 0.25 * 0.75) ** 0.5 + 10)

@@ -1,0 +1,359 @@
+"""What each scheduler promises: shares, order, and the work it does for a pick."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable
+from itertools import combinations, pairwise
+from math import sqrt
+from types import FrameType
+
+from core_pools import EVERY_KIND, address, pool_of, ref, scheduler_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+import director.core.pool
+from cluster.errors import Misuse
+from cluster.model import Reason
+from director.core.host import Host
+from director.core.pool import Pool
+from director.core.schedulers import SCHEDULERS, check_parameters, make_scheduler
+from director.core.schedulers.structures import LeastTree, Roster, ShareTree
+
+DONE = Reason.CLIENT_CLOSED
+
+
+def names(pool: Pool, count: int) -> list[str]:
+    """The next picks, each closed at once."""
+    picked = []
+    for number in range(count):
+        ticket = pool.pick(address(number), 0.0)
+        picked.append(ticket.host.name)
+        pool.release(ticket, DONE, 0.0)
+    return picked
+
+
+class RandomTests(SynchronousTestCase):
+    DRAWS = 20_000
+
+    def assert_shares(self, drawn: Counter[str], shares: dict[str, float]) -> None:
+        """Every count within 5 standard deviations of its binomial mean."""
+        total = sum(drawn.values())
+        for name, share in shares.items():
+            deviation = sqrt(total * share * (1 - share))
+            self.assertLessEqual(abs(drawn[name] - total * share), 5 * deviation, f"{name} {drawn} {shares}")
+        self.assertEqual(set(drawn), {name for name, share in shares.items() if share})
+
+    def test_random(self) -> None:
+        """All hosts are equally likely, whatever their weights."""
+        drawn = Counter(names(pool_of("random", [1, 5, 0.1, 2]), self.DRAWS))
+        self.assert_shares(drawn, {f"h{n}": 1 / 4 for n in range(4)})
+
+    def test_weighted(self) -> None:
+        """Hosts are as likely as their fractional weights say, also after those change."""
+        pool = pool_of("weighted", [1, 0.5, 0, 7.25, 3])
+        self.assert_shares(
+            Counter(names(pool, self.DRAWS)), {"h0": 1 / 11.75, "h1": 0.5 / 11.75, "h3": 7.25 / 11.75, "h4": 3 / 11.75}
+        )
+        pool.set_weight(pool.hosts["h3"], 0.5)
+        pool.set_weight(pool.hosts["h0"], 0)
+        self.assert_shares(Counter(names(pool, self.DRAWS)), {"h1": 1 / 8, "h3": 1 / 8, "h4": 6 / 8})
+
+    def test_tried_hosts(self) -> None:
+        """Excluded hosts leave the others' shares as they are to each other."""
+        for kind, shares in (("random", {"h0": 1 / 2, "h3": 1 / 2}), ("weighted", {"h0": 1 / 5, "h3": 4 / 5})):
+            pool = pool_of(kind, [1, 2, 3, 4])
+            tried = [pool.hosts["h2"], pool.hosts["h1"], pool.hosts["h2"]]
+            drawn = Counter(pool.pick(None, 0.0, tried).host.name for _ in range(self.DRAWS))
+            self.assert_shares(drawn, shares)
+
+    def test_samples(self) -> None:
+        """Every pair of hosts outside the excluded is drawn equally often."""
+        roster, hosts = Roster(), [Host(ref(f"h{n}")) for n in range(6)]
+        for host in hosts:
+            roster.add(host)
+        roster.remove(hosts[1])
+        draw = random.Random(3).random
+        drawn = Counter(
+            "".join(sorted(host.name for host in roster.sample(2, draw, hosts[:2]))) for _ in range(self.DRAWS)
+        )
+        pairs = ["".join(pair) for pair in combinations(["h2", "h3", "h4", "h5"], 2)]
+        self.assert_shares(drawn, dict.fromkeys(pairs, 1 / 6))
+
+    def test_two_choices(self) -> None:
+        """Two choices keep open connections far closer together than one, and never take the worst host."""
+        random_pool, pool = pool_of("random", [1] * 20), pool_of("p2c", [1] * 20)
+        for each in (random_pool, pool):
+            for _ in range(2000):
+                each.pick(None, 0.0)
+        spread = [max(h.in_flight for h in each.hosts.values()) - 100 for each in (random_pool, pool)]
+        self.assertLessEqual(spread[1], 4)
+        self.assertGreater(spread[0], 10)
+        worst = pool.hosts["h7"]
+        for _ in range(50):
+            worst_ticket = pool.pick(None, 0.0, [host for host in pool.hosts.values() if host is not worst])
+            self.assertIs(worst_ticket.host, worst)
+        before = worst.in_flight
+        for _ in range(200):
+            pool.pick(None, 0.0)
+        self.assertEqual(worst.in_flight, before)
+
+    def test_choices_parameter(self) -> None:
+        """With as many choices as hosts, p2c is weighted least connections."""
+        weights = [1, 2, 3, 0.5]
+        pool = pool_of(make_scheduler("p2c", {"choices": 4}, random=random.Random(1).random), weights)
+        other = pool_of("weightedleastconns", weights)
+        for _ in range(40):
+            self.assertEqual(pool.pick(None, 0.0).host.name, other.pick(None, 0.0).host.name)
+
+
+class RoundRobinTests(SynchronousTestCase):
+    def test_in_turn(self) -> None:
+        """Hosts take turns in the order of configuration; one that was away joins at the end."""
+        pool = pool_of("roundrobin", [1, 9, 1])
+        self.assertEqual(names(pool, 5), ["h0", "h1", "h2", "h0", "h1"])
+        pool.set_available(pool.hosts["h2"], False, True)
+        self.assertEqual(names(pool, 3), ["h0", "h1", "h0"])
+        pool.set_available(pool.hosts["h2"], True, True)
+        self.assertEqual(names(pool, 4), ["h1", "h0", "h2", "h1"])
+
+
+class SmoothRoundRobinTests(SynchronousTestCase):
+    @settings(max_examples=40, deadline=None)
+    @given(st.lists(st.integers(1, 30), min_size=1, max_size=12))
+    def test_exact_cycles(self, weights: list[int]) -> None:
+        """From the start, every cycle of sum(weights) picks gives each host exactly its weight."""
+        pool = pool_of("weightedroundrobin", weights)
+        expected = {f"h{index}": weight for index, weight in enumerate(weights)}
+        for _cycle in range(4):
+            self.assertEqual(Counter(names(pool, sum(weights))), expected)
+
+    def test_exact_after_many(self) -> None:
+        """Cycles stay exact: deadlines are computed from counts, so nothing drifts."""
+        pool = pool_of("weightedroundrobin", [1, 3, 7, 7, 100])
+        names(pool, 118 * 500)
+        self.assertEqual(Counter(names(pool, 118)), {"h0": 1, "h1": 3, "h2": 7, "h3": 7, "h4": 100})
+
+    def test_exact_with_maxima(self) -> None:
+        """Hosts that are full for a moment keep their place in the cycle."""
+        pool = pool_of("weightedroundrobin", [1, 2, 4])
+        for host in pool.hosts.values():
+            pool.set_maximum(host, 1)
+        for _cycle in range(5):
+            self.assertEqual(Counter(names(pool, 7)), {"h0": 1, "h1": 2, "h2": 4})
+
+    def test_smooth(self) -> None:
+        """A heavy host's picks are spread, and many light hosts do not come all at once."""
+        picked = names(pool_of("weightedroundrobin", [5, 1, 1]), 70)
+        self.assertNotIn("h0h0h0h0", "".join(picked))
+        picked = names(pool_of("weightedroundrobin", [50] + [1] * 50), 1000)
+        runs = [right - left for left, right in pairwise(n for n, name in enumerate(picked) if name == "h0")]
+        self.assertLessEqual(max(runs), 4)
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        st.lists(st.floats(0.05, 20), min_size=2, max_size=6),
+        st.lists(st.tuples(st.integers(0, 5), st.floats(0.05, 20), st.integers(1, 60)), max_size=5),
+    )
+    def test_fair_while_weights_change(self, weights: list[float], changes: list[tuple[int, float, int]]) -> None:
+        """Between changes of weights nobody is ahead of anybody by more than a pick each."""
+        pool = pool_of("weightedroundrobin", weights)
+        for index, weight, count in [(0, weights[0], 50), *changes]:
+            pool.set_weight(pool.hosts[f"h{index % len(weights)}"], weight)
+            counts: Counter[str] = Counter()
+            for name in names(pool, count):
+                counts[name] += 1
+                for one, other in combinations(pool.hosts.values(), 2):
+                    ahead = counts[one.name] / one.weight - counts[other.name] / other.weight
+                    self.assertLessEqual(abs(ahead), (1 / one.weight + 1 / other.weight) * (1 + 1e-9))
+
+    def test_no_back_pay(self) -> None:
+        """A host that was away or is new gets its share from now on, not what it missed."""
+        pool = pool_of("weightedroundrobin", [1, 1])
+        pool.set_available(pool.hosts["h1"], False, True)
+        names(pool, 100)
+        pool.set_available(pool.hosts["h1"], True, True)
+        pool.put(ref("new"))
+        pool.configured()
+        for _cycle in range(3):
+            self.assertEqual(Counter(names(pool, 3)), {"h0": 1, "h1": 1, "new": 1})
+
+
+class LeastConnectionsTests(SynchronousTestCase):
+    @settings(max_examples=60, deadline=None)
+    @given(st.data(), st.sampled_from(["leastconns", "leastconnsrr", "weightedleastconns"]))
+    def test_like_a_scan(self, data: st.DataObject, kind: str) -> None:
+        """Exactly the host that looking at all of them would find, ties to the least recently picked."""
+        pool = pool_of(kind, data.draw(st.lists(st.sampled_from([0.5, 1.0, 2.0, 3.7]), min_size=1, max_size=9)))
+        tickets = []
+        for picking in data.draw(st.lists(st.sampled_from([True, True, False]), max_size=60)):
+            if picking or not tickets:
+                hosts = pool.hosts.values()
+                if kind == "weightedleastconns":
+                    expected = min(hosts, key=lambda host: ((host.in_flight + 1) / host.weight, host.turn))
+                else:
+                    expected = min(hosts, key=lambda host: (host.in_flight, host.turn))
+                tickets.append(pool.pick(None, 0.0))
+                self.assertIs(tickets[-1].host, expected)
+            else:
+                pool.release(tickets.pop(data.draw(st.integers(0, len(tickets) - 1))), DONE, 0.0)
+
+    def test_weights(self) -> None:
+        """Open connections settle in proportion to weights, and follow them when they change."""
+        pool = pool_of("weightedleastconns", [1, 2, 0.5])
+        tickets = [pool.pick(None, 0.0) for _ in range(70)]
+        self.assertEqual([host.in_flight for host in pool.hosts.values()], [20, 40, 10])
+        pool.set_weight(pool.hosts["h2"], 4)
+        tickets += [pool.pick(None, 0.0) for _ in range(70)]
+        self.assertEqual([host.in_flight for host in pool.hosts.values()], [20, 40, 80])
+
+
+class TreeTests(SynchronousTestCase):
+    @settings(max_examples=60, deadline=None)
+    @given(st.lists(st.tuples(st.integers(0, 20), st.one_of(st.none(), st.floats(0.001, 100))), max_size=80))
+    def test_like_dictionaries(self, changes: list[tuple[int, float | None]]) -> None:
+        """Growing, shrinking and changing trees always know the least key and the total."""
+        hosts = [Host(ref(f"h{n}")) for n in range(21)]
+        least, shares, model = LeastTree(), ShareTree(), {}
+        for number, value in changes:
+            host = hosts[number]
+            if value is not None:
+                least.put(host, value)
+                shares.put(host, value)
+                model[host] = value
+            elif host in model:
+                least.remove(host)
+                shares.remove(host)
+                del model[host]
+            self.assertEqual(least.least_key(), min(model.values(), default=float("inf")))
+            self.assertAlmostEqual(shares.total(), sum(model.values()))
+            self.assertEqual(shares.draw(lambda: 0.999999999, ()) in model, bool(model))
+            self.assertEqual(model.get(least.least()), min(model.values(), default=None))
+            self.assertIsNone(least.least(model))
+            self.assertIsNone(shares.draw(lambda: 0.5, model))
+
+    def test_no_drift(self) -> None:
+        """However often fractional weights change, they leave no trace in the sums."""
+        shares, hosts = ShareTree(), [Host(ref(f"h{n}")) for n in range(5)]
+        draw = random.Random(5).random
+        for _ in range(20_000):
+            for host in hosts:
+                shares.put(host, draw() * 1e6)
+        for host in hosts:
+            shares.put(host, 0.1)
+        self.assertEqual(shares.total(), (0.1 + 0.1) + (0.1 + 0.1) + 0.1)
+
+
+class RegistryTests(SynchronousTestCase):
+    def test_names(self) -> None:
+        """Every scheduler is made by its name and by the ancestors' short ones."""
+        short = {"rand": "random", "roundr": "roundrobin", "leastc": "leastconns", "leastconnsrr": "leastconns"}
+        short |= {"weightr": "weighted", "weightlc": "weightedleastconns"}
+        for alias, name in short.items():
+            made = [make_scheduler(each, {}, random=random.random) for each in (alias, name)]
+            self.assertIs(type(made[0]), type(made[1]))
+        self.assertEqual(
+            set(SCHEDULERS),
+            {"random", "roundrobin", "weighted", "weightedroundrobin", "leastconns", "weightedleastconns", "p2c"}
+            | {"maglev"},
+        )
+
+    def test_defaults_are_allowed(self) -> None:
+        """Every parameter's documented default passes its own check, and is what is used without it."""
+        for kind in SCHEDULERS.values():
+            defaults = {parameter.name: parameter.default for parameter in kind.parameters}
+            self.assertEqual(check_parameters(kind.name, defaults), [])
+            made = [vars(make_scheduler(kind.name, each, random=random.random)) for each in ({}, defaults)]
+            self.assertEqual(*[{k: v for k, v in each.items() if isinstance(v, int)} for each in made])
+
+    def test_errors(self) -> None:
+        """Every error at once, each with what would be right."""
+        for name, parameters, expected in [
+            ("leastcon", {}, ["unknown scheduler 'leastcon' (did you mean 'leastconns'?)"]),
+            ("random", {"seed": 1}, ["scheduler 'random' has no parameter 'seed' (it has none)"]),
+            (
+                "p2c",
+                {"choice": 2, "choices": 1},
+                [
+                    "scheduler 'p2c' has no parameter 'choice' (did you mean 'choices'?)",
+                    "parameter 'choices' of scheduler 'p2c' is 1 (expected: int, at least 2 and at most 64)",
+                ],
+            ),
+        ]:
+            self.assertEqual(check_parameters(name, parameters), expected)
+            with self.assertRaises(Misuse) as raised:
+                make_scheduler(name, parameters, random=random.random)
+            self.assertEqual(str(raised.exception), "; ".join(expected))
+        self.assertIn("one of: leastc, leastconns", check_parameters("xyz", {})[0])
+        for value in (True, 2.0, "2", 65536, 7, 1_000_003):
+            self.assertEqual(len(check_parameters("maglev", {"table_size": value})), 1, value)
+
+
+class _Reads(Host):
+    """A host that counts how often anybody looks at any host."""
+
+    __slots__ = ()
+    count = 0
+
+    def __getattribute__(self, name: str) -> object:
+        _Reads.count += 1
+        return super().__getattribute__(name)
+
+    def __hash__(self) -> int:
+        _Reads.count += 1
+        return id(self)
+
+
+def _steps(action: Callable[[], object]) -> int:
+    """Bytecodes that *action* takes."""
+    steps = 0
+
+    def trace(frame: FrameType, event: str, arg: object) -> object:
+        nonlocal steps
+        frame.f_trace_opcodes = True
+        steps += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        action()
+    finally:
+        sys.settrace(before)
+    return steps
+
+
+class ScalingTests(SynchronousTestCase):
+    SMALL, LARGE = 100, 10_000
+
+    def test_nothing_scans(self) -> None:
+        """With a hundred times as many hosts picks, redispatches, weights and releases at most double their work."""
+        self.patch(director.core.pool, "Host", _Reads)
+        pools = [pool_of("random", [1.5] * count) for count in (self.SMALL, self.LARGE)]
+        for kind in EVERY_KIND:
+            work = [self._work(pool, kind) for pool in pools]
+            small, large = work
+            self.assertLess(large[0], 2 * small[0] + 50, f"{kind}: bytecodes {work}")
+            self.assertLess(large[1], 2 * small[1] + 10, f"{kind}: looks at hosts {work}")
+
+    def _work(self, pool: Pool, kind: str) -> tuple[int, int]:
+        pool.replace_scheduler(scheduler_of(kind))
+        first = pool.pick(address(1), 1.0)
+
+        def cycle() -> None:
+            for number in range(20):
+                ticket = pool.pick(address(number), 1.0)
+                another = pool.pick(address(number), 1.0, (ticket.host, first.host))
+                pool.set_weight(ticket.host, 2.5 + number)
+                pool.release(ticket, DONE, 2.0)
+                pool.set_maximum(another.host, 1)
+                pool.release(another, DONE, 2.0)
+
+        _Reads.count = 0
+        steps = _steps(cycle)
+        reads = _Reads.count
+        pool.release(first, DONE, 3.0)
+        return steps, reads
