@@ -26,6 +26,7 @@ from cluster.model import NAME_PATTERN
 T = TypeVar("T")
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_WRONG = object()
 _PATTERNS = {NAME_PATTERN: "a name: 1 to 63 letters, digits, dots, underscores or hyphens"}
 
 
@@ -39,17 +40,30 @@ def convert(data: object, type_: type[T], place: str = "", *,
     :param shorthands: structs that may be written as a bare string, and the field which that string means.
     :returns: the value and no problems, or None and all of them.
     """
+    value, problems = attempt(data, type_, place, shorthands=shorthands)
+    return (None if problems else value), problems
+
+
+def attempt(data: object, type_: type[T], place: str = "", *,
+            shorthands: Mapping[type, str] | None = None) -> tuple[T, list[Problem]]:
+    """`convert` that gives a value even when there are problems, so that the sound parts can be checked further.
+
+    In it, what was wrong has its default; what has none is blank (``""``, 0, empty), whatever its constraints.
+    """
     walk = _Walk(shorthands or {})
     value = walk.value(data, type_, place)
-    return (None, walk.problems) if walk.problems else (cast(T, value), [])
+    return cast(T, _blank(type_) if value is _WRONG else value), walk.problems
 
 
-def join(place: str, key: str | int) -> str:
-    """The place of *key* (of an item, for an int) within *place*."""
-    if isinstance(key, int):
-        return f"{place}[{key}]"
-    text = key if _BARE_KEY.fullmatch(key) else json.dumps(key, ensure_ascii=False)
-    return f"{place}.{text}" if place else text
+def join(place: str, *keys: str | int) -> str:
+    """The place of a key (an item, for an int) within *place*, or deeper, one step for each key."""
+    for key in keys:
+        if isinstance(key, int):
+            place = f"{place}[{key}]"
+        else:
+            text = key if _BARE_KEY.fullmatch(key) else json.dumps(key, ensure_ascii=False)
+            place = f"{place}.{text}" if place else text
+    return place
 
 
 def did_you_mean(word: str, known: Iterable[str], *, or_all: bool = True) -> str:
@@ -62,7 +76,7 @@ def did_you_mean(word: str, known: Iterable[str], *, or_all: bool = True) -> str
 
 
 class _Walk:
-    """One conversion; collects the problems. What a method returns is meaningless once there is one."""
+    """One conversion; collects the problems. A leaf that is wrong is `_WRONG`."""
 
     def __init__(self, shorthands: Mapping[type, str]) -> None:
         self.problems: list[Problem] = []
@@ -86,29 +100,41 @@ class _Walk:
         if type_ in self.shorthands and isinstance(data, str):
             data = {self.shorthands[type_]: data}
         if not isinstance(data, Mapping):
-            return self.wrong(place, "a table", data)
+            self.wrong(place, "a table", data)
+            return _blank(type_)
         fields = {field.encode_name: field for field in msgspec.structs.fields(type_)}
-        values = {}
+        values = {field.name: _blank(field.type) for field in fields.values() if field.required}
         for key, item in data.items():
             if key in fields:
-                values[fields[key].name] = self.value(item, fields[key].type, join(place, key))
+                value = self.value(item, fields[key].type, join(place, key))
+                if value is not _WRONG:
+                    values[fields[key].name] = value
             elif type_.__struct_config__.forbid_unknown_fields:
                 self.problem(join(place, str(key)), "unknown key", did_you_mean(str(key), fields.keys() - data.keys()))
-        missing = [name for name, field in fields.items() if field.required and name not in data]
-        for name in missing:
-            self.problem(join(place, name), "missing")
-        return None if missing else type_(**values)
+        for name, field in fields.items():
+            if field.required and name not in data:
+                self.problem(join(place, name), "missing")
+        return type_(**values)
 
     def table(self, data: object, key_type: Any, value_type: Any, place: str) -> object:
         if not isinstance(data, Mapping):
-            return self.wrong(place, "a table", data)
-        return {self.leaf(key, key_type, join(place, str(key))): self.value(item, value_type, join(place, str(key)))
-                for key, item in data.items()}
+            self.wrong(place, "a table", data)
+            return {}
+        values = {}
+        for key, item in data.items():
+            self.leaf(key, key_type, join(place, str(key)))
+            values[key] = self.item(item, value_type, join(place, str(key)))
+        return values
 
     def array(self, data: object, item_type: Any, place: str) -> object:
         if not isinstance(data, list | tuple):
-            return self.wrong(place, "an array", data, "write it in square brackets" if isinstance(data, str) else "")
-        return tuple([self.value(item, item_type, join(place, i)) for i, item in enumerate(data)])
+            self.wrong(place, "an array", data, "write it in square brackets" if isinstance(data, str) else "")
+            return ()
+        return tuple([self.item(item, item_type, join(place, i)) for i, item in enumerate(data)])
+
+    def item(self, data: object, type_: Any, place: str) -> object:
+        value = self.value(data, type_, place)
+        return _blank(type_) if value is _WRONG else value
 
     def leaf(self, data: object, type_: Any, place: str) -> object:
         try:
@@ -129,7 +155,7 @@ class _Walk:
 
     def problem(self, place: str, message: str, hint: str = "") -> object:
         self.problems.append(Problem(place, message, hint))
-        return None
+        return _WRONG
 
 
 def _without_none(type_: Any) -> Any:
@@ -141,6 +167,25 @@ def _without_none(type_: Any) -> Any:
         if len(others) == 1:
             return _without_none(others[0])
     return type_
+
+
+def _blank(type_: Any) -> Any:
+    """A stand-in for a *type_* that is missing or wrong."""
+    inner = _without_none(type_)
+    if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+        fields = msgspec.structs.fields(inner)
+        return inner(**{field.name: _blank(field.type) for field in fields if field.required})
+    if get_origin(inner) in (dict, tuple):
+        return get_origin(inner)()
+    match inspect.type_info(inner):
+        case inspect.StrType():
+            return ""
+        case inspect.IntType() | inspect.FloatType():
+            return 0
+        case inspect.BoolType():
+            return False
+        case _:
+            return None
 
 
 def _choices(node: inspect.Type) -> list[str]:

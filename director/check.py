@@ -1,0 +1,245 @@
+"""What types cannot tell about a configuration: references, addresses, combinations, safety.
+
+Pure: whether files can be read is asked through a function. Errors keep a director from starting; warnings do not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from itertools import combinations
+from typing import NamedTuple
+
+from cluster.address import Address, parse_address
+from cluster.errors import Problem
+from cluster.model import TLS, AgentListeners, Configuration, Group, Identity, Node, Probe, Service
+from cluster.validate import did_you_mean, join
+from director.core.access import parse_networks
+from director.core.schedulers import check_parameters
+
+#: Says why a file cannot be read; empty when it can.
+Unreadable = Callable[[str], str]
+
+_HOST_PATTERN_PART = re.compile(r"[A-Za-z0-9._*-]{1,63}")
+_WILDCARDS = ("0.0.0.0", "::")
+
+
+def errors(configuration: Configuration, *, unreadable: Unreadable) -> list[Problem]:
+    """Everything that keeps *configuration* from being used."""
+    return [
+        *_node_errors(configuration.node, unreadable),
+        *(problem for name, service in configuration.services.items() for problem in service_errors(name, service)),
+        *_shared_listeners(configuration),
+    ]
+
+
+def warnings(configuration: Configuration) -> list[Problem]:
+    """What is allowed but probably not meant."""
+    node = configuration.node
+    found = []
+    if not configuration.services:
+        found.append(Problem("services", "there is no service"))
+    if node.agents.listen and not node.agents.identities:
+        found.append(Problem("node.agents.identities", "no agent can be accepted without an identity"))
+    for name, service in configuration.services.items():
+        found += _service_warnings(join("services", name), service, node.agents)
+    return found
+
+
+def service_errors(name: str, service: Service) -> Iterator[Problem]:
+    """Everything wrong with one service and its groups; what the cluster's `apply` needs to know too."""
+    place = join("services", name)
+    yield from _addresses(join(place, "listen"), service.listen, any_port=True)
+    if service.enable is not None and service.enable not in service.groups:
+        yield Problem(join(place, "enable"), f"there is no group {service.enable!r}",
+                      did_you_mean(service.enable, service.groups))
+    for key, networks in (("proxy.accept_from", service.proxy.accept_from), ("access.allow", service.access.allow),
+                          ("access.deny", service.access.deny)):
+        yield from _networks(f"{place}.{key}", networks)
+    for group_name, group in service.groups.items():
+        yield from _group_errors(join(place, "groups", group_name), group)
+
+
+# --- groups -----------------------------------------------------------------------------------------------
+
+
+def _group_errors(place: str, group: Group) -> Iterator[Problem]:
+    for name, host in group.hosts.items():
+        yield from _address(join(place, "hosts", name, "address"), host.address)
+    unknown = check_parameters(group.scheduler, {})
+    yield from (Problem(join(place, "scheduler"), message) for message in unknown)
+    if not unknown:
+        for key, value in group.parameters.items():
+            for message in check_parameters(group.scheduler, {key: value}):
+                yield Problem(join(place, "parameters", key), message)
+    health = join(place, "health")
+    if group.health.suspect_after_s >= group.health.timeout_s:
+        yield Problem(join(health, "suspect_after_s"), f"{group.health.suspect_after_s:g} s is not below timeout_s "
+                      f"({group.health.timeout_s:g} s)", "a host must be suspect before it can be out")
+    yield from _probe_errors(join(health, "probe"), group.health.probe)
+    yield from _networks(join(place, "registration", "networks"), group.registration.networks)
+
+
+def _probe_errors(place: str, probe: Probe) -> Iterator[Problem]:
+    if probe.address is not None:
+        yield from _address(join(place, "address"), probe.address)
+    if not re.fullmatch(r"/[!-~]*", probe.path):
+        yield Problem(join(place, "path"), "expected a path that begins with / and has no blanks",
+                      "percent-encode other characters")
+    if probe.host_header is not None and not re.fullmatch(r"[!-~]+", probe.host_header):
+        yield Problem(join(place, "host_header"), "expected a host name, perhaps with a port")
+
+
+def _service_warnings(place: str, service: Service, agents: AgentListeners) -> Iterator[Problem]:
+    if not service.listen:
+        yield Problem(join(place, "listen"), "nothing can connect: there is no listener")
+    if not service.groups:
+        yield Problem(join(place, "groups"), "nothing can answer: there is no group")
+    for name, group in service.groups.items():
+        here = join(place, "groups", name)
+        hosts = group.hosts.values()
+        if service.sticky is not None and service.sticky.mode == "hash" and group.scheduler == "maglev":
+            yield Problem(join(place, "sticky"), f"group {name!r} is scheduled by maglev, which is sticky by itself")
+        if not hosts and group.registration.mode == "off":
+            yield Problem(join(here, "hosts"), "no hosts, and none can register")
+        if hosts and all(host.weight == 0 for host in hosts):
+            yield Problem(join(here, "hosts"), "every host has weight 0: none takes connections")
+        if group.registration.mode != "off" and not agents.listen:
+            yield Problem(join(here, "registration", "mode"), "hosts may register, but node.agents.listen is empty")
+        if agents.listen and agents.interval_s >= group.health.suspect_after_s:
+            yield Problem(join(here, "health", "suspect_after_s"), "every host will look suspect: agents report only "
+                          f"every {agents.interval_s:g} s", "allow for two or three reports")
+        owners: dict[str, str] = {}
+        for host_name, host in group.hosts.items():
+            if (owner := owners.setdefault(host.address, host_name)) != host_name:
+                yield Problem(join(here, "hosts", host_name), f"same address as host {owner!r}")
+
+
+# --- the node ---------------------------------------------------------------------------------------------
+
+
+def _node_errors(node: Node, unreadable: Unreadable) -> Iterator[Problem]:
+    if not re.fullmatch(r"memory:|file:/.+", node.store):
+        yield Problem("node.store", "expected memory: or file:/path", "the path must be absolute")
+    if not node.log.target:
+        yield Problem("node.log.target", "expected stderr, stdout or a file's path")
+    for i, text in enumerate(node.resolvers):
+        address, problems = _parsed(join("node.resolvers", i), text)
+        yield from problems
+        if address is not None and not address.is_ip:
+            yield Problem(join("node.resolvers", i), "a resolver needs an IP address")
+    yield from _agents_errors(node.agents, unreadable)
+    admin = node.admin
+    for i, endpoint in enumerate(admin.endpoints):
+        place = join("node.admin.endpoints", i)
+        address, problems = _parsed(join(place, "listen"), endpoint.listen, any_port=True)
+        yield from problems
+        yield from _tls_errors(join(place, "tls"), endpoint.tls, unreadable)
+        if address is None or address.is_loopback:
+            continue
+        if not admin.users:
+            yield Problem(join(place, "listen"), f"{address} is reachable from outside, and there are no users",
+                          "add [node.admin.users.NAME], or listen on loopback")
+        if endpoint.tls is None and not admin.insecure:
+            yield Problem(join(place, "listen"), f"{address} would send passwords in plaintext",
+                          "add tls, listen on loopback, or set node.admin.insecure = true")
+
+
+def _agents_errors(agents: AgentListeners, unreadable: Unreadable) -> Iterator[Problem]:
+    for i, text in enumerate(agents.listen):
+        place = join("node.agents.listen", i)
+        address, problems = _parsed(place, text, any_port=True)
+        yield from problems
+        if address is not None and not address.is_loopback and agents.tls is None and not agents.insecure:
+            yield Problem(place, f"{address} would take agents' tokens in plaintext",
+                          "add [node.agents.tls], listen on loopback, or set node.agents.insecure = true")
+    yield from _addresses("node.agents.advertise", agents.advertise)
+    yield from _tls_errors("node.agents.tls", agents.tls, unreadable)
+    owners: dict[tuple[str, str], str] = {}
+    for name, identity in agents.identities.items():
+        place = join("node.agents.identities", name)
+        yield from _identity_errors(place, identity, agents)
+        for key in ("token_sha256", "certificate_name"):
+            proof = getattr(identity, key)
+            owner = owners.setdefault((key, proof), name)
+            if proof is not None and owner != name:
+                yield Problem(join(place, key), f"identity {owner!r} has the same one", "each needs a proof of its own")
+
+
+def _identity_errors(place: str, identity: Identity, agents: AgentListeners) -> Iterator[Problem]:
+    if (identity.token_sha256 is None) is (identity.certificate_name is None):
+        yield Problem(place, "expected exactly one of token_sha256 and certificate_name",
+                      "`director token` prints a token and its line")
+    if identity.certificate_name is not None and (agents.tls is None or agents.tls.client_ca is None):
+        yield Problem(join(place, "certificate_name"), "certificates are not asked for",
+                      "set node.agents.tls.client_ca")
+    for i, pattern in enumerate(identity.hosts):
+        parts = pattern.split("/")
+        if len(parts) != 3 or not all(_HOST_PATTERN_PART.fullmatch(part) for part in parts):
+            yield Problem(join(place, "hosts", i), f"{pattern!r} is not service/group/host",
+                          "* stands for anything within a part")
+
+
+def _tls_errors(place: str, tls: TLS | None, unreadable: Unreadable) -> Iterator[Problem]:
+    if tls is None:
+        return
+    for key, path in (("certificate", tls.certificate), ("key", tls.key), ("client_ca", tls.client_ca)):
+        if path is not None and (why := unreadable(path)):
+            yield Problem(join(place, key), f"cannot read {path}: {why}")
+
+
+# --- addresses --------------------------------------------------------------------------------------------
+
+
+class _Listener(NamedTuple):
+    place: str
+    address: Address
+
+    def clashes(self, other: _Listener) -> bool:
+        """Whether the kernel would refuse the second of the two. Port 0 means any free one."""
+        mine, theirs = self.address, other.address
+        if mine.is_unix or theirs.is_unix:
+            return mine == theirs
+        if mine.port != theirs.port or mine.port == 0 or (":" in mine.host) is not (":" in theirs.host):
+            return False
+        return mine.host == theirs.host or mine.host in _WILDCARDS or theirs.host in _WILDCARDS
+
+
+def _shared_listeners(configuration: Configuration) -> Iterator[Problem]:
+    """Two listeners that cannot both be had, wherever they are configured."""
+    texts: Mapping[str, tuple[str, ...]] = {
+        "node.agents.listen": configuration.node.agents.listen,
+        **{join("services", name, "listen"): service.listen for name, service in configuration.services.items()},
+    }
+    wanted = [(join(place, i), text) for place, several in texts.items() for i, text in enumerate(several)]
+    wanted += [(join("node.admin.endpoints", i, "listen"), endpoint.listen)
+               for i, endpoint in enumerate(configuration.node.admin.endpoints)]
+    listeners = [_Listener(place, address) for place, text in wanted
+                 if (address := _parsed(place, text, any_port=True)[0]) is not None]
+    for one, other in combinations(listeners, 2):
+        if one.clashes(other):
+            yield Problem(other.place, f"{other.address} is taken by {one.place} ({one.address})")
+
+
+def _parsed(place: str, text: str, *, any_port: bool = False) -> tuple[Address | None, list[Problem]]:
+    try:
+        return parse_address(text, any_port=any_port), []
+    except ValueError as error:
+        return None, [Problem(place, str(error))]
+
+
+def _address(place: str, text: str) -> list[Problem]:
+    return _parsed(place, text)[1]
+
+
+def _addresses(place: str, texts: tuple[str, ...], *, any_port: bool = False) -> Iterator[Problem]:
+    for i, text in enumerate(texts):
+        yield from _parsed(join(place, i), text, any_port=any_port)[1]
+
+
+def _networks(place: str, texts: tuple[str, ...]) -> Iterator[Problem]:
+    for i, text in enumerate(texts):
+        try:
+            parse_networks([text])
+        except ValueError as error:
+            yield Problem(join(place, i), str(error), "write it as 10.0.0.0/8 or 2001:db8::/32")
