@@ -1,0 +1,127 @@
+"""What is remembered about a relayed connection: two ends, and a record over both.
+
+Kept small: thousands sit idle. No buffers, no dictionaries, no socket objects; a connection's part of the relay's
+memory is these three records, two places in the table of descriptors and one in the wheel.
+"""
+
+from __future__ import annotations
+
+from cluster.model import Reason
+from director.relay.interface import Limits
+from director.relay.pipes import Pipe, PipePool
+
+
+class End:
+    """A descriptor, and the stream that starts there and ends at `other`."""
+
+    __slots__ = (
+        "active",
+        "broken",
+        "bulk",
+        "calm",
+        "done",
+        "eof",
+        "fd",
+        "finishing",
+        "hold",
+        "link",
+        "moved",
+        "other",
+        "pipe",
+        "piped",
+        "readable",
+        "waits",
+        "writable",
+    )
+    link: Link | None  #: None once the connection is over
+    other: End
+
+    def __init__(self, fd: int, now_s: float) -> None:
+        self.fd = fd
+        # the descriptor
+        self.readable = False  #: not known to block
+        self.writable = True  #: not known to block
+        self.waits = False  #: registered for writability
+        self.finishing = False  #: the peer's FIN is announced; bytes may be left before it
+        self.broken = False  #: reset, timed out or unreachable
+        # the stream from here
+        self.calm = False  #: nothing is special about it: the relay's fast path may serve it
+        self.bulk = False  #: worth a pipe
+        self.eof = False  #: read to its end
+        self.done = False  #: its end is passed on, or what is left is of no use
+        self.hold: bytes | None = None  #: read, but not yet taken by the other end
+        self.pipe: Pipe | None = None
+        self.piped = 0  #: bytes inside the pipe
+        self.moved = 0  #: bytes the other end took; starts below 0 by the length of a preface
+        self.active = now_s  #: last progress
+
+    @property
+    def empty(self) -> bool:
+        """Nothing that was read is still on its way."""
+        return self.hold is None and not self.piped
+
+    def discard(self, pipes: PipePool) -> None:
+        """The stream from here is of no use any more: drop what is on its way."""
+        self.done = True
+        self.calm = False
+        self.hold = None
+        if self.pipe is not None:
+            pipes.drop(self.pipe)
+            self.pipe = None
+            self.piped = 0
+
+
+class Link:
+    """Both ends, and what concerns the connection as a whole. Times are monotonic seconds."""
+
+    __slots__ = (
+        "bucket",
+        "client",
+        "connecting",
+        "handle",
+        "host",
+        "limits",
+        "reason",
+        "reset_by",
+        "reset_from",
+        "started",
+        "token",
+    )
+
+    def __init__(self, token: object, handle: int, client: End, host: End, limits: Limits, now_s: float) -> None:
+        self.token = token
+        self.handle = handle
+        self.client = client
+        self.host = host
+        self.limits = limits
+        self.connecting = True
+        self.started = now_s
+        self.reason: Reason | None = None  #: whose FIN or RST came first
+        self.reset_from: End | None = None  #: the end that broke
+        self.reset_by = 0.0  #: when the other end is reset at the latest
+        self.bucket = 0  #: the wheel's
+        client.link = host.link = self
+        client.other, host.other = host, client
+
+    @property
+    def half_closed(self) -> bool:
+        return self.client.done or self.host.done
+
+    @property
+    def active(self) -> float:
+        """Last progress in either direction."""
+        return max(self.client.active, self.host.active)
+
+    def deadline(self) -> tuple[float, Reason | None]:
+        """When the next limit runs out if nothing moves until then, and the reason it gives; None for a connect."""
+        limits = self.limits
+        if self.connecting:
+            return self.started + (limits.connect_s or float("inf")), None
+        if self.half_closed:
+            quiet, reason = limits.half_closed_s, Reason.HALF_CLOSED_TIMEOUT
+        else:
+            quiet, reason = limits.idle_s, Reason.IDLE_TIMEOUT
+        at = self.active + (quiet or float("inf"))
+        if limits.max_age_s and self.started + limits.max_age_s < at:
+            return self.started + limits.max_age_s, Reason.MAX_AGE
+        return at, reason

@@ -1,0 +1,454 @@
+"""The Python relay: raw descriptors in an epoll object of its own, which is one descriptor of the reactor.
+
+How it works:
+
+- Each connection is two `End` records in a table indexed by descriptor. Both descriptors are registered once,
+  edge-triggered; for writability only once a send blocked (the host's from the start: that is how a connect ends).
+- An event marks an end readable or writable, and the stream it concerns is pumped until something blocks
+  (`director.relay.stream`). A small message is one read and one write.
+- Whatever happens to a connection, the caller hears of it after the batch of events, when its descriptors are closed:
+  so no callback ever runs in the middle of a batch, and no event of a batch can concern a descriptor opened since.
+- Limits are looked at by a coarse `Wheel`, driven by one timed call, which is there only while connections are.
+
+Linux only: epoll, splice(2), SIOCOUTQ.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import socket
+import struct
+import termios
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from cluster.errors import Misuse
+from cluster.model import Reason
+from director.relay.interface import RST_GRACE_S, Counters, Limits, Progress, RelayEvents
+from director.relay.link import End, Link
+from director.relay.pipes import PipePool
+from director.relay.stream import forward, pump
+from director.relay.wheel import TICK_S, Wheel
+
+_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
+_IN_OUT = _IN | _OUT
+_READ = _IN | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
+_READ_WRITE = _READ | _OUT
+
+#: Events taken from the kernel at once: the callbacks of one batch wait for all of it.
+BATCH = 128
+#: Batches in a row before the reactor gets its turn.
+BATCHES = 4
+#: A handle is a serial number over the client's descriptor, which finds the connection again.
+_FD_BITS = 24
+_LINGER_0 = struct.pack("ii", 1, 0)
+
+
+@implementer(IReadDescriptor)
+class PythonRelay:
+    """See `director.relay.interface.Relay`.
+
+    :param seconds: a monotonic clock.
+    """
+
+    name = "python"
+    _log = Logger()
+
+    def __init__(self, *, reactor: Any, seconds: Callable[[], float] = time.monotonic) -> None:
+        self._reactor = reactor
+        self._seconds = seconds
+        self._now = seconds()
+        self._events: RelayEvents | None = None
+        self._epoll: select.epoll | None = None
+        self._ends: list[End | None] = []
+        self._wheel: Wheel[Link] = Wheel()
+        self._pipes = PipePool()
+        self._outbox: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
+        self._timer: IDelayedCall | None = None
+        self._timer_at = 0.0
+        self._soon: IDelayedCall | None = None
+        self._serial = 0
+        self._open = self._connecting = 0
+        self._closed_to_host = self._closed_to_client = 0
+
+    # --- Relay --------------------------------------------------------------------------------------------
+
+    def start(self, events: RelayEvents) -> None:
+        self._events = events
+        self._epoll = select.epoll()
+        self._reactor.addReader(self)
+
+    def relay(self, token: object, client: int, host: int, limits: Limits, preface: bytes = b"") -> int:
+        if self._epoll is None:
+            raise Misuse("the relay is not running")
+        now = self._seconds()
+        self._serial += 1
+        handle = self._serial << _FD_BITS | client
+        client_end, host_end = End(client, now), End(host, now)
+        if preface:
+            client_end.hold = preface
+            client_end.moved = -len(preface)
+        host_end.waits = True
+        link = Link(token, handle, client_end, host_end, limits, now)
+        ends = self._ends
+        if (missing := max(client, host) + 1 - len(ends)) > 0:
+            ends.extend([None] * (missing + len(ends) // 8))
+        ends[client], ends[host] = client_end, host_end
+        self._open += 1
+        self._connecting += 1
+        try:
+            self._epoll.register(client, _READ)
+            self._epoll.register(host, _READ_WRITE)
+        except OSError as error:  # ENOMEM, ENOSPC (max_user_watches)
+            self._log.warn("epoll refuses a descriptor: {error}", error=error)
+            self._end(link, Reason.RELAY_ERROR, reset=True)
+            self._deliver_soon()
+            return handle
+        self._put(link, now)
+        return handle
+
+    def kill(self, handle: int, reason: Reason) -> None:
+        link = self._find(handle)
+        if link is not None:
+            self._end(link, reason, reset=True)
+            self._deliver_soon()
+
+    def progress(self, handle: int) -> Progress | None:
+        link = self._find(handle)
+        if link is None:
+            return None
+        return Progress(max(link.client.moved, 0), max(link.host.moved, 0), self._seconds() - link.active)
+
+    def counters(self) -> Counters:
+        to_host, to_client, stalled = self._closed_to_host, self._closed_to_client, 0
+        for link in self._links():
+            to_host += max(link.client.moved, 0)
+            to_client += max(link.host.moved, 0)
+            stalled += not link.connecting and not (link.client.empty and link.host.empty)
+        pipes = self._pipes
+        return Counters(self._open, self._connecting, to_host, to_client, pipes.spliced_bytes, stalled, pipes.count)
+
+    def stop(self) -> None:
+        if self._epoll is None:
+            return
+        self._reactor.removeReader(self)
+        for link in list(self._links()):
+            self._end(link, Reason.SHUTDOWN, reset=True)
+        self._epoll.close()
+        self._epoll = None
+        self._pipes.close()
+        for call in (self._timer, self._soon):
+            if call is not None and call.active():
+                call.cancel()
+        self._timer = self._soon = None
+        self._deliver()
+
+    # --- the reactor's descriptor -------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        return -1 if self._epoll is None else self._epoll.fileno()
+
+    def logPrefix(self) -> str:
+        return "relay"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor lets go of us: when it stops."""
+        self.stop()
+
+    def doRead(self) -> None:
+        """Serve what is ready, up to `BATCHES`; then the reactor has its turn, and comes back at once for the rest."""
+        self._now = now = self._seconds()
+        ends = self._ends
+        for _ in range(BATCHES):
+            if self._epoll is None:  # stopped by a callback
+                return
+            batch = self._epoll.poll(0, BATCH)
+            for fd, mask in batch:
+                end = ends[fd]
+                if end is None:
+                    continue
+                try:
+                    if end.calm and mask | _OUT == _IN_OUT:
+                        end.active = now
+                        if not forward(end, end.other):
+                            self._move(end)
+                    else:
+                        self._ready(end, mask)
+                except Exception:
+                    self._fail(end)
+            if self._outbox:
+                self._deliver()
+            if len(batch) < BATCH:
+                return
+
+    def _ready(self, end: End, mask: int) -> None:
+        """The rules of what an event means."""
+        link = end.link
+        assert link is not None
+        if mask & ~_OUT:
+            end.readable = True
+            if mask & select.EPOLLRDHUP:
+                end.finishing = True
+                end.calm = False
+        if link.connecting:
+            if end is link.host:
+                self._host_answered(link, mask)
+            elif mask & select.EPOLLERR:
+                self._end(link, Reason.CLIENT_RESET)
+            return
+        if mask & select.EPOLLERR:
+            end.broken = True
+        if mask & _OUT and not end.writable:
+            end.writable = True
+            self._move(end.other)
+        if mask & ~_OUT and end.link is not None:
+            self._move(end)
+            if mask & select.EPOLLPRI and not end.readable and end.link is not None:
+                self._again(end)  # urgent data: a read stops before its mark, so a short one proves nothing
+
+    # --- connecting ---------------------------------------------------------------------------------------
+
+    def _host_answered(self, link: Link, mask: int) -> None:
+        if mask & (select.EPOLLERR | select.EPOLLHUP):
+            error = _socket(link.host.fd, socket.SocketType.getsockopt, socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                self._give_back(link, error)
+                return
+        elif not mask & _OUT:
+            return
+        link.connecting = False
+        self._connecting -= 1
+        link.host.active = self._now
+        assert self._events is not None
+        self._outbox.append((self._events.connected, (link.token,)))
+        self._move(link.client)
+        if link.host.link is not None:
+            self._move(link.host)
+        if link.host.link is not None:
+            self._put_sooner(link)
+
+    def _give_back(self, link: Link, error: int) -> None:
+        assert self._epoll is not None and self._events is not None
+        client = link.client.fd
+        self._epoll.unregister(client)
+        self._forget(link)
+        os.close(link.host.fd)
+        self._outbox.append((self._events.connect_failed, (link.token, client, error)))
+
+    # --- streams ------------------------------------------------------------------------------------------
+
+    def _move(self, source: End) -> None:
+        """Something changed for the stream from *source*: move what can be moved, and act on what that showed."""
+        target, link = source.other, source.link
+        assert link is not None
+        if link.reset_from is not None:
+            self._pass_reset(link)
+            return
+        turn_is_over = False
+        if not source.done:
+            moved = source.moved
+            turn_is_over = pump(source, target, self._pipes)
+            if source.moved != moved:
+                source.active = self._now
+        if source.broken or target.broken:
+            self._broke(link, source if source.broken else target)
+        elif source.done:
+            return
+        elif source.eof and source.empty:
+            self._pass_end(link, source)
+        else:
+            if turn_is_over:
+                self._again(source)
+            elif not target.writable:
+                self._await_writable(target)
+            source.calm = target.writable and not source.bulk and not source.finishing
+
+    def _again(self, end: End) -> None:
+        """Have the kernel report *end* again, in a later batch, if it is still ready."""
+        assert self._epoll is not None
+        self._epoll.modify(end.fd, _READ_WRITE if end.waits else _READ)
+
+    def _await_writable(self, end: End) -> None:
+        if not end.waits:
+            end.waits = True
+            self._again(end)
+
+    def _pass_end(self, link: Link, source: End) -> None:
+        """*source* is read to its end: FIN to the other end, or both are through."""
+        source.done = True
+        source.calm = False
+        source.active = self._now
+        if link.reason is None:
+            link.reason = Reason.CLIENT_CLOSED if source is link.client else Reason.HOST_CLOSED
+        if source.other.done:
+            self._end(link, link.reason)
+            return
+        try:
+            _socket(source.other.fd, socket.SocketType.shutdown, socket.SHUT_WR)
+        except OSError:  # ENOTCONN: it was reset; its event is under way
+            source.other.broken = True
+            self._broke(link, source.other)
+        else:
+            self._put_sooner(link)
+
+    def _broke(self, link: Link, end: End) -> None:
+        """*end* was reset: nothing can be sent there, but what can still be read from it is passed on first."""
+        link.reset_from = end
+        link.reset_by = self._now + RST_GRACE_S
+        link.reason = Reason.CLIENT_RESET if end is link.client else Reason.HOST_RESET
+        end.calm = False
+        end.readable = True
+        end.broken = True
+        end.other.discard(self._pipes)
+        self._pass_reset(link)
+
+    def _pass_reset(self, link: Link) -> None:
+        """Reset the other end once it has everything, or the time is up."""
+        source = link.reset_from
+        assert source is not None and link.reason is not None
+        target = source.other
+        if self._now < link.reset_by and not target.broken:
+            turn_is_over = not source.done and pump(source, target, self._pipes)
+            whole = source.done or (source.eof and source.empty)
+            if not target.broken and not (whole and not _unsent(target.fd)):
+                if not target.writable:
+                    self._await_writable(target)
+                elif turn_is_over:
+                    self._again(source)
+                self._put_sooner(link)
+                return
+        self._end(link, link.reason, reset=True)
+
+    # --- the end ------------------------------------------------------------------------------------------
+
+    def _end(self, link: Link, reason: Reason, *, reset: bool = False) -> None:
+        """Close both ends, with RST if *reset*, and leave word."""
+        assert self._events is not None
+        self._forget(link)
+        for end in (link.client, link.host):
+            end.discard(self._pipes)
+            if reset and not end.broken:
+                _socket(end.fd, socket.SocketType.setsockopt, socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
+            os.close(end.fd)
+        to_host, to_client = max(link.client.moved, 0), max(link.host.moved, 0)
+        self._closed_to_host += to_host
+        self._closed_to_client += to_client
+        self._outbox.append((self._events.closed, (link.token, reason, to_host, to_client)))
+
+    def _forget(self, link: Link) -> None:
+        for end in (link.client, link.host):
+            self._ends[end.fd] = None
+            end.link = None
+            del end.other  # the cycle
+        self._wheel.discard(link)
+        self._open -= 1
+        if link.connecting:
+            self._connecting -= 1
+
+    def _fail(self, end: End) -> None:
+        """Called while an exception is handled: it costs this connection, and no other."""
+        self._log.failure("relaying failed")
+        if end.link is not None:
+            self._end(end.link, Reason.RELAY_ERROR, reset=True)
+
+    def _find(self, handle: int) -> Link | None:
+        fd = handle & ((1 << _FD_BITS) - 1)
+        end = self._ends[fd] if fd < len(self._ends) else None
+        return end.link if end is not None and end.link is not None and end.link.handle == handle else None
+
+    def _links(self) -> Iterator[Link]:
+        for end in self._ends:
+            if end is not None and end.link is not None and end is end.link.client:
+                yield end.link
+
+    # --- telling ------------------------------------------------------------------------------------------
+
+    def _deliver(self) -> None:
+        outbox = self._outbox
+        while outbox:
+            tell, about = outbox.popleft()
+            try:
+                tell(*about)
+            except Exception:
+                self._log.failure("an event of the relay was not handled")
+
+    def _deliver_soon(self) -> None:
+        if self._soon is None or not self._soon.active():
+            self._soon = self._reactor.callLater(0, self._deliver)
+
+    # --- limits -------------------------------------------------------------------------------------------
+
+    def _put(self, link: Link, now: float) -> None:
+        if self._wheel.put(link, self._next_look(link, now), now):
+            self._set_timer(now)
+
+    def _put_sooner(self, link: Link) -> None:
+        """A limit of *link* may have moved closer."""
+        if self._wheel.sooner(link, self._next_look(link, self._now), self._now):
+            self._set_timer(self._now)
+
+    def _next_look(self, link: Link, now: float) -> float:
+        if link.reset_from is not None:
+            return min(link.reset_by, now + TICK_S)
+        return link.deadline()[0]
+
+    def _set_timer(self, now: float) -> None:
+        """Wake at the earliest bucket. A timer for a bucket that emptied since is left to run out."""
+        at = self._wheel.next_s()
+        if at is None:
+            return
+        if self._timer is not None and self._timer.active():
+            if self._timer_at <= at:
+                return
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._reactor.callLater(max(at - now, 0), self._look)
+
+    def _look(self) -> None:
+        """The timer rang: cut what ran out, put the others back."""
+        self._now = now = self._seconds()
+        for link in self._wheel.due(now):
+            try:
+                self._look_at(link)
+            except Exception:
+                self._fail(link.client)
+        self._deliver()
+        if self._epoll is not None:
+            self._set_timer(now)
+
+    def _look_at(self, link: Link) -> None:
+        if link.reset_from is not None:
+            self._pass_reset(link)
+            return
+        at, reason = link.deadline()
+        if self._now < at:
+            self._wheel.put(link, at, self._now)
+        elif reason is None:
+            self._give_back(link, errno.ETIMEDOUT)
+        else:
+            self._end(link, reason, reset=True)
+
+
+def _socket(fd: int, method: Callable[..., Any], *arguments: object) -> Any:
+    """Call a method of the socket behind *fd*; the relay keeps descriptors, not objects."""
+    borrowed = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, 0, fd)
+    try:
+        return method(borrowed, *arguments)
+    finally:
+        borrowed.detach()
+
+
+def _unsent(fd: int) -> int:
+    """Bytes in the send queue that the peer's kernel has not acknowledged (SIOCOUTQ)."""
+    (size,) = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"))
+    return int(size)
