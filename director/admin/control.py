@@ -40,9 +40,9 @@ MAX_WHY = 500
 class Operations(Protocol):
     """What a director offers to its admin.
 
-    Refusals are `director.admin.errors.Refused`. A Deferred fires when this director acts accordingly, so that the next
-    snapshot shows it; it may fail with `cluster.errors.StoreUnavailable`. The control interface has looked that the host
-    exists; it may have left since.
+    Refusals are `director.admin.errors.Refused`. A Deferred fires when this director acts accordingly, so that the
+    next snapshot shows it; it may fail with `cluster.errors.StoreUnavailable`. The control interface has looked that
+    the host exists; it may have left since.
     """
 
     def snapshot(self) -> DirectorPicture: ...

@@ -1,0 +1,148 @@
+"""The admin's endpoints, as services: http and https, several at once."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from io import BytesIO
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import Request, Site
+
+from cluster.address import Address, parse_address
+from cluster.model import Admin, AdminEndpoint
+from director.admin.control import Control
+from director.admin.gate import Gate
+from director.admin.pages import MetricsPage, Missing, Welcome
+from director.admin.rest import Api
+from director.agents import server_options
+from director.listener import bind
+
+#: Enough for any operation there is, a hundred times over.
+MAX_BODY_BYTES = 64 * 1024
+#: An idle keep-alive connection; longer than the usual scrape interval would keep strangers' connections for nothing.
+IDLE_S = 60
+
+_TOO_LARGE = (
+    b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Type: application/json\r\n\r\n"
+    b'{"error":"the body is larger than any operation needs"}'
+)
+
+
+class AdminRequest(Request):
+    """A request with a bounded body. One that is too large is answered at once and the connection closed: nothing of it
+    is kept, and nobody waits for its end."""
+
+    _room = MAX_BODY_BYTES
+
+    def gotLength(self, length: int | None) -> None:
+        if length is not None and length > MAX_BODY_BYTES:
+            self.content = BytesIO()
+            self._too_large()
+        else:
+            super().gotLength(length)
+
+    def handleContentChunk(self, data: bytes) -> None:
+        if self._room < 0:
+            return
+        self._room -= len(data)
+        if self._room < 0:
+            self._too_large()
+        else:
+            super().handleContentChunk(data)
+
+    def _too_large(self) -> None:
+        self._room = -1
+        assert self.channel is not None and self.channel.transport is not None
+        self.channel.transport.write(_TOO_LARGE)
+        self.channel.loseConnection()
+
+
+class AdminSite(Site):
+    """Twisted's site, but it logs no line for each request: changes are in the audit, reads are nobody's news."""
+
+    noisy = False
+    displayTracebacks = False
+
+    def log(self, request: Any) -> None: ...
+
+
+class Root(Resource):
+    """``/``"""
+
+    def getChild(self, path: bytes, request: Request) -> IResource:
+        return Missing()
+
+
+def make_site(gate: Gate, control: Control, registry: CollectorRegistry, *, reactor: Any) -> AdminSite:
+    """Everything that is served, the same at every endpoint."""
+    root = Root()
+    root.putChild(b"", Welcome())
+    root.putChild(b"api", Api(gate, control))
+    root.putChild(b"metrics", MetricsPage(gate, registry, clock=reactor))
+    return AdminSite(root, requestFactory=AdminRequest, timeout=IDLE_S, reactor=reactor)
+
+
+class AdminListener(Service):
+    """One endpoint.
+
+    :ivar address: as configured, and as bound once it is.
+    """
+
+    def __init__(self, endpoint: AdminEndpoint, site: Site, *, place: str, reactor: Any) -> None:
+        self.address: Address = parse_address(endpoint.listen, any_port=True)
+        self.setName(f"admin {self.address}")
+        self._reactor = reactor
+        self._factory: Any = site
+        if endpoint.tls is not None:
+            self._factory = TLSMemoryBIOFactory(server_options(endpoint.tls, place=f"{place}.tls"), False, site)
+        self._port: Any = None
+
+    def startService(self) -> None:
+        """Bind and serve. Raises `director.listener.BindError`."""
+        sock = bind(self.address)
+        try:
+            if not self.address.is_unix:
+                self.address = self.address._replace(port=sock.getsockname()[1])
+            self._port = self._reactor.adoptStreamPort(sock.fileno(), sock.family, self._factory)
+        finally:
+            sock.close()  # the port has a duplicate
+        super().startService()
+
+    def stopService(self) -> Deferred[Any] | None:
+        super().stopService()
+        port, self._port = self._port, None
+        if port is None:
+            return None
+        if self.address.path is not None and not self.address.path.startswith("@"):
+            with suppress(OSError):
+                os.unlink(self.address.path)
+        return maybeDeferred(port.stopListening)
+
+
+def admin_service(
+    admin: Admin, control: Control, registry: CollectorRegistry, *, reactor: Any
+) -> MultiService:
+    """All configured endpoints, one child each.
+
+    Starting it raises `director.listener.BindError`. The thread pool of *reactor* verifies passwords.
+
+    :raises cluster.errors.ConfigError: files of TLS that do not do.
+    """
+    gate = Gate.of_users(
+        admin.users, clock=reactor,
+        in_thread=lambda work: deferToThreadPool(reactor, reactor.getThreadPool(), work),
+    )
+    site = make_site(gate, control, registry, reactor=reactor)
+    service = MultiService()
+    service.setName("admin")
+    for number, endpoint in enumerate(admin.endpoints):
+        listener = AdminListener(endpoint, site, place=f"node.admin.endpoints[{number}]", reactor=reactor)
+        listener.setServiceParent(service)
+    return service

@@ -1,0 +1,107 @@
+"""What every page of the admin shares: who calls, security headers, and refusals as JSON.
+
+A page is a leaf resource whose `Page.answer` is a coroutine. It runs with a known caller only; whatever it raises is
+translated here, in one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from twisted.cred.error import LoginFailed
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from cluster.errors import StoreUnavailable
+from director.admin.auth import Throttled
+from director.admin.control import Caller
+from director.admin.errors import Conflict, Forbidden, Invalid, NotFound, Refused
+from director.admin.gate import Gate
+
+HEADERS: Mapping[str, str] = {
+    "Cache-Control": "no-store",  # the state of this moment, and not everybody's business
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Server": "txdirector",
+}
+
+STATUS: Mapping[type[Exception], int] = {
+    Invalid: 400,
+    Forbidden: 403,
+    NotFound: 404,
+    Conflict: 409,
+    Refused: 409,
+    Throttled: 429,
+    LoginFailed: 401,
+    StoreUnavailable: 503,
+}
+
+
+class Page(Resource):
+    """A leaf that needs a caller. Subclasses write `answer`."""
+
+    isLeaf = True
+    log = Logger()
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__()
+        self._gate = gate
+
+    async def answer(self, caller: Caller, request: Request) -> bytes:
+        """The body; status and type are set on *request* when they are not 200 and JSON."""
+        raise NotImplementedError
+
+    def render(self, request: Request) -> int:
+        dress(request)
+        gone: list[object] = []
+        request.notifyFinish().addErrback(gone.append)
+
+        def finish(body: bytes) -> None:
+            if not gone:
+                request.setHeader("Content-Length", str(len(body)))
+                request.write(body)
+                request.finish()
+
+        Deferred.fromCoroutine(self._serve(request)).addCallback(finish).addErrback(
+            lambda failure: self.log.failure("an answer of the admin could not be sent", failure)
+        )
+        return NOT_DONE_YET
+
+    async def _serve(self, request: Request) -> bytes:
+        try:
+            return await self.answer(await self._gate.caller(request), request)
+        except tuple(STATUS) as error:
+            return self._refuse(request, error)
+        except Exception:
+            self.log.failure("{method} {path} failed", method=request.method, path=request.path)
+            return refusal(request, 500, "an error of the director; its log tells more")
+
+    def _refuse(self, request: Request, error: Exception) -> bytes:
+        status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+        if isinstance(error, Throttled):
+            request.setHeader("Retry-After", str(int(error.wait_s) + 1))
+            return refusal(request, status, str(error))
+        if isinstance(error, LoginFailed):
+            request.setHeader("WWW-Authenticate", 'Basic realm="txdirector", charset="UTF-8"')
+            return refusal(request, status, "a user's name and password are needed")
+        if isinstance(error, StoreUnavailable):
+            return refusal(request, status, f"the store is unavailable, nothing was changed: {error}")
+        return refusal(request, status, str(error), getattr(error, "place", ""))
+
+
+def dress(request: Request) -> None:
+    """Set the headers that every answer has; the type is JSON until somebody says otherwise."""
+    for name, value in HEADERS.items():
+        request.setHeader(name, value)
+    request.setHeader("Content-Type", "application/json")
+
+
+def refusal(request: Request, status: int, message: str, place: str = "") -> bytes:
+    """Set *status* and answer the body of an error: ``{"error": sentence}``, with the place when there is one."""
+    request.setResponseCode(status)
+    return msgspec.json.encode({"error": message, "place": place} if place else {"error": message})
