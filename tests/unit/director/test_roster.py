@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import ClassVar
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,7 +44,7 @@ def hello(*hosts: str, agent: str = "app1", boot: str = "b1", token: str | None 
 
 
 class RosterCase(SynchronousTestCase):
-    identities: dict[str, Identity] = {"blue": token("secret", "web/blue/*"), "other": token("else", "*/*/*")}
+    identities: ClassVar[dict[str, Identity]] = {"blue": token("secret", "web/blue/*"), "other": token("else", "*/*/*")}
 
     def setUp(self) -> None:
         self.sink = RecordingSink(APP1, APP2)
@@ -236,7 +237,8 @@ class Registrations(RosterCase):
 
     def test_an_ipv6_agent_joins_at_its_own_address(self) -> None:
         """``:port`` is completed to a bracketed address."""
-        self.roster.hello(hello(self.NEW, token="secret", address=":80"), Evidence("[fd00::1]:9", "fd00::1", False), 0.0)
+        peer = Evidence("[fd00::1]:9", "fd00::1", False)
+        self.roster.hello(hello(self.NEW, token="secret", address=":80"), peer, 0.0)
         self.assertEqual(self.sink.take()[0][3], "[fd00::1]:80")
 
     def test_refusals_name_their_reason(self) -> None:
@@ -267,7 +269,7 @@ class Registrations(RosterCase):
 
 
 class WithoutIdentities(RosterCase):
-    identities: dict[str, Identity] = {}
+    identities: ClassVar[dict[str, Identity]] = {}
 
     def test_anyone_may_speak_for_anyone(self) -> None:
         """On this machine alone, no proof is asked for."""
@@ -341,9 +343,7 @@ class Always(SynchronousTestCase):
         sink = RecordingSink(APP1, APP2)
         roster = Roster({"blue": token("secret", "web/blue/*")}, sink)
         speakers: list[Speaker | None] = [None, None, None]
-        seq = 0
-        for action, who, boot, hosts, honest in steps:
-            seq += 1
+        for seq, (action, who, boot, hosts, honest) in enumerate(steps, 1):
             speaker = speakers[who]
             if action == "hello":
                 answer = roster.hello(
