@@ -7,8 +7,6 @@ from collections.abc import Callable
 from typing import Any
 from typing import Protocol as Interface
 
-from cryptography import x509
-from OpenSSL import SSL, crypto
 from twisted.application.internet import ClientService
 from twisted.internet import ssl
 from twisted.internet.defer import Deferred
@@ -21,7 +19,8 @@ from zope.interface import implementer
 
 from agent.config import AgentTLS
 from cluster.address import Address
-from cluster.errors import ConfigError, Problem
+from cluster.errors import ConfigError
+from cluster.pem import PemFiles
 from cluster.wire import (
     Connection,
     Hello,
@@ -77,41 +76,21 @@ class TLSOptions:
     """
 
     def __init__(self, tls: AgentTLS) -> None:
+        files = PemFiles("tls")
         self._server_name = tls.server_name
-        self._trust: Any = None
-        self._own: ssl.PrivateCertificate | None = None
-        problems = []
-        try:
-            if tls.ca is not None:
-                authorities = _pem_certificates(tls.ca)
-                self._trust = ssl.trustRootFromCertificates([ssl.Certificate(each) for each in authorities])
-        except (OSError, ValueError, SSL.Error, crypto.Error) as error:
-            problems.append(Problem("tls.ca", f"{tls.ca}: {error}"))
-        try:
-            if tls.certificate is not None and tls.key is not None:
-                with open(tls.key, "rb") as file:
-                    key = ssl.KeyPair.load(file.read(), crypto.FILETYPE_PEM)
-                self._own = ssl.PrivateCertificate.fromCertificateAndKeyPair(
-                    ssl.Certificate(_pem_certificates(tls.certificate)[0]), key
-                )
-        except (OSError, ValueError, SSL.Error, crypto.Error) as error:
-            problems.append(Problem("tls.certificate", f"{tls.certificate}, {tls.key}: {error}"))
-        if problems:
-            raise ConfigError(problems)
+        self._trust = None if tls.ca is None else files.authorities("ca", tls.ca)
+        self._own: dict[str, Any] = {}
+        if tls.certificate is not None and tls.key is not None:
+            self._own = files.identity(tls.certificate, tls.key)
+        if files.problems:
+            raise ConfigError(files.problems)
 
     def for_host(self, host: str) -> Any:
         """Verify the director as *host*, unless a common server name is configured."""
+        options = {"raiseMinimumTo": ssl.TLSVersion.TLSv1_2} | self._own
         return ssl.optionsForClientTLS(
-            self._server_name or host,
-            trustRoot=self._trust,
-            clientCertificate=self._own,
-            extraCertificateOptions={"raiseMinimumTo": ssl.TLSVersion.TLSv1_2},
+            self._server_name or host, trustRoot=self._trust, extraCertificateOptions=options
         )
-
-
-def _pem_certificates(path: str) -> list[crypto.X509]:
-    with open(path, "rb") as file:
-        return [crypto.X509.from_cryptography(each) for each in x509.load_pem_x509_certificates(file.read())]
 
 
 @implementer(IPushProducer)
@@ -210,6 +189,8 @@ class Link:
     def stop(self) -> Deferred[Any]:
         """Close, after what was said is sent; the Deferred fires once the connection is gone."""
         self._stopped = True
+        if self._protocol is not None:
+            self._protocol.transport.unregisterProducer()  # TLS does not close while there is one
         stopped: Deferred[Any] = self._service.stopService()
         if self._protocol is not None:
             abort = self._reactor.callLater(STOP_TIMEOUT_S, self._protocol.transport.abortConnection)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from cryptography import x509
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 from twisted.application.service import MultiService, Service
 from twisted.internet import ssl
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -25,6 +25,7 @@ from zope.interface import implementer
 from cluster.address import Address, parse_address
 from cluster.errors import ConfigError, Misuse, Problem
 from cluster.model import TLS, AgentListeners, HostRef
+from cluster.pem import PemFiles
 from cluster.wire import (
     MAX_DIRECTORS,
     VERSION,
@@ -52,6 +53,8 @@ SILENCE_TIMEOUT_S = 60.0
 MAX_CONNECTIONS = 20_000
 #: Accepted in one go before the rate applies: a pair of racks.
 HANDSHAKE_BURST = 100.0
+#: Connections that wait in the kernel while accepting pauses; what does not fit connects a second later (a lost SYN).
+BACKLOG = 4096
 #: Only the owner and the group may connect: whoever can, may speak for hosts.
 UNIX_MODE = 0o660
 
@@ -76,34 +79,12 @@ def server_options(tls: TLS, *, place: str = "node.agents.tls") -> ssl.Certifica
 
     :raises ConfigError: a file cannot be read or is not what it should be.
     """
-    problems: list[Problem] = []
-
-    def load(field: str, path: str, parse: Callable[[bytes], Any]) -> Any:
-        try:
-            with open(path, "rb") as file:
-                return parse(file.read())
-        except (OSError, ValueError, SSL.Error, crypto.Error) as error:
-            problems.append(Problem(f"{place}.{field}", f"{path}: {error}"))
-        return None
-
-    chain = load("certificate", tls.certificate, x509.load_pem_x509_certificates)
-    key = load("key", tls.key, lambda data: crypto.load_privatekey(crypto.FILETYPE_PEM, data))
-    trusted = None if tls.client_ca is None else load("client_ca", tls.client_ca, x509.load_pem_x509_certificates)
-    if not problems and chain[0].public_key() != key.to_cryptography_key().public_key():
-        problems.append(Problem(f"{place}.key", f"{tls.key} is not the key of {tls.certificate}"))
-    if problems:
-        raise ConfigError(problems)
-    own = [crypto.X509.from_cryptography(each) for each in chain]
-    trust = trusted and ssl.trustRootFromCertificates(
-        [ssl.Certificate(crypto.X509.from_cryptography(each)) for each in trusted]
-    )
-    return ssl.CertificateOptions(
-        privateKey=key,
-        certificate=own[0],
-        extraCertChain=own[1:],
-        trustRoot=trust,
-        raiseMinimumTo=ssl.TLSVersion.TLSv1_2,
-    )
+    files = PemFiles(place)
+    own = files.identity(tls.certificate, tls.key)
+    trust = None if tls.client_ca is None else files.authorities("client_ca", tls.client_ca)
+    if files.problems:
+        raise ConfigError(files.problems)
+    return ssl.CertificateOptions(trustRoot=trust, raiseMinimumTo=ssl.TLSVersion.TLSv1_2, **own)
 
 
 @implementer(IPushProducer)
@@ -294,11 +275,12 @@ class AgentPort(Service):
         if path is not None:
             real = f"\0{path[1:]}" if path.startswith("@") else path
             # wantPID: a lock beside the socket tells a stale file of a killed process from a live one.
-            self._port = reactor.listenUNIX(real, factory, mode=UNIX_MODE, wantPID=not path.startswith("@"))
+            lock = not path.startswith("@")
+            self._port = reactor.listenUNIX(real, factory, backlog=BACKLOG, mode=UNIX_MODE, wantPID=lock)
         elif self._options is not None:
-            self._port = reactor.listenSSL(port, factory, self._options, interface=host)
+            self._port = reactor.listenSSL(port, factory, self._options, backlog=BACKLOG, interface=host)
         else:
-            self._port = reactor.listenTCP(port, factory, interface=host)
+            self._port = reactor.listenTCP(port, factory, backlog=BACKLOG, interface=host)
         super().startService()
 
     def accepted(self) -> None:

@@ -1,0 +1,58 @@
+"""A small certificate authority for tests."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+_DAY = datetime.timedelta(days=1)
+
+
+class Authority:
+    """Signs certificates into *folder*; its own is ``ca``.pem."""
+
+    def __init__(self, folder: Path, name: str = "ca") -> None:
+        self.folder = folder
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self.path = str(folder / f"{name}.pem")
+        own = self._builder(self._name, self._key.public_key()).add_extension(
+            x509.BasicConstraints(ca=True, path_length=None), critical=True
+        )
+        Path(self.path).write_bytes(self._pem(own))
+
+    def issue(self, *names: str) -> tuple[str, str]:
+        """Paths of a certificate for *names* (DNS names or IP addresses) and of its key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+        alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
+        certificate = self._builder(subject, key.public_key()).add_extension(alternatives, critical=False)
+        certificate_path, key_path = (self.folder / f"{names[0]}.{kind}.pem" for kind in ("crt", "key"))
+        certificate_path.write_bytes(self._pem(certificate))
+        key_path.write_bytes(key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ))
+        return str(certificate_path), str(key_path)
+
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+        now = datetime.datetime.now(datetime.UTC)
+        return x509.CertificateBuilder(
+            issuer_name=self._name, subject_name=subject, public_key=key,
+            serial_number=x509.random_serial_number(), not_valid_before=now - _DAY, not_valid_after=now + _DAY,
+        )
+
+    def _pem(self, builder: x509.CertificateBuilder) -> bytes:
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
