@@ -25,7 +25,7 @@ from director.listener import BindError, Listener
 from director.metrics import Metrics
 from director.probes import ProbeLoop, Prober, ProbeResult
 from director.relay.interface import Counters, Relay
-from director.resolver import Resolver
+from director.resolver import Known, Resolver
 from director.target import Target, target_of
 
 #: Drain deadlines and sticky tables are looked at this often: nobody waits for less than a second of either.
@@ -71,7 +71,7 @@ class Node(MultiService):
         self._housekeeping = Alarm(self._housekept, reactor=reactor, monotonic=monotonic)
         self.resolver = Resolver(reactor=reactor, servers=node.resolvers)
         self.prober = Prober(reactor=reactor)
-        self._probes = ProbeLoop(self.prober, reactor=reactor)
+        self._probes = ProbeLoop(reactor=reactor, monotonic=monotonic)
         self._watches: dict[HostRef, Any] = {}
         self._retries: dict[HostRef, list[Deferred[None]]] = {}
         self._stopping = False
@@ -230,15 +230,15 @@ class Node(MultiService):
             entry.target = target_of(address)
         else:
             self._watches[entry.ref] = self.resolver.watch(
-                address.host, lambda answer: self._resolved(entry, address, answer)
+                address.host, lambda known: self._resolved(entry, address, known)
             )
 
-    def _resolved(self, entry: HostEntry, address: Address, answer: tuple[str, ...] | str) -> None:
-        """A name's addresses, or (a string) why there are none; addresses known before stay in use then."""
-        if isinstance(answer, str):
-            entry.address_error = answer
+    def _resolved(self, entry: HostEntry, address: Address, known: Known) -> None:
+        """What is known of a name now; with no address the host fails its checks and connects, saying why."""
+        if isinstance(known, str):
+            entry.target, entry.address_error = None, known
         else:
-            entry.target = target_of(address._replace(host=answer[0]))
+            entry.target = target_of(address._replace(host=known[0]))
 
     # --- probes
 

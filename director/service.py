@@ -15,7 +15,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
@@ -30,11 +31,13 @@ from director.admin.site import admin_service
 from director.agents import AgentListener
 from director.attendance import Attendance
 from director.frontend import Closed
-from director.gauges import Gauges
+from director.gauges import SnapshotCollector
+from director.listener import BindError
 from director.metrics import Metrics
 from director.node import Node
 from director.operations import NodeOperations
 from director.relay import make_relay
+from director.reports_http import ReportResource
 from director.sync import Sync, seed
 
 #: An embedded store is one cluster of one director.
@@ -70,13 +73,18 @@ class DirectorService(MultiService):
             self.node, self.store, self.sync, self.keys, store_name=configuration.node.store
         )
         self.control = Control(self.operations)
-        Gauges(self.operations.snapshot, self.node.counters).register(self.registry)
+        self.registry.register(SnapshotCollector(self.operations.snapshot, self.node.counters))
         self.attendance = Attendance(self.node, self.store, self.keys, self.metrics)
         self.agents = AgentListener(
             configuration.node.agents, self.attendance, reactor=reactor, name=configuration.node.name,
             monotonic=self.node.monotonic, wall=self.node.wall,
         )
         self.node.on_order = self._tell_agent
+        reports = ReportResource(self.agents.roster, self.metrics.rejected, monotonic=self.node.monotonic)
+        self.admin = admin_service(
+            configuration.node.admin, self.control, self.registry, reactor=reactor,
+            exact={b"/api/v1/report": reports},
+        )
         self.ready: Deferred[None] = Deferred()
         self._reactor = reactor
         self._starting: Deferred[None] | None = None
@@ -92,8 +100,14 @@ class DirectorService(MultiService):
         self.node.setServiceParent(self)
         self.sync.setServiceParent(self)
         await self.sync.synced
-        if self.node.bind_errors:
-            raise StartError("\n".join(str(error) for error in self.node.bind_errors.values()))
+        problems = [str(error) for error in self.node.bind_errors.values()]
+        for child in (self.agents, self.admin):
+            try:
+                child.setServiceParent(self)
+            except (BindError, CannotListenError) as error:
+                problems.append(f"{child.name}: {error}")
+        if problems:
+            raise StartError("\n".join(problems))
 
     def _tell_agent(self, ref: HostRef, order: Order | None) -> None:
         """The host's own agent hears of an operator's order, so that its application can prepare."""
@@ -105,9 +119,13 @@ class DirectorService(MultiService):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        stopped = super().stopService()
-        if isinstance(stopped, Deferred):
-            await stopped
+        """Clients first: while they finish, agents report and operators can look."""
+        if self._starting is not None:
+            self._starting.cancel()
+        for child in (self.node, self.agents, self.admin, self.sync):
+            if child.parent is not None:
+                await maybeDeferred(child.disownServiceParent)
+        await maybeDeferred(super().stopService)
         await self.store.stop()
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from io import BytesIO
+from types import MappingProxyType
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -74,15 +76,27 @@ class AdminSite(Site):
 
 
 class Root(Resource):
-    """``/``"""
+    """``/``
+
+    :param exact: resources of whole paths, before all others: what is not the operators' has its own authentication.
+    """
+
+    def __init__(self, exact: Mapping[bytes, Resource]) -> None:
+        super().__init__()
+        self._exact = exact
+
+    def getChildWithDefault(self, path: bytes, request: Request) -> IResource:
+        return self._exact.get(request.path) or super().getChildWithDefault(path, request)
 
     def getChild(self, path: bytes, request: Request) -> IResource:
         return Missing()
 
 
-def make_site(gate: Gate, control: Control, registry: CollectorRegistry, *, reactor: Any) -> AdminSite:
+def make_site(
+    gate: Gate, control: Control, registry: CollectorRegistry, *, reactor: Any, exact: Mapping[bytes, Resource]
+) -> AdminSite:
     """Everything that is served, the same at every endpoint."""
-    root = Root()
+    root = Root(exact)
     root.putChild(b"", Welcome())
     root.putChild(b"api", Api(gate, control))
     root.putChild(b"metrics", MetricsPage(gate, registry, clock=reactor))
@@ -127,9 +141,12 @@ class AdminListener(Service):
 
 
 def admin_service(
-    admin: Admin, control: Control, registry: CollectorRegistry, *, reactor: Any
+    admin: Admin, control: Control, registry: CollectorRegistry, *, reactor: Any,
+    exact: Mapping[bytes, Resource] = MappingProxyType({}),
 ) -> MultiService:
     """All configured endpoints, one child each.
+
+    :param exact: further resources, by their whole path.
 
     Starting it raises `director.listener.BindError`. The thread pool of *reactor* verifies passwords.
 
@@ -139,7 +156,7 @@ def admin_service(
         admin.users, clock=reactor,
         in_thread=lambda work: deferToThreadPool(reactor, reactor.getThreadPool(), work),
     )
-    site = make_site(gate, control, registry, reactor=reactor)
+    site = make_site(gate, control, registry, reactor=reactor, exact=exact)
     service = MultiService()
     service.setName("admin")
     for number, endpoint in enumerate(admin.endpoints):

@@ -31,6 +31,9 @@ from director.core.weights import effective, next_step_s, slow_start
 #: Weights follow reports at most this often; a thousand reports a second cost twenty recomputations.
 RECOMPUTE_S = 0.05
 
+#: Hosts that are known so soon after the start were there before this director: they need no easing in.
+SETTLE_S = 2.0
+
 
 class HostEntry:
     """One host, with everything known about it."""
@@ -289,7 +292,7 @@ class Inventory:
         )
         entry = HostEntry(ref, spec, host, health, registered=registered)
         group.hosts[name] = self.hosts[ref] = self._by_host[host] = entry
-        if now > self.started:
+        if now > self.started + SETTLE_S:
             entry.up_since = now
         self._watch(entry, now)
         self._events.append(HostAdded(entry))

@@ -1,0 +1,1 @@
+"""``make demo``: a director, four backends of different speeds with agents, load, a failure, a summary."""
