@@ -180,7 +180,7 @@ class StoreFile:
         try:
             _write(self._fd, line)
             os.fdatasync(self._fd)
-        except OSError:
+        except BaseException:
             try:
                 os.ftruncate(self._fd, self._size)
                 os.fsync(self._fd)

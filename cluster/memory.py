@@ -261,7 +261,12 @@ class MemoryStore:
         try:
             if stage.transactions:
                 await self._persist(stage.transactions)
-        except StoreUnavailable as reason:
+        except Exception as error:
+            if isinstance(error, StoreUnavailable):
+                reason = error
+            else:
+                self.log.failure("the store's writer failed")
+                reason = StoreUnavailable(f"the store's writer failed: {error!r}")
             # Also for those whose comparison failed: it may have failed because of what did not happen after all.
             decided = [(outcome, result if isinstance(result, Misuse) else reason) for outcome, result in decided]
         else:
