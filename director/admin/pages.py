@@ -13,7 +13,7 @@ from twisted.web.server import Request
 
 from director.admin.control import Caller
 from director.admin.gate import Gate
-from director.admin.web import Page, dress, refusal
+from director.admin.web import Page, dress, is_read, only_read, refusal
 
 
 class Missing(Resource):
@@ -31,8 +31,10 @@ class Welcome(Resource):
 
     isLeaf = True
 
-    def render_GET(self, request: Request) -> bytes:
+    def render(self, request: Request) -> bytes:
         dress(request)
+        if not is_read(request):
+            return only_read(request)
         request.setHeader("Content-Type", "text/plain; charset=utf-8")
         return b"txdirector\n\n/api/v1/status  the whole state as JSON\n/metrics        for Prometheus\n"
 
@@ -50,9 +52,8 @@ class MetricsPage(Page):
         self._clock = clock
 
     async def answer(self, caller: Caller, request: Request) -> bytes:
-        if request.method not in (b"GET", b"HEAD"):
-            request.setHeader("Allow", "GET, HEAD")
-            return refusal(request, 405, "metrics can only be read")
+        if not is_read(request):
+            return only_read(request)
         parts = []
         for family in self._registry.collect():
             parts.append(generate_latest(_Family(family)))

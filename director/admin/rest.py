@@ -32,7 +32,7 @@ class Route(NamedTuple):
             return None
         found = {}
         for part, segment in zip(parts, segments, strict=True):
-            if part.startswith("{"):
+            if part.startswith("{") and segment:
                 found[part[1:-1]] = segment
             elif part != segment:
                 return None

@@ -105,3 +105,13 @@ def refusal(request: Request, status: int, message: str, place: str = "") -> byt
     """Set *status* and answer the body of an error: ``{"error": sentence}``, with the place when there is one."""
     request.setResponseCode(status)
     return msgspec.json.encode({"error": message, "place": place} if place else {"error": message})
+
+
+def is_read(request: Request) -> bool:
+    return request.method in (b"GET", b"HEAD")
+
+
+def only_read(request: Request) -> bytes:
+    """405, for a page that can only be looked at."""
+    request.setHeader("Allow", "GET, HEAD")
+    return refusal(request, 405, "this page can only be read")

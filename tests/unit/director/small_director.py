@@ -1,0 +1,200 @@
+"""A director of two services in memory, for what stands in front of `director.admin.control.Operations`."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from http.client import HTTPResponse
+from typing import Any
+
+import msgspec
+from argon2 import PasswordHasher
+from prometheus_client import CollectorRegistry
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+
+from cluster.errors import StoreUnavailable
+from cluster.model import AdminState, HostRef, HostState, LoadReport, User
+from director.admin.control import Audit, Control
+from director.admin.errors import Conflict
+from director.admin.gate import Gate
+from director.admin.site import AdminSite, make_site
+from director.core.snapshot import (
+    CandidatePicture,
+    CheckPicture,
+    DirectorPicture,
+    Explanation,
+    GroupPicture,
+    HostPicture,
+    OrderPicture,
+    ServicePicture,
+)
+
+#: As cheap as Argon2 gets; the strength of hashes is not what these tests are about.
+HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+USERS = {
+    "ada": User(password=HASHER.hash("engine"), role="full"),
+    "bob": User(password=HASHER.hash("looking"), role="readonly"),
+}
+
+
+def host_picture(ref: HostRef, **changes: Any) -> HostPicture:
+    """A host in good health, but for *changes*."""
+    values: dict[str, Any] = {
+        "service": ref.service, "group": ref.group, "name": ref.host, "address": "127.0.0.1:8001", "backup": False,
+        "registered": False, "state": HostState.UP, "admin": AdminState.UP, "orders": (), "in_rotation": True,
+        "why_not": "", "since": 1000.0, "why": "first heartbeat", "configured_weight": 1.0, "capacity": 1.0,
+        "slow_start": 1.0, "agent_weight": 1.0, "weight": 1.0, "in_flight": 0, "max_connections": 0, "picks": 0,
+        "connect_failures": 0, "agent_connected": True, "heartbeat_age_s": 0.5,
+        "report": LoadReport(utilisation=0.25, in_flight=3, latency_s=0.02, rate=50.0, errors=0.0),
+        "check": CheckPicture(), "history": (),
+    }
+    return HostPicture(**(values | changes))
+
+
+class SmallDirector:
+    """Keeps hosts by their reference and does what it is ordered.
+
+    :ivar available: while False, changes fail as with a store that is away.
+    """
+
+    def __init__(self) -> None:
+        self.available = True
+        self.hosts = {
+            ref: host_picture(ref)
+            for ref in (HostRef("web", "blue", "app1"), HostRef("web", "blue", "app2"), HostRef("mail", "all", "mx"))
+        }
+
+    def snapshot(self) -> DirectorPicture:
+        services: dict[str, dict[str, list[HostPicture]]] = {}
+        for ref, host in self.hosts.items():
+            services.setdefault(ref.service, {}).setdefault(ref.group, []).append(host)
+        return DirectorPicture(
+            name="one", version="0.1.0", at=2000.0, started=1000.0, isolated=False, grace=False, store="memory:",
+            store_available=self.available,
+            services=tuple(
+                ServicePicture(
+                    name=name, listen=("127.0.0.1:8000",), enabled=next(iter(groups)), connections=4,
+                    max_connections=0, queued=0, queue=0, sticky="", sticky_entries=0,
+                    groups=tuple(
+                        GroupPicture(
+                            service=name, name=group, enabled=True, scheduler="weightedleastconns",
+                            available=sum(host.in_rotation for host in hosts), failing_open=False,
+                            backups_in_use=False, in_flight=sum(host.in_flight for host in hosts), hosts=tuple(hosts),
+                        )
+                        for group, hosts in groups.items()
+                    ),
+                )
+                for name, groups in services.items()
+            ),
+        )
+
+    def explain(self, service: str, client: str) -> Explanation:
+        hosts = [host for ref, host in self.hosts.items() if ref.service == service]
+        chosen = min((host for host in hosts if host.in_rotation), key=lambda host: host.in_flight, default=None)
+        return Explanation(
+            service=service, client=client, group=hosts[0].group, scheduler="weightedleastconns",
+            host=chosen and chosen.name, random=False, sticky=False,
+            candidates=tuple(
+                CandidatePicture(group=host.group, host=host.name, eligible=host.in_rotation, why_not=host.why_not,
+                                 factors={"in_flight": host.in_flight, "weight": host.weight})
+                for host in hosts
+            ),
+            steps=("the access list lets the client in", "the least loaded host is chosen"),
+        )
+
+    def order(
+        self, ref: HostRef, state: AdminState, *, who: str, why: str, deadline_s: float | None = None
+    ) -> Deferred[None]:
+        order = OrderPicture(by="operator", state=state, who=who, why=why, at=2000.0)
+        up = state is AdminState.UP
+        return self._change(ref, admin=state, orders=() if up else (order,), in_rotation=up,
+                            why_not="" if up else f"ordered {state.value}")
+
+    def set_weight(self, ref: HostRef, weight: float, *, who: str) -> Deferred[None]:
+        return self._change(ref, configured_weight=weight, weight=weight)
+
+    def retry(self, ref: HostRef) -> Deferred[None]:
+        if self.hosts[ref].admin is AdminState.DOWN:
+            return fail(Conflict(f"{ref} is ordered down"))
+        return self._change(ref, state=HostState.UP)
+
+    def _change(self, ref: HostRef, **changes: Any) -> Deferred[None]:
+        if not self.available:
+            return fail(StoreUnavailable("no answer in 2 s"))
+        self.hosts[ref] = msgspec.structs.replace(self.hosts[ref], **changes)
+        return succeed(None)
+
+
+class Answer:
+    """A parsed response."""
+
+    def __init__(self, wire: bytes, method: str) -> None:
+        response = HTTPResponse(_Wire(wire), method=method)  # type: ignore[arg-type]  # it only asks for makefile()
+        response.begin()
+        self.status = response.status
+        self.headers = response.headers
+        self.body = response.read()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class _Wire:
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def makefile(self, mode: str) -> io.BytesIO:
+        return io.BytesIO(self.data)
+
+
+class Admin:
+    """The admin's site over a `SmallDirector`, spoken to in bytes.
+
+    :param users: none: open to this machine.
+    """
+
+    def __init__(self, users: Mapping[str, User] = USERS) -> None:
+        self.clock = Clock()
+        self.director = SmallDirector()
+        self.audited: list[Audit] = []
+        self.registry = CollectorRegistry()
+        gate = Gate.of_users(users, clock=self.clock, in_thread=lambda work: succeed(work()))
+        control = Control(self.director, audit=self.audited.append)
+        self.site: AdminSite = make_site(gate, control, self.registry, reactor=self.clock, exact={})
+
+    def exchange(self, wire: bytes, peer: str = "127.0.0.1") -> bytes:
+        """What comes back for the bytes of a request, sent byte groups at once, from *peer*."""
+        channel = self.site.buildProtocol(IPv4Address("TCP", peer, 40000))
+        assert channel is not None
+        transport = StringTransport(IPv4Address("TCP", "127.0.0.1", 7401), IPv4Address("TCP", peer, 40000))
+        channel.makeConnection(transport)
+        channel.dataReceived(wire)
+        for _ in range(200):  # pages may work in several turns of the reactor
+            self.clock.advance(0)
+        return transport.value()
+
+    def ask(
+        self, method: str, path: str, body: object = None, *, user: str | None = "ada:engine", peer: str = "127.0.0.1",
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """One request; *body* is sent as JSON unless it is bytes."""
+        lines = {"Host": "127.0.0.1:7401"}
+        if user is not None:
+            lines["Authorization"] = basic(user)
+        content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        if method in ("PUT", "POST"):
+            lines |= {"Content-Type": "application/json", "Content-Length": str(len(content))}
+        lines |= headers or {}
+        head = f"{method} {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        return Answer(self.exchange(head.encode("latin-1") + b"\r\n" + content, peer), method)
+
+
+def basic(user: str) -> str:
+    """The ``Authorization`` header of ``name:password``."""
+    return "Basic " + base64.b64encode(user.encode()).decode()

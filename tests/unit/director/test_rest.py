@@ -1,0 +1,255 @@
+"""REST in bytes: routes, statuses, headers, and hostile requests. No sockets."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+from small_director import USERS, Admin, basic
+from test_control import GOOD
+from twisted.trial.unittest import SynchronousTestCase
+
+from cluster.model import AdminState, HostRef
+from director.admin.control import OPERATIONS, Role
+from director.admin.rest import ROUTES, Route
+from director.admin.site import MAX_BODY_BYTES
+from director.gauges import SnapshotCollector
+from director.metrics import Metrics
+
+APP1 = HostRef("web", "blue", "app1")
+HOST = "/api/v1/services/web/groups/blue/hosts/app1"
+
+
+def path_of(route: Route) -> tuple[str, dict[str, object]]:
+    """The route's path with `GOOD` arguments filled in, and those that are left for query or body."""
+    values: dict[str, object] = {"service": "web", "group": "blue", "host": "app1"} | GOOD[route.operation]
+    path = "/api/v1/" + route.path.format(**values)
+    return path, {name: value for name, value in GOOD[route.operation].items() if f"{{{name}}}" not in route.path}
+
+
+class RestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.admin = Admin()
+        self.ask = self.admin.ask
+
+
+class MatrixTests(RestCase):
+    """Every route × every role, and without any."""
+
+    def test_every_operation_has_a_route(self) -> None:
+        """An operation that REST forgets fails here."""
+        self.assertEqual({route.operation for route in ROUTES}, set(OPERATIONS))
+
+    def test_roles(self) -> None:
+        """Each route answers 200 to who may, 403 to who may only look, 401 to strangers; a refusal changes nothing."""
+        for route in ROUTES:
+            path, rest = path_of(route)
+            changes = OPERATIONS[route.operation].role is Role.FULL
+            query = "?" + "&".join(f"{name}={value}" for name, value in rest.items()) if rest and not changes else ""
+            for user, expected in (("bob:looking", 403 if changes else 200), (None, 401), ("ada:wrong", 401),
+                                   ("eve:engine", 401), ("ada:engine", 200)):
+                for method in route.methods:
+                    before = self.admin.director.snapshot()
+                    answer = self.ask(method, path + query, rest if changes else None, user=user)
+                    self.assertEqual(answer.status, expected, (method, path, user, answer.body))
+                    if expected != 200:
+                        self.assertEqual(self.admin.director.snapshot(), before)
+            self.admin.clock.advance(600)  # strangers have worn the throttle
+
+    def test_reads_change_nothing(self) -> None:
+        """No GET performs an operation that changes."""
+        for route in ROUTES:
+            if "GET" in route.methods:
+                self.assertFalse(OPERATIONS[route.operation].changes)
+
+    def test_wrong_methods(self) -> None:
+        """405 names what is allowed, at every path."""
+        for route in ROUTES:
+            path, _ = path_of(route)
+            answer = self.ask("DELETE", path)
+            self.assertEqual(answer.status, 405)
+            self.assertEqual(set(answer.headers["Allow"].split(", ")) >= set(route.methods), True)
+            self.assertIn("error", answer.json)
+
+
+class AnswerTests(RestCase):
+    def test_status(self) -> None:
+        """The whole picture as JSON."""
+        answer = self.ask("GET", "/api/v1/status", user="bob:looking")
+        self.assertEqual(answer.status, 200)
+        self.assertEqual(answer.headers["Content-Type"], "application/json")
+        self.assertEqual([service["name"] for service in answer.json["services"]], ["web", "mail"])
+        self.assertEqual(answer.json["services"][0]["groups"][0]["hosts"][0]["report"]["utilisation"], 0.25)
+
+    def test_headers_everywhere(self) -> None:
+        """Answers of every kind are not cached, not sniffed and not framed."""
+        for path, user in (("/", None), ("/nowhere", None), ("/metrics", "ada:engine"), ("/api/v1/status", None),
+                           ("/api/v1/status", "ada:engine"), ("/api", "ada:engine")):
+            headers = self.ask("GET", path, user=user).headers
+            self.assertEqual(headers["Cache-Control"], "no-store")
+            self.assertEqual(headers["X-Content-Type-Options"], "nosniff")
+            self.assertEqual(headers["X-Frame-Options"], "DENY")
+            self.assertNotIn("Twisted", headers["Server"])
+
+    def test_head(self) -> None:
+        """HEAD is GET without the body."""
+        answer = self.ask("HEAD", "/api/v1/services")
+        self.assertEqual((answer.status, answer.body), (200, b""))
+        self.assertGreater(int(answer.headers["Content-Length"]), 100)
+
+    def test_changes(self) -> None:
+        """Orders and weights take effect and answer the host as it is then."""
+        answer = self.ask("PUT", f"{HOST}/state", {"state": "drain", "why": "new kernel"})
+        self.assertEqual((answer.status, answer.json["admin"]), (200, "drain"))
+        self.assertEqual(answer.json["orders"][0]["who"], "ada")
+        self.assertIs(self.admin.director.hosts[APP1].admin, AdminState.DRAIN)
+        self.assertEqual(self.ask("POST", f"{HOST}/weight", {"weight": 0}).json["weight"], 0)
+        self.assertEqual(self.ask("POST", f"{HOST}/retry").status, 200)
+        self.assertEqual(self.admin.audited[0].caller.origin, "127.0.0.1")
+
+    def test_filters(self) -> None:
+        """Hosts of one service by query."""
+        answer = self.ask("GET", "/api/v1/hosts?service=mail")
+        self.assertEqual([host["name"] for host in answer.json], ["mx"])
+
+    def test_explain(self) -> None:
+        """Who would serve a client, by query."""
+        answer = self.ask("GET", "/api/v1/services/web/explain?client=192.0.2.7")
+        self.assertEqual((answer.status, answer.json["host"]), (200, "app1"))
+        self.assertEqual(len(answer.json["candidates"]), 2)
+
+    def test_unknown_names_are_404_in_json(self) -> None:
+        """What does not exist is said in JSON, whatever it is."""
+        for path in ("/api/v1/services/gopher", "/api/v1/services/web/groups/red",
+                     "/api/v1/services/web/groups/blue/hosts/app9", "/api/v1/nothing", "/api/v2/status", "/api",
+                     "/api/", "/api/v1/services/", "/favicon.ico", "/api/v1/services/%FF", "/RPC2"):
+            answer = self.ask("GET", path)
+            self.assertEqual((answer.status, list(answer.json)), (404, ["error"]), path)
+
+    def test_conflict_and_store_away(self) -> None:
+        """409 for what the state forbids, 503 while the store is away."""
+        self.ask("PUT", f"{HOST}/state", {"state": "down"})
+        self.assertEqual(self.ask("POST", f"{HOST}/retry").status, 409)
+        self.admin.director.available = False
+        answer = self.ask("PUT", f"{HOST}/weight", {"weight": 2})
+        self.assertEqual(answer.status, 503)
+        self.assertIn("nothing was changed", answer.json["error"])
+
+    def test_a_bug_of_ours_is_500_in_json(self) -> None:
+        """An unexpected exception is logged and tells the client nothing about itself."""
+        self.admin.director.hosts[APP1] = None  # type: ignore[assignment]
+        answer = self.ask("GET", "/api/v1/status")
+        self.assertEqual(answer.status, 500)
+        self.assertNotIn("NoneType", answer.json["error"])
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
+
+
+class BadRequestTests(RestCase):
+    def bad(self, method: str, path: str, body: object = None, *, status: int = 400, **more: str) -> str:
+        before = self.admin.director.snapshot()
+        answer = self.ask(method, path, body, headers=more)
+        self.assertEqual(answer.status, status, answer.body)
+        self.assertEqual(self.admin.director.snapshot(), before)
+        return answer.body.decode()
+
+    def test_malformed_bodies(self) -> None:
+        """A body that is no JSON object is refused and says where it broke."""
+        self.assertIn("byte 11", self.bad("PUT", f"{HOST}/weight", b'{"weight": oops}'))
+        for body in (b"[]", b"1", b'{"weight": 1', b"\xff", b"{]", b'{"weight": NaN}', b"[" * 60000, b'{"a":' * 10000):
+            self.bad("PUT", f"{HOST}/weight", body)
+
+    def test_places(self) -> None:
+        """The refusal carries the place of what is wrong."""
+        for body, place in (({"weight": -1}, '"weight"'), ({"weight": 1, "colour": 2}, "colour"), ({}, "weight"),
+                            ({"weight": 1, "host": "app2"}, '"host"')):
+            self.assertIn(place, self.bad("PUT", f"{HOST}/weight", body))
+
+    def test_queries(self) -> None:
+        """Parameters twice, unknown, or given by the path too are refused; a change takes none from the query."""
+        self.bad("GET", "/api/v1/hosts?service=web&service=mail")
+        self.bad("GET", "/api/v1/status?verbose=1")
+        self.bad("GET", "/api/v1/services/web?service=mail")
+        self.bad("PUT", f"{HOST}/weight?weight=3", {})
+
+    def test_other_sites(self) -> None:
+        """A form that another site's page submits with the operator's password changes nothing."""
+        for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+            self.bad("POST", f"{HOST}/retry", **{"Content-Type": kind})
+        self.bad("POST", f"{HOST}/retry", **{"Sec-Fetch-Site": "cross-site"})
+
+    def test_too_large(self) -> None:
+        """A body beyond the bound is answered at once, its length declared or not, and the connection closed."""
+        head = (f"PUT {HOST}/weight HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {basic('ada:engine')}\r\n"
+                "Content-Type: application/json\r\n")
+        chunk = b"8000\r\n" + b" " * 0x8000 + b"\r\n"
+        for wire in (f"{head}Content-Length: {MAX_BODY_BYTES + 1}\r\n\r\n".encode(),
+                     f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + chunk * 3):
+            self.assertTrue(self.admin.exchange(wire).startswith(b"HTTP/1.1 413 "))
+
+    def test_a_client_that_leaves(self) -> None:
+        """A client gone before its answer is no error."""
+        self.assertEqual(self.admin.exchange(b"GET /metrics HTTP/1.0\r\n"), b"")
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.sampled_from(["GET", "PUT", "POST", "HEAD", "PATCH", "BREW"]),
+        st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=60),
+        st.binary(max_size=60),
+    )
+    def test_never_500(self, method: str, path: str, body: bytes) -> None:
+        """Whatever is asked, the answer is a refusal or a fact, never an accident."""
+        admin = Admin({})
+        for prefix in ("/", "/api/v1/", "/api/v1/services/web/", f"{HOST}/"):
+            wire = (f"{method} {prefix}{path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                    f"Content-Length: {len(body)}\r\n\r\n").encode() + body
+            status = admin.exchange(wire).split(b" ", 2)[1]
+            self.assertNotEqual(status[:1], b"5", wire)
+
+
+class MetricsTests(RestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        Metrics(self.admin.registry).service("web").accepted.inc()
+        self.admin.registry.register(SnapshotCollector(self.admin.director.snapshot, dict))
+
+    def test_exposition(self) -> None:
+        """Counters and gauges in one text that Prometheus' own parser reads, each family with HELP, once."""
+        answer = self.ask("GET", "/metrics", user="bob:looking")
+        self.assertTrue(answer.headers["Content-Type"].startswith("text/plain"))
+        families = list(text_string_to_metric_families(answer.body.decode()))
+        names = [family.name for family in families]
+        self.assertEqual(len(names), len(set(names)))
+        self.assertIn("txdirector_connections_accepted", names)
+        self.assertIn("txdirector_host_state", names)
+        for family in families:
+            self.assertTrue(family.documentation or family.name.endswith("_created"), family.name)
+
+    def test_needs_a_caller(self) -> None:
+        """Metrics tell names and loads: they need a user, and can only be read."""
+        self.assertEqual(self.ask("GET", "/metrics", user=None).status, 401)
+        answer = self.ask("POST", "/metrics")
+        self.assertEqual((answer.status, answer.headers["Allow"]), (405, "GET, HEAD"))
+
+
+class OpenTests(SynchronousTestCase):
+    """Without users."""
+
+    def setUp(self) -> None:
+        self.admin = Admin({})
+
+    def test_this_machine_has_the_full_role(self) -> None:
+        """On loopback everyone may do everything."""
+        self.assertEqual(self.admin.ask("PUT", f"{HOST}/weight", {"weight": 2}, user=None).status, 200)
+        self.assertEqual(self.admin.audited[0].caller.who, "local")
+
+    def test_nobody_else(self) -> None:
+        """Another machine, or a name that a web page rebound to loopback, gets nothing."""
+        self.assertEqual(self.admin.ask("GET", "/api/v1/status", user=None, peer="192.0.2.1").status, 403)
+        answer = self.admin.ask("GET", "/api/v1/status", user=None, headers={"Host": "evil.example:7401"})
+        self.assertEqual(answer.status, 403)
+        self.assertEqual(self.admin.ask("GET", "/", user=None, peer="192.0.2.1").status, 200)
+
+    def test_users_close_it(self) -> None:
+        """As soon as there is a user, loopback alone opens nothing."""
+        self.assertEqual(Admin(USERS).ask("GET", "/api/v1/status", user=None).status, 401)
