@@ -30,8 +30,9 @@ _WRONG = object()
 _PATTERNS = {NAME_PATTERN: "a name: 1 to 63 letters, digits, dots, underscores or hyphens"}
 
 
-def convert(data: object, type_: type[T], place: str = "", *,
-            shorthands: Mapping[type, str] | None = None) -> tuple[T | None, list[Problem]]:
+def convert(
+    data: object, type_: type[T], place: str = "", *, shorthands: Mapping[type, str] | None = None
+) -> tuple[T | None, list[Problem]]:
     """Turn *data* (tables, arrays and scalars, as a TOML or JSON parser gives them) into a *type_*.
 
     Understands structs, ``dict[key, …]``, ``tuple[…, ...]``, ``… | None`` of these, and whatever leaf msgspec knows.
@@ -44,8 +45,9 @@ def convert(data: object, type_: type[T], place: str = "", *,
     return (None if problems else value), problems
 
 
-def attempt(data: object, type_: type[T], place: str = "", *,
-            shorthands: Mapping[type, str] | None = None) -> tuple[T, list[Problem]]:
+def attempt(
+    data: object, type_: type[T], place: str = "", *, shorthands: Mapping[type, str] | None = None
+) -> tuple[T, list[Problem]]:
     """`convert` that gives a value even when there are problems, so that the sound parts can be checked further.
 
     In it, what was wrong has its default; what has none is blank (``""``, 0, empty), whatever its constraints.
@@ -143,8 +145,11 @@ class _Walk:
             node = inspect.type_info(type_)
             choices = _choices(node)
             if choices and isinstance(data, str):
-                return self.problem(place, f"expected {_expected(node)}, got {json.dumps(data, ensure_ascii=False)}",
-                                    did_you_mean(data, choices, or_all=False))
+                return self.problem(
+                    place,
+                    f"expected {_expected(node)}, got {json.dumps(data, ensure_ascii=False)}",
+                    did_you_mean(data, choices, or_all=False),
+                )
             return self.wrong(place, _expected(node), data, "write it without quotes" if _quoted(data, type_) else "")
         if isinstance(value, float) and not math.isfinite(value):
             return self.wrong(place, "a finite number", data)

@@ -39,8 +39,6 @@ def warnings(configuration: Configuration) -> list[Problem]:
     found = []
     if not configuration.services:
         found.append(Problem("services", "there is no service"))
-    if node.agents.listen and not node.agents.identities:
-        found.append(Problem("node.agents.identities", "no agent can be accepted without an identity"))
     for name, service in configuration.services.items():
         found += _service_warnings(join("services", name), service, node.agents)
     return found
@@ -51,10 +49,14 @@ def service_errors(name: str, service: Service) -> Iterator[Problem]:
     place = join("services", name)
     yield from _addresses(join(place, "listen"), service.listen, any_port=True)
     if service.enable is not None and service.enable not in service.groups:
-        yield Problem(join(place, "enable"), f"there is no group {service.enable!r}",
-                      did_you_mean(service.enable, service.groups))
-    for key, networks in (("proxy.accept_from", service.proxy.accept_from), ("access.allow", service.access.allow),
-                          ("access.deny", service.access.deny)):
+        yield Problem(
+            join(place, "enable"), f"there is no group {service.enable!r}", did_you_mean(service.enable, service.groups)
+        )
+    for key, networks in (
+        ("proxy.accept_from", service.proxy.accept_from),
+        ("access.allow", service.access.allow),
+        ("access.deny", service.access.deny),
+    ):
         yield from _networks(f"{place}.{key}", networks)
     for group_name, group in service.groups.items():
         yield from _group_errors(join(place, "groups", group_name), group)
@@ -74,8 +76,11 @@ def _group_errors(place: str, group: Group) -> Iterator[Problem]:
                 yield Problem(join(place, "parameters", key), message)
     health = join(place, "health")
     if group.health.suspect_after_s >= group.health.timeout_s:
-        yield Problem(join(health, "suspect_after_s"), f"{group.health.suspect_after_s:g} s is not below timeout_s "
-                      f"({group.health.timeout_s:g} s)", "a host must be suspect before it can be out")
+        yield Problem(
+            join(health, "suspect_after_s"),
+            f"{group.health.suspect_after_s:g} s is not below timeout_s ({group.health.timeout_s:g} s)",
+            "a host must be suspect before it can be out",
+        )
     yield from _probe_errors(join(health, "probe"), group.health.probe)
     yield from _networks(join(place, "registration", "networks"), group.registration.networks)
 
@@ -84,8 +89,11 @@ def _probe_errors(place: str, probe: Probe) -> Iterator[Problem]:
     if probe.address is not None:
         yield from _address(join(place, "address"), probe.address)
     if not re.fullmatch(r"/[!-~]*", probe.path):
-        yield Problem(join(place, "path"), "expected a path that begins with / and has no blanks",
-                      "percent-encode other characters")
+        yield Problem(
+            join(place, "path"),
+            "expected a path that begins with / and has no blanks",
+            "percent-encode other characters",
+        )
     if probe.host_header is not None and not re.fullmatch(r"[!-~]+", probe.host_header):
         yield Problem(join(place, "host_header"), "expected a host name, perhaps with a port")
 
@@ -107,8 +115,11 @@ def _service_warnings(place: str, service: Service, agents: AgentListeners) -> I
         if group.registration.mode != "off" and not agents.listen:
             yield Problem(join(here, "registration", "mode"), "hosts may register, but node.agents.listen is empty")
         if agents.listen and agents.interval_s >= group.health.suspect_after_s:
-            yield Problem(join(here, "health", "suspect_after_s"), "every host will look suspect: agents report only "
-                          f"every {agents.interval_s:g} s", "allow for two or three reports")
+            yield Problem(
+                join(here, "health", "suspect_after_s"),
+                f"every host will look suspect: agents report only every {agents.interval_s:g} s",
+                "allow for two or three reports",
+            )
         owners: dict[str, str] = {}
         for host_name, host in group.hosts.items():
             if (owner := owners.setdefault(host.address, host_name)) != host_name:
@@ -138,11 +149,17 @@ def _node_errors(node: Node, unreadable: Unreadable) -> Iterator[Problem]:
         if address is None or address.is_loopback:
             continue
         if not admin.users:
-            yield Problem(join(place, "listen"), f"{address} is reachable from outside, and there are no users",
-                          "add [node.admin.users.NAME], or listen on loopback")
+            yield Problem(
+                join(place, "listen"),
+                f"{address} is reachable from outside, and there are no users",
+                "add [node.admin.users.NAME], or listen on loopback",
+            )
         if endpoint.tls is None and not admin.insecure:
-            yield Problem(join(place, "listen"), f"{address} would send passwords in plaintext",
-                          "add tls, listen on loopback, or set node.admin.insecure = true")
+            yield Problem(
+                join(place, "listen"),
+                f"{address} would send passwords in plaintext",
+                "add tls, listen on loopback, or set node.admin.insecure = true",
+            )
 
 
 def _agents_errors(agents: AgentListeners, unreadable: Unreadable) -> Iterator[Problem]:
@@ -150,9 +167,20 @@ def _agents_errors(agents: AgentListeners, unreadable: Unreadable) -> Iterator[P
         place = join("node.agents.listen", i)
         address, problems = _parsed(place, text, any_port=True)
         yield from problems
-        if address is not None and not address.is_loopback and agents.tls is None and not agents.insecure:
-            yield Problem(place, f"{address} would take agents' tokens in plaintext",
-                          "add [node.agents.tls], listen on loopback, or set node.agents.insecure = true")
+        if address is None or address.is_loopback:
+            continue
+        if agents.tls is None and not agents.insecure:
+            yield Problem(
+                place,
+                f"{address} would take agents' tokens in plaintext",
+                "add [node.agents.tls], listen on loopback, or set node.agents.insecure = true",
+            )
+        if not agents.identities:
+            yield Problem(
+                place,
+                f"{address} is reachable from outside, and without identities anyone may report",
+                "add [node.agents.identities.NAME], or listen on loopback",
+            )
     yield from _addresses("node.agents.advertise", agents.advertise)
     yield from _tls_errors("node.agents.tls", agents.tls, unreadable)
     owners: dict[tuple[str, str], str] = {}
@@ -168,16 +196,21 @@ def _agents_errors(agents: AgentListeners, unreadable: Unreadable) -> Iterator[P
 
 def _identity_errors(place: str, identity: Identity, agents: AgentListeners) -> Iterator[Problem]:
     if (identity.token_sha256 is None) is (identity.certificate_name is None):
-        yield Problem(place, "expected exactly one of token_sha256 and certificate_name",
-                      "`director token` prints a token and its line")
+        yield Problem(
+            place,
+            "expected exactly one of token_sha256 and certificate_name",
+            "`director token` prints a token and its line",
+        )
     if identity.certificate_name is not None and (agents.tls is None or agents.tls.client_ca is None):
-        yield Problem(join(place, "certificate_name"), "certificates are not asked for",
-                      "set node.agents.tls.client_ca")
+        yield Problem(
+            join(place, "certificate_name"), "certificates are not asked for", "set node.agents.tls.client_ca"
+        )
     for i, pattern in enumerate(identity.hosts):
         parts = pattern.split("/")
         if len(parts) != 3 or not all(_HOST_PATTERN_PART.fullmatch(part) for part in parts):
-            yield Problem(join(place, "hosts", i), f"{pattern!r} is not service/group/host",
-                          "* stands for anything within a part")
+            yield Problem(
+                join(place, "hosts", i), f"{pattern!r} is not service/group/host", "* stands for anything within a part"
+            )
 
 
 def _tls_errors(place: str, tls: TLS | None, unreadable: Unreadable) -> Iterator[Problem]:
@@ -212,10 +245,15 @@ def _shared_listeners(configuration: Configuration) -> Iterator[Problem]:
         **{join("services", name, "listen"): service.listen for name, service in configuration.services.items()},
     }
     wanted = [(join(place, i), text) for place, several in texts.items() for i, text in enumerate(several)]
-    wanted += [(join("node.admin.endpoints", i, "listen"), endpoint.listen)
-               for i, endpoint in enumerate(configuration.node.admin.endpoints)]
-    listeners = [_Listener(place, address) for place, text in wanted
-                 if (address := _parsed(place, text, any_port=True)[0]) is not None]
+    wanted += [
+        (join("node.admin.endpoints", i, "listen"), endpoint.listen)
+        for i, endpoint in enumerate(configuration.node.admin.endpoints)
+    ]
+    listeners = [
+        _Listener(place, address)
+        for place, text in wanted
+        if (address := _parsed(place, text, any_port=True)[0]) is not None
+    ]
     for one, other in combinations(listeners, 2):
         if one.clashes(other):
             yield Problem(other.place, f"{other.address} is taken by {one.place} ({one.address})")

@@ -10,7 +10,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -24,11 +24,13 @@ from director.toml_lines import Lines
 SHORTHANDS: Mapping[type, str] = {Host: "address"}
 
 #: What to do about keys that few will get right without help.
-_HINTS = {"token_sha256": "`director token` prints a token and its line",
-          "password": "`directorctl password` makes the hash"}
+_HINTS = {
+    "token_sha256": "`director token` prints a token and its line",
+    "password": "`directorctl password` makes the hash",
+}
 
 
-class Loaded(msgspec.Struct, frozen=True):
+class Loaded(NamedTuple):
     """A good configuration, and what is odd about it."""
 
     configuration: Configuration
@@ -76,8 +78,9 @@ def checked(data: object) -> Configuration:
     """
     configuration, problems = attempt(data, Configuration, shorthands=SHORTHANDS)
     wrong = [problem.place for problem in problems]
-    problems += [problem for problem in check(configuration)
-                 if not any(_nested(place, problem.place) for place in wrong)]
+    problems += [
+        problem for problem in check(configuration) if not any(_nested(place, problem.place) for place in wrong)
+    ]
     if problems:
         raise ConfigError(_hinted(problems))
     return configuration
@@ -96,9 +99,11 @@ def dump_json(configuration: Configuration) -> str:
 def _without_defaults(value: object) -> object:
     """Plain data without what a reader knows anyway (msgspec's own ``omit_defaults`` keeps equal floats)."""
     if isinstance(value, msgspec.Struct):
-        return {field.encode_name: _without_defaults(getattr(value, field.name))
-                for field in msgspec.structs.fields(value)
-                if field.required or getattr(value, field.name) != _default(field)}
+        return {
+            field.encode_name: _without_defaults(getattr(value, field.name))
+            for field in msgspec.structs.fields(value)
+            if field.required or getattr(value, field.name) != _default(field)
+        }
     if isinstance(value, dict):
         return {key: _without_defaults(item) for key, item in value.items()}
     return [_without_defaults(item) for item in value] if isinstance(value, tuple) else value
@@ -129,7 +134,7 @@ def _examined(text: str, file: str | None) -> Loaded:
 def _nested(one: str, other: str) -> bool:
     """Whether one of two places is the other or within it: what is wrong in itself is not judged again."""
     shorter, longer = sorted((one, other), key=len)
-    return longer.startswith(shorter) and longer[len(shorter):len(shorter) + 1] in ("", ".", "[")
+    return longer.startswith(shorter) and longer[len(shorter) : len(shorter) + 1] in ("", ".", "[")
 
 
 def _syntax_problem(error: tomllib.TOMLDecodeError, text: str, file: str | None) -> Problem:
@@ -141,8 +146,10 @@ def _syntax_problem(error: tomllib.TOMLDecodeError, text: str, file: str | None)
 
 
 def _hinted(problems: Iterable[Problem]) -> list[Problem]:
-    return [problem if problem.hint else problem._replace(hint=_HINTS.get(problem.place.rpartition(".")[2], ""))
-            for problem in problems]
+    return [
+        problem if problem.hint else problem._replace(hint=_HINTS.get(problem.place.rpartition(".")[2], ""))
+        for problem in problems
+    ]
 
 
 def _unreadable(path: str) -> str:

@@ -18,7 +18,8 @@ _KEY = re.compile(r"""[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*'""")
 #: Strings of all four kinds (a multi-line one may end in up to five quotes), else everything up to a delimiter.
 _SCALAR = re.compile(
     r'"""(?:[^\\]|\\.)*?"{3,5}' r"|'''.*?'{3,5}" r'|"(?:[^"\\]|\\.)*"' r"|'[^']*'" r"|[^,\]}\s#]+(?: \d[^,\]}\s#]*)?",
-    re.DOTALL)
+    re.DOTALL,
+)
 #: The last step of a place: ``.key``, ``."quoted key"`` or ``[3]``.
 _LAST_STEP = re.compile(r'(?:^|\.)(?:[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*")$|\[\d+\]$')
 
@@ -84,7 +85,7 @@ class Lines:
     def _name(self) -> str:
         start = self._at
         self._skip(_KEY)
-        text = self._text[start:self._at]
+        text = self._text[start : self._at]
         return str(tomllib.loads(f"name = {text}")["name"]) if text[0] in "\"'" else text
 
     def _value(self, place: str) -> None:

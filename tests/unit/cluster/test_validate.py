@@ -45,18 +45,32 @@ def problems(data: object) -> list[Problem]:
 class ConvertTests(SynchronousTestCase):
     def test_valid(self) -> None:
         """Valid data becomes the record, nested structs, tables and arrays included."""
-        data = {"leaves": {"a": {"address": "x", "weight": 2, "state": "drain"}}, "tags": ["t"], "inner": None,
-                "several": [{"address": "y"}], "values": {"d": 3, "on": True}}
+        data = {
+            "leaves": {"a": {"address": "x", "weight": 2, "state": "drain"}},
+            "tags": ["t"],
+            "inner": None,
+            "several": [{"address": "y"}],
+            "values": {"d": 3, "on": True},
+        }
         value, found = convert(data, Root)
         self.assertEqual(found, [])
-        self.assertEqual(value, Root(leaves={"a": Leaf(address="x", weight=2.0, state=AdminState.DRAIN)}, tags=("t",),
-                                     several=(Leaf(address="y"),), values={"d": 3, "on": True}))
+        self.assertEqual(
+            value,
+            Root(
+                leaves={"a": Leaf(address="x", weight=2.0, state=AdminState.DRAIN)},
+                tags=("t",),
+                several=(Leaf(address="y"),),
+                values={"d": 3, "on": True},
+            ),
+        )
 
     def test_every_error_at_once(self) -> None:
         """Errors in different branches are all reported, in the order of the document."""
         found = problems({"leaves": {"a": {"weight": "2"}, "b c": {"address": 1}}, "tags": [1], "count": 0, "nope": 1})
-        self.assertEqual([problem.place for problem in found], [
-            "leaves.a.weight", "leaves.a.address", 'leaves."b c"', 'leaves."b c".address', "tags[0]", "count", "nope"])
+        self.assertEqual(
+            [problem.place for problem in found],
+            ["leaves.a.weight", "leaves.a.address", 'leaves."b c"', 'leaves."b c".address', "tags[0]", "count", "nope"],
+        )
 
     def test_words(self) -> None:
         """Each kind of error is told in plain words."""
@@ -73,13 +87,22 @@ class ConvertTests(SynchronousTestCase):
             ({"inner": 5}, "expected a table, got 5", ""),
             ({"inner": {"address": datetime.date(2000, 1, 1)}}, "expected a string, got a date", ""),
             ({"inner": {"address": "a", "weight": 11}}, "expected a number from 0 to 10, got 11", ""),
-            ({"inner": {"address": "a", "kind": "htp"}}, 'expected one of "http", "tcp", got "htp"',
-             "did you mean http?"),
+            (
+                {"inner": {"address": "a", "kind": "htp"}},
+                'expected one of "http", "tcp", got "htp"',
+                "did you mean http?",
+            ),
             ({"inner": {"address": "a", "state": "gone"}}, 'expected one of "up", "drain", "down", got "gone"', ""),
-            ({"values": {"v": [1]}}, "expected a number or a whole number or a string or true or false, got an array",
-             ""),
-            ({"leaves": {"a\n": "x"}},
-             "expected a name: 1 to 63 letters, digits, dots, underscores or hyphens, got a string", ""),
+            (
+                {"values": {"v": [1]}},
+                "expected a number or a whole number or a string or true or false, got an array",
+                "",
+            ),
+            (
+                {"leaves": {"a\n": "x"}},
+                "expected a name: 1 to 63 letters, digits, dots, underscores or hyphens, got a string",
+                "",
+            ),
             ([], "expected a table, got an array", ""),
         ]
         for data, message, hint in cases:
@@ -92,8 +115,9 @@ class ConvertTests(SynchronousTestCase):
     def test_unknown_key(self) -> None:
         """An unknown key is an error that points to the nearest known one, else to all that are left."""
         found = problems({"inner": {"address": "x", "wieght": 1, "zzz": 2}})
-        self.assertEqual([problem.hint for problem in found],
-                         ["did you mean weight?", "known: kind, secret, state, weight"])
+        self.assertEqual(
+            [problem.hint for problem in found], ["did you mean weight?", "known: kind, secret, state, weight"]
+        )
 
     def test_lenient(self) -> None:
         """A struct that allows unknown keys ignores them."""

@@ -75,9 +75,10 @@ class ParseTests(SynchronousTestCase):
         """A whole document becomes the model, hosts in their short form too."""
         configuration = parse(GOOD)
         self.assertEqual(configuration.node.name, "lb1")
-        self.assertEqual(configuration.services["web"].groups["blue"].hosts,
-                         {"app1": Host(address="10.0.0.1:80"),
-                          "app2.example": Host(address="app2.example:80", weight=0.5)})
+        self.assertEqual(
+            configuration.services["web"].groups["blue"].hosts,
+            {"app1": Host(address="10.0.0.1:80"), "app2.example": Host(address="app2.example:80", weight=0.5)},
+        )
 
     def test_empty(self) -> None:
         """An empty document is a director without services."""
@@ -98,27 +99,39 @@ scheduler = "leastcons"
 app1 = { adress = "10.0.0.1:80" }
 app2 = "10.0.0.2:99999"
 """)
-        self.assertEqual([str(problem) for problem in found], [
-            "d.toml:2: node.nmae: unknown key (did you mean name?)",
-            "d.toml:4: services.web.listen[1]: 'nonsense': expected host:port, [ipv6]:port or unix:/path",
-            "d.toml:5: services.web.enable: there is no group 'bleu' (did you mean blue?)",
-            'd.toml:6: services.web.relay: expected one of "auto", "native", "python", got "c"',
-            "d.toml:8: services.web.groups.blue.scheduler: unknown scheduler 'leastcons' (did you mean 'leastconns'?)",
-            "d.toml:10: services.web.groups.blue.hosts.app1.adress: unknown key (did you mean address?)",
-            "d.toml:10: services.web.groups.blue.hosts.app1.address: missing",
-            "d.toml:11: services.web.groups.blue.hosts.app2.address: "
-            "'10.0.0.2:99999': the port must be 1 to 65535",
-        ])
+        self.assertEqual(
+            [str(problem) for problem in found],
+            [
+                "d.toml:2: node.nmae: unknown key (did you mean name?)",
+                "d.toml:4: services.web.listen[1]: 'nonsense': expected host:port, [ipv6]:port or unix:/path",
+                "d.toml:5: services.web.enable: there is no group 'bleu' (did you mean blue?)",
+                'd.toml:6: services.web.relay: expected one of "auto", "native", "python", got "c"',
+                "d.toml:8: services.web.groups.blue.scheduler: unknown scheduler 'leastcons' (did you mean 'leastconns'?)",
+                "d.toml:10: services.web.groups.blue.hosts.app1.adress: unknown key (did you mean address?)",
+                "d.toml:10: services.web.groups.blue.hosts.app1.address: missing",
+                "d.toml:11: services.web.groups.blue.hosts.app2.address: '10.0.0.2:99999': the port must be 1 to 65535",
+            ],
+        )
 
     def test_no_echoes(self) -> None:
         """What is wrong by type isn't judged again for what it then lacks."""
-        self.assertEqual([problem.place for problem in problems(
-            '[node.agents]\nlisten = ["0.0.0.0:1"]\ntls = "cert.pem"\n'
-            '[node.agents.identities.a]\nhosts = ["*/*/*"]\ntoken_sha256 = "plain"\n'
-            '[[node.admin.endpoints]]\nlisten = 5\n'
-            '[services.web]\nenable = "blue"\n[services.web.groups]\nblue = 5\n')
-        ], ["node.agents.tls", "node.agents.identities.a.token_sha256", "node.admin.endpoints[0].listen",
-            "services.web.groups.blue"])
+        self.assertEqual(
+            [
+                problem.place
+                for problem in problems(
+                    '[node.agents]\nlisten = ["0.0.0.0:1"]\ntls = "cert.pem"\n'
+                    '[node.agents.identities.a]\nhosts = ["*/*/*"]\ntoken_sha256 = "plain"\n'
+                    "[[node.admin.endpoints]]\nlisten = 5\n"
+                    '[services.web]\nenable = "blue"\n[services.web.groups]\nblue = 5\n'
+                )
+            ],
+            [
+                "node.agents.tls",
+                "node.agents.identities.a.token_sha256",
+                "node.admin.endpoints[0].listen",
+                "services.web.groups.blue",
+            ],
+        )
 
     def test_syntax(self) -> None:
         """What is no TOML is told with its line."""
@@ -131,8 +144,10 @@ app2 = "10.0.0.2:99999"
 
     def test_secret_hints(self) -> None:
         """A plaintext token or password is refused without being repeated; the hint says what makes a good one."""
-        found = problems('[node.agents.identities.a]\nhosts = []\ntoken_sha256 = "hunter2"\n'
-                         '[node.admin.users.bob]\npassword = "hunter2"\n')
+        found = problems(
+            '[node.agents.identities.a]\nhosts = []\ntoken_sha256 = "hunter2"\n'
+            '[node.admin.users.bob]\npassword = "hunter2"\n'
+        )
         self.assertEqual([problem.hint.split("`")[1] for problem in found], ["director token", "directorctl password"])
         self.assertNotIn("hunter2", "".join(map(str, found)))
 
@@ -142,13 +157,18 @@ class LoadTests(FilesTestCase):
         """A file is read, and its warnings are at hand."""
         path = self.write(b"[services.web]\nlisten = ['127.0.0.1:1']\n")
         self.assertEqual(load(path).services["web"].listen, ("127.0.0.1:1",))
-        self.assertEqual([str(problem) for problem in examine(path).warnings],
-                         [f"{path}:1: services.web.groups: nothing can answer: there is no group"])
+        self.assertEqual(
+            [str(problem) for problem in examine(path).warnings],
+            [f"{path}:1: services.web.groups: nothing can answer: there is no group"],
+        )
 
     def test_unreadable(self) -> None:
         """A file that is absent, a directory or not UTF-8 is a configuration error, not a traceback."""
-        for path, words in ((os.path.join(self.directory, "absent"), "No such file"), (os.curdir, "Is a directory"),
-                            (self.write(b"\xff\xfe"), "not UTF-8")):
+        for path, words in (
+            (os.path.join(self.directory, "absent"), "No such file"),
+            (os.curdir, "Is a directory"),
+            (self.write(b"\xff\xfe"), "not UTF-8"),
+        ):
             with self.assertRaises(ConfigError) as caught:
                 load(path)
             self.assertIn(words, str(caught.exception))
@@ -167,10 +187,14 @@ class CheckTests(FilesTestCase):
         """Schedulers must exist (the old short names do) and their parameters must be theirs and in range."""
         group = "[services.web.groups.blue]\n"
         self.assertEqual(problems(group + 'scheduler = "leastc"'), [])
-        self.broken("services.web.groups.blue.parameters.choices", "choices",
-                    group + 'scheduler = "p2c"\nparameters.choices = 1')
-        self.broken("services.web.groups.blue.parameters.colour", "colour",
-                    group + 'scheduler = "p2c"\nparameters.colour = 1')
+        self.broken(
+            "services.web.groups.blue.parameters.choices",
+            "choices",
+            group + 'scheduler = "p2c"\nparameters.choices = 1',
+        )
+        self.broken(
+            "services.web.groups.blue.parameters.colour", "colour", group + 'scheduler = "p2c"\nparameters.colour = 1'
+        )
 
     def test_networks(self) -> None:
         """Networks must be networks, wherever they are given."""
@@ -179,16 +203,30 @@ class CheckTests(FilesTestCase):
 
     def test_listeners_taken_twice(self) -> None:
         """One address cannot be had by two listeners, nor beside the wildcard of its family; port 0 is always free."""
+
         def at(*listen: str) -> str:
             return f"services.a.listen = ['{listen[0]}']\nservices.b.listen = ['{listen[1]}']"
-        for pair in (("0.0.0.0:80", "127.0.0.1:80"), ("[::1]:80", "[::]:80"), ("unix:/a", "unix:/a"),
-                     ("10.0.0.1:1", "10.0.0.1:1")):
+
+        for pair in (
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("[::1]:80", "[::]:80"),
+            ("unix:/a", "unix:/a"),
+            ("10.0.0.1:1", "10.0.0.1:1"),
+        ):
             self.broken("services.b.listen[0]", "is taken by services.a.listen[0]", at(*pair))
-        for pair in (("0.0.0.0:80", "[::]:80"), ("127.0.0.1:0", "127.0.0.1:0"), ("unix:/a", "unix:/b"),
-                     ("10.0.0.1:1", "10.0.0.2:1"), ("0.0.0.0:1", "0.0.0.0:2")):
+        for pair in (
+            ("0.0.0.0:80", "[::]:80"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("unix:/a", "unix:/b"),
+            ("10.0.0.1:1", "10.0.0.2:1"),
+            ("0.0.0.0:1", "0.0.0.0:2"),
+        ):
             self.assertEqual(problems(at(*pair)), [])
-        self.broken("node.admin.endpoints[0].listen", "node.agents.listen[0]",
-                    "node.agents.listen = ['127.0.0.1:1']\nnode.admin.endpoints = [{listen = '127.0.0.1:1'}]")
+        self.broken(
+            "node.admin.endpoints[0].listen",
+            "node.agents.listen[0]",
+            "node.agents.listen = ['127.0.0.1:1']\nnode.admin.endpoints = [{listen = '127.0.0.1:1'}]",
+        )
 
     def test_health(self) -> None:
         """A host must be suspect before it can be out, and probes need a sane path, address and header."""
@@ -202,8 +240,12 @@ class CheckTests(FilesTestCase):
 
     def test_plaintext(self) -> None:
         """Beyond loopback agents and admin speak TLS unless told otherwise, and admin has users."""
-        self.broken("node.agents.listen[0]", "plaintext", "node.agents.listen = ['0.0.0.0:1']")
-        self.assertEqual(problems("node.agents = {listen = ['0.0.0.0:1'], insecure = true}"), [])
+        identity = f"[node.agents.identities.a]\nhosts = []\ntoken_sha256 = '{HASH}'\n"
+        agents = "[node.agents]\nlisten = ['0.0.0.0:1']\n"
+        self.broken("node.agents.listen[0]", "plaintext", agents + identity)
+        self.assertEqual(problems(agents + "insecure = true\n" + identity), [])
+        self.broken("node.agents.listen[0]", "anyone may report", agents + "insecure = true")
+        self.assertEqual(problems("node.agents.listen = ['[::1]:1']"), [])
         user = "[node.admin.users.bob]\npassword = '$argon2id$x'\n"
         endpoint = "[[node.admin.endpoints]]\nlisten = '0.0.0.0:1'\n"
         self.broken("node.admin.endpoints[0].listen", "plaintext", user + endpoint)
@@ -214,24 +256,41 @@ class CheckTests(FilesTestCase):
     def test_tls_files(self) -> None:
         """TLS files must be readable files."""
         path = self.write("")
-        self.broken("node.agents.tls.key", "cannot read /nowhere/key: No such file",
-                    f"node.agents.tls = {{certificate = '{path}', key = '/nowhere/key'}}")
-        self.broken("node.agents.tls.client_ca", "not a file",
-                    f"node.agents.tls = {{certificate = '{path}', key = '{path}', client_ca = '/'}}")
+        self.broken(
+            "node.agents.tls.key",
+            "cannot read /nowhere/key: No such file",
+            f"node.agents.tls = {{certificate = '{path}', key = '/nowhere/key'}}",
+        )
+        self.broken(
+            "node.agents.tls.client_ca",
+            "not a file",
+            f"node.agents.tls = {{certificate = '{path}', key = '{path}', client_ca = '/'}}",
+        )
 
     def test_identities(self) -> None:
         """An identity has one proof, which is nobody else's, and patterns of three parts."""
+
         def identity(name: str, rest: str) -> str:
             return f"[node.agents.identities.{name}]\n{rest}\n"
+
         proof = f"token_sha256 = '{HASH}'\n"
         self.broken("node.agents.identities.a", "exactly one", identity("a", "hosts = []"))
-        self.broken("node.agents.identities.a.certificate_name", "not asked for",
-                    identity("a", "hosts = []\ncertificate_name = 'a'"))
-        self.broken("node.agents.identities.b.token_sha256", "'a' has the same one",
-                    identity("a", proof + "hosts = []") + identity("b", proof + "hosts = []"))
+        self.broken(
+            "node.agents.identities.a.certificate_name",
+            "not asked for",
+            identity("a", "hosts = []\ncertificate_name = 'a'"),
+        )
+        self.broken(
+            "node.agents.identities.b.token_sha256",
+            "'a' has the same one",
+            identity("a", proof + "hosts = []") + identity("b", proof + "hosts = []"),
+        )
         for pattern in ("web/app1", "web//app1", "web/blue/app 1", "web/blue/[a]"):
-            self.broken("node.agents.identities.a.hosts[0]", "service/group/host",
-                        identity("a", proof + f"hosts = ['{pattern}']"))
+            self.broken(
+                "node.agents.identities.a.hosts[0]",
+                "service/group/host",
+                identity("a", proof + f"hosts = ['{pattern}']"),
+            )
 
     def test_node(self) -> None:
         """Stores, log targets, resolvers and advertised addresses must make sense."""
@@ -263,10 +322,10 @@ class WarningTests(FilesTestCase):
             (group + "hosts = {a = 'a:1', b = 'a:1'}", [f"{here}.hosts.b"]),
             (group + "hosts.a = 'a:1'\nscheduler = 'maglev'\n[services.web.sticky]", ["services.web.sticky"]),
             ("[services.web]\ngroups.blue.hosts.a = 'a:1'", ["services.web.listen"]),
-            ("node.agents.listen = ['127.0.0.1:7']\n" + group + "hosts.a = 'a:1'", ["node.agents.identities"]),
-            ("node.agents = {interval_s = 3.0, listen = ['127.0.0.1:7'], "
-             f"identities.a = {{hosts = [], token_sha256 = '{HASH}'}}}}\n" + group + "hosts.a = 'a:1'",
-             [f"{here}.health.suspect_after_s"]),
+            (
+                "node.agents = {interval_s = 3.0, listen = ['127.0.0.1:7']}\n" + group + "hosts.a = 'a:1'",
+                [f"{here}.health.suspect_after_s"],
+            ),
         ]:
             self.assertEqual(self.warned(text), places, text)
 
@@ -292,8 +351,13 @@ def values(node: inspect.Type) -> st.SearchStrategy[Any]:
         case inspect.IntType(ge=low, le=high):
             return st.integers(low, high or 2**40)
         case inspect.FloatType(gt=above, ge=low, le=high):
-            return st.floats(low if above is None else above, high, exclude_min=above is not None,
-                             allow_nan=False, allow_infinity=False)
+            return st.floats(
+                low if above is None else above,
+                high,
+                exclude_min=above is not None,
+                allow_nan=False,
+                allow_infinity=False,
+            )
         case inspect.BoolType():
             return st.booleans()
         case inspect.NoneType():
@@ -312,8 +376,10 @@ class DumpTests(SynchronousTestCase):
     def test_defaults_left_out(self) -> None:
         """Only what differs from the defaults is dumped."""
         group = Group(hosts={"a": Host(address="a:1", weight=1.0)})
-        self.assertEqual(dump_toml(Configuration(services={"web": Service(groups={"blue": group})})),
-                         '[services.web.groups.blue.hosts.a]\naddress = "a:1"\n')
+        self.assertEqual(
+            dump_toml(Configuration(services={"web": Service(groups={"blue": group})})),
+            '[services.web.groups.blue.hosts.a]\naddress = "a:1"\n',
+        )
 
     @settings(max_examples=40, deadline=None)
     @given(values(inspect.type_info(Configuration)))

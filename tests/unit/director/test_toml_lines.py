@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from cluster.validate import join
 from director.toml_lines import Lines
 
-DOCUMENT = r'''# a comment = "not a key"
+DOCUMENT = (
+    r'''# a comment = "not a key"
 top = 1
 [node]  # another
 name = "x # not a comment"
@@ -25,7 +26,8 @@ fake = 1
 [fake.table]
 \"""" # closed
 raw = \
-'''.replace("raw = \\\n", "raw = '''\nfake = 2\n'''''\n") + r'''
+'''.replace("raw = \\\n", "raw = '''\nfake = 2\n'''''\n")
+    + r"""
 "quoted \"key\".with.dots" = 2000-01-01 10:00:00
 'literal key' = -1.5e3
 [[list]]
@@ -36,7 +38,8 @@ a = 2
 b = 3
 [ "spaced" . key ]
 c = [[1, 2], {d = 4}]
-'''
+"""
+)
 
 
 def places(data: object, place: str = "") -> list[str]:
@@ -93,10 +96,13 @@ class LinesTests(SynchronousTestCase):
         self.assertEqual(Lines("a = 1\r\n\r\nb = 2\r\n").line("b"), 3)
 
     @settings(max_examples=60, deadline=None)
-    @given(st.recursive(
-        st.one_of(st.integers(), st.booleans(), st.floats(allow_nan=False), st.text(max_size=8), st.datetimes()),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-        max_leaves=12).filter(lambda value: isinstance(value, dict)))
+    @given(
+        st.recursive(
+            st.one_of(st.integers(), st.booleans(), st.floats(allow_nan=False), st.text(max_size=8), st.datetimes()),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+            max_leaves=12,
+        ).filter(lambda value: isinstance(value, dict))
+    )
     def test_any_document(self, data: dict[str, object]) -> None:
         """Every place of any document has a line of its own, on which its key stands."""
         text = tomli_w.dumps(data, multiline_strings=True)

@@ -1,0 +1,121 @@
+"""``director``: run a node, check its configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import secrets
+import sys
+from typing import NoReturn
+
+import click
+import twisted
+
+from cluster.errors import ConfigError
+from director import extra
+from director.process import EXIT_FAILED, Process
+from director.relay.choice import choose, native_missing
+from director.version import VERSION
+
+#: The exit code for a configuration with errors; nothing was started.
+EXIT_CONFIG = 2
+
+#: Bytes of an agent's token: 256 bits, so that its plain SHA-256 needs no salt.
+TOKEN_BYTES = 32
+
+_FILE = click.argument("file", type=click.Path(dir_okay=False))
+
+
+def _version() -> str:
+    relay = choose("auto", native_missing())
+    return (
+        f"txdirector {VERSION}\nPython {platform.python_version()}, Twisted {twisted.__version__}\n"
+        f"relay {relay.name} ({relay.why})"
+    )
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, message=_version())
+def main() -> None:
+    """A TCP balancer of a director cluster."""
+
+
+@main.command()
+@_FILE
+def run(file: str) -> None:
+    """Run the director that FILE configures, in the foreground.
+
+    SIGTERM or ^C stops it once open connections have ended (drain_s at most); a second one at once. SIGUSR1 reopens
+    the log. Exit codes: 2, errors in FILE, all of them told; 1, it could not start; 0, stopped.
+    """
+    if why := extra.missing():
+        _fail(why)
+    from twisted.internet import reactor
+    from twisted.logger import Logger, globalLogBeginner
+
+    from director.config import examine
+    from director.log import Output, access_log
+    from director.service import make_service
+    from director.summary import summary
+
+    try:
+        configuration, warnings = examine(file)
+        tree = make_service(configuration, reactor=reactor, on_closed=access_log(configuration.node.log))
+    except ConfigError as error:
+        _refuse(error)
+    try:
+        output = Output(configuration.node.log)
+    except OSError as error:
+        _fail(f"cannot write the log to {configuration.node.log.target}: {error.strerror}")
+    globalLogBeginner.beginLoggingTo([output], redirectStandardIO=False)
+    log = Logger(namespace="director")
+    log.info("txdirector {version}, node {node}", version=VERSION, node=configuration.node.name)
+    for line in summary(configuration, native_missing=native_missing()):
+        log.info("{line}", line=line)
+    for problem in warnings:
+        log.warn("{problem}", problem=str(problem))
+    process = Process(tree, output, reactor=reactor)
+    code = process.run()
+    output.close()
+    if process.why_failed and configuration.node.log.target != "stderr":
+        click.echo(f"director: cannot start: {process.why_failed}", err=True)
+    sys.exit(code)
+
+
+@main.command()
+@_FILE
+def check(file: str) -> None:
+    """Check FILE and tell every error, or what it would run. Exit code 2 on errors."""
+    if why := extra.missing():
+        _fail(why)
+    from director.config import examine
+    from director.summary import summary
+
+    try:
+        configuration, warnings = examine(file)
+    except ConfigError as error:
+        _refuse(error)
+    for problem in warnings:
+        click.echo(f"warning: {problem}", err=True)
+    click.echo("OK")
+    for line in summary(configuration, native_missing=native_missing()):
+        click.echo(line)
+
+
+@main.command()
+def token() -> None:
+    """Make a token for an agent: the agent keeps the first line, the director's configuration gets the second."""
+    made = secrets.token_urlsafe(TOKEN_BYTES)
+    click.echo(made)
+    click.echo(f'token_sha256 = "{hashlib.sha256(made.encode()).hexdigest()}"')
+
+
+def _refuse(error: ConfigError) -> NoReturn:
+    for problem in error.problems:
+        click.echo(str(problem), err=True)
+    sys.exit(EXIT_CONFIG)
+
+
+def _fail(why: str) -> NoReturn:
+    click.echo(f"director: {why}", err=True)
+    sys.exit(EXIT_FAILED)

@@ -1,0 +1,173 @@
+"""Where the log goes: one line for each event, as text for people or as JSON for machines.
+
+A log line never spans lines: what clients or files put into a message cannot forge another event. Tracebacks follow
+their event, indented (text), or are a field of it (JSON).
+"""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    Logger,
+    LogLevel,
+    LogLevelFilterPredicate,
+    PredicateResult,
+    formatEvent,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from cluster.model import Logging, Reason
+
+if TYPE_CHECKING:
+    from director.frontend import Closed, Connection
+
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {0x2028: "\\u2028", 0x2029: "\\u2029"}
+
+
+def text_line(event: LogEvent) -> str:
+    """``2026-01-31T12:00:00.123Z info  [director.node] web listens on 0.0.0.0:80``"""
+    level = event.get("log_level", LogLevel.info).name
+    namespace = event.get("log_namespace", "-")
+    line = f"{_time(event)} {level:<5} [{namespace}] {formatEvent(event).translate(_CONTROLS)}"
+    traceback = _traceback(event)
+    return line + "".join(f"\n    {each.translate(_CONTROLS)}" for each in traceback.splitlines())
+
+
+def json_line(event: LogEvent) -> str:
+    """An object: ``time``, ``level``, ``namespace``, ``message``, ``traceback`` if any, and the event's own fields."""
+    fields = {key: value for key, value in event.items() if not key.startswith("log_") and key.isidentifier()}
+    fields |= {
+        "time": _time(event),
+        "level": event.get("log_level", LogLevel.info).name,
+        "namespace": event.get("log_namespace", "-"),
+        "message": formatEvent(event),
+    }
+    if traceback := _traceback(event):
+        fields["traceback"] = traceback
+    return msgspec.json.encode(fields, enc_hook=str).decode()
+
+
+_FORMATS: dict[str, Callable[[LogEvent], str]] = {"text": text_line, "json": json_line}
+
+
+@implementer(ILogObserver)
+class Output:
+    """A log's target. Twisted's own chatter below a warning shows only at level ``debug``.
+
+    :param streams: the standard ones, by name.
+    :raises OSError: the file cannot be written.
+    """
+
+    log = Logger()
+
+    def __init__(self, config: Logging, *, streams: dict[str, IO[str]] | None = None) -> None:
+        self._streams = {"stderr": sys.stderr, "stdout": sys.stdout} if streams is None else streams
+        self._config = config
+        self._format = _FORMATS[config.format]
+        self._stream = self._open()
+        self._levels = LogLevelFilterPredicate(LogLevel.levelWithName(config.level))
+        if config.level == "info":
+            for namespace in ("twisted", "log_legacy"):
+                self._levels.setLogLevelForNamespace(namespace, LogLevel.warn)
+
+    def __call__(self, event: LogEvent) -> None:
+        if self._levels(event) is not PredicateResult.no:
+            self._stream.write(self._format(event) + "\n")
+            self._stream.flush()
+
+    def reopen(self) -> None:
+        """Close the file and open it again under its name, after it was moved away; for log rotation."""
+        if self._config.target in self._streams:
+            return
+        try:
+            stream = self._open()
+        except OSError as error:
+            self.log.error("cannot reopen the log: {why}", why=error.strerror)
+            return
+        self._stream.close()
+        self._stream = stream
+
+    def close(self) -> None:
+        """Close the file; the standard streams stay open."""
+        if self._config.target not in self._streams:
+            self._stream.close()
+
+    def _open(self) -> IO[str]:
+        target = self._config.target
+        if target in self._streams:
+            return self._streams[target]
+        return open(target, "a", encoding="utf-8", errors="backslashreplace")
+
+
+# --- one line for each connection -------------------------------------------------------------------------
+
+
+class AccessRecord(NamedTuple):
+    """What the access log tells of one client."""
+
+    client: str  #: address as text
+    service: str
+    group: str  #: empty, as *host*, when no host was picked
+    host: str
+    reason: Reason
+    to_host: int  #: bytes
+    to_client: int  #: bytes
+    waited_s: float  #: from accept to the pick of the last host tried; all of its life when there was none
+    duration_s: float  #: from accept to the end
+
+
+_access = Logger(namespace="director.access")
+
+
+def log_access(record: AccessRecord) -> None:
+    """Write one line, with every field of *record* by name (and as fields in JSON)."""
+    _access.info(
+        "{client} service={service} group={group} host={host} reason={reason} to_host={to_host} to_client={to_client} "
+        "waited_s={waited_s} duration_s={duration_s}",
+        **{
+            **record._asdict(),
+            "reason": record.reason.value,
+            "waited_s": round(record.waited_s, 6),
+            "duration_s": round(record.duration_s, 6),
+        },
+    )
+
+
+def access_log(config: Logging) -> Closed | None:
+    """Who is to be told of closed connections; None when the access log is off."""
+    return _log_closed if config.access else None
+
+
+def _log_closed(connection: Connection, reason: Reason, to_host: int, to_client: int, now: float) -> None:
+    ticket = connection.ticket
+    log_access(
+        AccessRecord(
+            client=connection.peer,
+            service=connection.frontend.service.name,
+            group="" if ticket is None else ticket.host.ref.group,
+            host="" if ticket is None else ticket.host.name,
+            reason=reason,
+            to_host=to_host,
+            to_client=to_client,
+            waited_s=(now if ticket is None else ticket.picked_at) - connection.accepted_at,
+            duration_s=now - connection.accepted_at,
+        )
+    )
+
+
+def _time(event: LogEvent) -> str:
+    at = datetime.datetime.fromtimestamp(event.get("log_time", 0.0), datetime.UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _traceback(event: dict[str, Any]) -> str:
+    failure = event.get("log_failure")
+    return failure.getTraceback() if isinstance(failure, Failure) else ""

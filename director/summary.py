@@ -1,0 +1,41 @@
+"""A configuration in a few lines, for people: what `director check` and the start of `director run` tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cluster.model import Configuration, Service
+from director.relay.choice import choose
+
+
+def summary(configuration: Configuration, *, native_missing: str) -> Iterator[str]:
+    """One line for each service, and for where agents and operators connect.
+
+    :param native_missing: why there is no native relay (`director.relay.choice`).
+    """
+    for name, service in configuration.services.items():
+        relay = choose(service.relay, native_missing)
+        yield (f"service {name}: {_joined(service.listen)} → {_enabled(service)}, relay {relay.name} ({relay.why})")
+    node = configuration.node
+    if node.agents.listen:
+        yield f"agents: {_joined(node.agents.listen)}, {_secured(node.agents.tls is not None)}"
+    for endpoint in node.admin.endpoints:
+        yield f"admin: http{'s' if endpoint.tls else ''}://{endpoint.listen}/"
+    yield f"store: {node.store}"
+
+
+def _enabled(service: Service) -> str:
+    name = service.enabled_group
+    if name is None:
+        return "no group"
+    group = service.groups[name]
+    several = "host" if len(group.hosts) == 1 else "hosts"
+    return f"group {name}: {len(group.hosts)} {several}, {group.scheduler}"
+
+
+def _joined(addresses: tuple[str, ...]) -> str:
+    return ", ".join(addresses) or "no listener"
+
+
+def _secured(tls: bool) -> str:
+    return "TLS" if tls else "plaintext"
