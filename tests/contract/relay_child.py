@@ -1,0 +1,140 @@
+"""Scenarios of the relay's contract that need a process of their own: ``relay_child.py KIND SCENARIO`` prints JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import resource
+import selectors
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from relay_kit import Relayed, RelayKit, pattern, receive_all, wait_until
+from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
+
+
+def rss_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def become_ordinary() -> None:
+    """The quota of pipes holds for everyone but root."""
+    os.setgroups([])
+    nobody = pwd.getpwnam("nobody")
+    os.setgid(nobody.pw_gid)
+    os.setuid(nobody.pw_uid)
+
+
+def feed(servers: list[socket.socket], each: int, piece: bytes) -> None:
+    """Send *each* bytes, repeating *piece*, into every socket for as long as any of them takes some."""
+    left = dict.fromkeys(servers, each)
+    with selectors.DefaultSelector() as selector:
+        for server in servers:
+            server.setblocking(False)
+            selector.register(server, selectors.EVENT_WRITE)
+        while ready := selector.select(0.5):
+            for key, _ in ready:
+                server: Any = key.fileobj
+                at = (each - left[server]) % len(piece)
+                left[server] -= server.send(memoryview(piece)[at : at + left[server]])
+                if not left[server]:
+                    selector.unregister(server)
+                    server.close()
+
+
+def stalled(kit: RelayKit) -> dict[str, object]:
+    """What 20 clients cost that read nothing of 100 MB each."""
+    feed([kit.relayed().server], 1_000, bytes(65_536))  # the allocator's first steps
+    before = rss_bytes()
+    relayed = [kit.relayed() for _ in range(20)]
+    feed([each.server for each in relayed], 100_000_000, bytes(65_536))
+    counters = kit.on_reactor(kit.relay.counters)
+    return {"stalled": counters.stalled, "rss_bytes": rss_bytes() - before}
+
+
+def whole(kit: RelayKit, relayed: list[Relayed], data: bytes) -> dict[str, object]:
+    """Read everything now; how many got all of it, and how the connections ended."""
+    count = 0
+    for each in relayed:
+        count += receive_all(each.client) == data
+        each.client.close()
+    reasons = {kit.events.final(each.token).reason for each in relayed}
+    counters = kit.on_reactor(kit.relay.counters)
+    return {
+        "whole": count,
+        "spliced_bytes": counters.spliced_bytes,
+        "pipes": counters.pipes,
+        "reasons": sorted(reason.value for reason in reasons if reason is not None),
+    }
+
+
+def streams(kit: RelayKit, count: int, data: bytes) -> dict[str, object]:
+    """*count* bulk streams through small buffers, all stalled before the first of them is read."""
+    relayed = []
+    for _ in range(count):
+        client, accepted = kit.client()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
+        with socket.socket(fileno=os.dup(accepted)) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8_192)
+        with kit.listener() as listener:
+            token, handle = kit.hand_over(accepted, kit.connecting(listener))
+            relayed.append(Relayed(token, handle, client, kit.keep(listener.accept()[0])))
+    feeding = kit.run(feed, [each.server for each in relayed], len(data), data)
+    wait_until(lambda: kit.on_reactor(kit.relay.counters).stalled == count)
+    found = whole(kit, relayed, data)
+    feeding.result()
+    return found
+
+
+def no_pipes(kit: RelayKit) -> dict[str, object]:
+    """The quota is used up by others before the first stream."""
+    become_ordinary()
+    pipes = [os.pipe() for _ in range(1_100)]
+    try:
+        return streams(kit, 100, pattern(400_000, "no pipes"))
+    finally:
+        for pipe in pipes:
+            for fd in pipe:
+                os.close(fd)
+
+
+def many_streams(kit: RelayKit) -> dict[str, object]:
+    """More streams than the pool has pipes."""
+    become_ordinary()
+    return streams(kit, 600, pattern(400_000, "many"))
+
+
+def main() -> None:
+    kind, name = sys.argv[1:]
+    scenario: Callable[[RelayKit], dict[str, object]] = {
+        "stalled": stalled,
+        "no_pipes": no_pipes,
+        "many_streams": many_streams,
+    }[name]
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    kit = RelayKit(kind)
+
+    def body() -> None:
+        print(json.dumps(scenario(kit)))
+
+    def finish(result: Any) -> None:
+        kit.stop()
+        reactor.stop()  # type: ignore[attr-defined]
+        if result is not None:
+            sys.stderr.write(result.getTraceback())
+            sys.stderr.flush()
+            os._exit(1)
+
+    kit.start()
+    deferToThread(body).addBoth(finish)
+    reactor.run()  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    main()
