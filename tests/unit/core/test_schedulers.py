@@ -181,6 +181,23 @@ class SmoothRoundRobinTests(SynchronousTestCase):
         for _cycle in range(3):
             self.assertEqual(Counter(names(pool, 3)), {"h0": 1, "h1": 1, "new": 1})
 
+    def test_changes_earn_nothing(self) -> None:
+        """A host whose weight is set anew before each pick, as in a slow start, still gets its share and no more."""
+        pool = pool_of("weightedroundrobin", [1, 1])
+        counts: Counter[str] = Counter()
+        for number in range(1000):
+            pool.set_weight(pool.hosts["h1"], 1 + number % 2 * 1e-6)
+            counts[names(pool, 1)[0]] += 1
+        self.assertLessEqual(abs(counts["h0"] - 500), 2)
+
+    def test_weight_changed_while_away(self) -> None:
+        """A host that returns with another weight is picked by that one."""
+        pool = pool_of("weightedroundrobin", [4, 4])
+        pool.set_available(pool.hosts["h1"], False, True)
+        pool.set_weight(pool.hosts["h1"], 12.0)
+        pool.set_available(pool.hosts["h1"], True, True)
+        self.assertEqual(Counter(names(pool, 160)), {"h0": 40, "h1": 120})
+
 
 class LeastConnectionsTests(SynchronousTestCase):
     @settings(max_examples=60, deadline=None)
@@ -230,7 +247,7 @@ class TreeTests(SynchronousTestCase):
                 del model[host]
             self.assertEqual(least.least_key(), min(model.values(), default=float("inf")))
             self.assertAlmostEqual(shares.total(), sum(model.values()))
-            self.assertEqual(shares.draw(lambda: 0.999999999, ()) in model, bool(model))
+            self.assertEqual(shares.draw(lambda: 1.0, ()) in model, bool(model))  # as if rounded up to the total
             self.assertEqual(model.get(least.least()), min(model.values(), default=None))
             self.assertIsNone(least.least(model))
             self.assertIsNone(shares.draw(lambda: 0.5, model))
@@ -338,6 +355,15 @@ class ScalingTests(SynchronousTestCase):
             small, large = work
             self.assertLess(large[0], 2 * small[0] + 50, f"{kind}: bytecodes {work}")
             self.assertLess(large[1], 2 * small[1] + 10, f"{kind}: looks at hosts {work}")
+
+    def test_few_left(self) -> None:
+        """Consistent hashing does not search the table for the last host standing."""
+        pools = [pool_of("maglev", [1] * count) for count in (30, 1000)]
+        for pool in pools:
+            for name in list(pool.hosts)[1:]:
+                pool.set_available(pool.hosts[name], False, True)
+        small, large = (_steps(lambda pool=pool: [pool.pick(address(n), 0.0) for n in range(50)]) for pool in pools)
+        self.assertLess(large, 3 * small)
 
     def _work(self, pool: Pool, kind: str) -> tuple[int, int]:
         pool.replace_scheduler(scheduler_of(kind))
