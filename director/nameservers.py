@@ -14,10 +14,10 @@ import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
 from twisted.internet.defer import TimeoutError as AnswerTimeout
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
-from twisted.internet.error import CannotListenError, ConnectError, ConnectionClosed
+from twisted.internet.error import CannotListenError, ConnectError, ConnectingCancelledError, ConnectionClosed
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.protocol import DatagramProtocol
 from twisted.names import dns
@@ -121,6 +121,8 @@ class NameServers:
             return await self._by_tcp(server, question, timeout_s) if message.trunc else message
         except (AnswerTimeout, ConnectTimeout) as error:
             raise LookupFailed(f"DNS server {server} did not answer in {timeout_s:g} s") from error
+        except ConnectingCancelledError as error:
+            raise CancelledError() from error
         except (OSError, CannotListenError, ConnectError, ConnectionClosed) as error:
             raise LookupFailed(f"DNS server {server} can't be reached: {_text(error)}") from error
 

@@ -1,0 +1,177 @@
+"""Probes of real sockets."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import defer, reactor
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from cluster.address import Address
+from cluster.model import Probe
+from director.probes import Prober, ProbeResult
+
+DEADLINE_S = 10.0
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for *condition*, within a deadline."""
+    end = reactor.seconds() + DEADLINE_S
+    while not condition():
+        if reactor.seconds() > end:
+            raise AssertionError("the condition did not come true in time")
+        await deferLater(reactor, 0.005)
+
+
+class Host(Protocol):
+    """Says *banner*, answers the first bytes with *reply*, and remembers how its visitors left."""
+
+    def connectionMade(self) -> None:
+        self.factory.visitors.append(self)
+        self.transport.write(self.factory.banner)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.factory.received += data
+        if self.factory.reply is not None:
+            self.transport.write(self.factory.reply)
+
+    def connectionLost(self, reason: Any) -> None:
+        self.factory.left.append(reason.type.__name__)
+
+
+class HostFactory(Factory):
+    protocol = Host
+    noisy = False
+
+    def __init__(self, reply: bytes | None = None, banner: bytes = b"") -> None:
+        self.reply = reply
+        self.banner = banner
+        self.received = b""
+        self.left: list[str] = []
+        self.visitors: list[Host] = []
+
+
+class ProbeTests(TestCase):
+    def setUp(self) -> None:
+        self.prober = Prober(reactor=reactor)
+        self.prober.startService()
+        self.addCleanup(lambda: self.prober.stopService())
+
+    def listen(self, factory: HostFactory, interface: str = "127.0.0.1") -> Address:
+        port = reactor.listenTCP(0, factory, interface=interface)
+        self.addCleanup(port.stopListening)
+        self.addCleanup(lambda: [visitor.transport.abortConnection() for visitor in factory.visitors])
+        return Address(interface, port.getHost().port)
+
+    def http(self, target: Address, **spec: Any) -> defer.Deferred[ProbeResult]:
+        return self.prober.probe(target, Probe(kind="http", **spec))
+
+    async def test_tcp(self) -> None:
+        """Connecting passes over IPv4 and IPv6, and the host sees an orderly end even when it sent a banner."""
+        for interface in ("127.0.0.1", "::1"):
+            host = HostFactory(banner=b"220 ready\r\n" * 1000)
+            result = await self.prober.probe(self.listen(host, interface), Probe())
+            self.assertTrue(result.ok, result)
+            self.assertRegex(result.detail, r"^connected in \d+ ms$")
+            await until(lambda host=host: bool(host.left))
+            self.assertEqual(host.left, ["ConnectionDone"])
+
+    async def test_unix(self) -> None:
+        """UNIX sockets, abstract ones too, are probed by TCP's and by HTTP's rules."""
+        directory = tempfile.mkdtemp(dir="/tmp")  # a short path: trial's may be longer than a socket's can be
+        self.addCleanup(os.rmdir, directory)
+        for path in (f"{directory}/s", f"@txdirector-test-{os.getpid()}"):
+            host = HostFactory(b"HTTP/1.1 200 OK\r\n\r\n")
+            port = reactor.listenUNIX("\0" + path[1:] if path.startswith("@") else path, host)
+            try:
+                target = Address("", 0, path)
+                self.assertTrue((await self.prober.probe(target, Probe())).ok)
+                self.assertTrue((await self.http(target)).ok)
+                self.assertIn(b"Host: localhost\r\n", host.received)
+            finally:
+                await port.stopListening()
+            self.assertFalse((await self.prober.probe(target, Probe())).ok)
+        missing = await self.prober.probe(Address("", 0, f"{directory}/none"), Probe())
+        self.assertEqual((missing.ok, missing.detail), (False, "no such file or directory"))
+
+    async def test_refused(self) -> None:
+        """A closed port is refused, for either kind, at once."""
+        unused = socket.socket()
+        unused.bind(("127.0.0.1", 0))
+        self.addCleanup(unused.close)
+        target = Address("127.0.0.1", unused.getsockname()[1])
+        for result in (await self.prober.probe(target, Probe(timeout_s=5)), await self.http(target, timeout_s=5)):
+            self.assertEqual((result.ok, result.detail), (False, "refused"))
+            self.assertLess(result.duration_s, 5)
+
+    async def test_statuses(self) -> None:
+        """Any 2xx or 3xx passes unless statuses are expected; what comes after the status doesn't matter."""
+        for status, expect, ok in ((200, (), True), (302, (), True), (404, (), False), (503, (), False),
+                                   (503, (503,), True), (200, (204,), False)):
+            host = HostFactory(b"HTTP/1.1 103 Hints\r\n\r\nHTTP/1.1 %d x\r\nContent-Length: 5\r\n\r\nhello" % status)
+            result = await self.http(self.listen(host), expect=expect, path="/up", host_header="app.example")
+            self.assertEqual(result.ok, ok, (status, expect))
+            self.assertRegex(result.detail, rf"^HTTP {status}( in \d+ ms)?$")
+            self.assertTrue(host.received.startswith(b"GET /up HTTP/1.1\r\nHost: app.example\r\n"))
+            self.assertIn(b"\r\nConnection: close\r\n", host.received)
+
+    async def test_bad_answers(self) -> None:
+        """Another protocol, and a host that closes instead of answering, fail with what was seen."""
+        result = await self.http(self.listen(HostFactory(b"SSH-2.0-x\r\n")))
+        self.assertEqual((result.ok, result.detail), (False, "not HTTP"))
+        host = HostFactory()
+        waiting = self.http(self.listen(host))
+        await until(lambda: bool(host.received))
+        host.visitors[0].transport.loseConnection()
+        result = await waiting
+        self.assertEqual((result.ok, result.detail), (False, "closed before it answered"))
+
+    async def test_silent_host(self) -> None:
+        """A host that accepts and then says nothing fails in time, and its connection is closed."""
+        host = HostFactory()
+        result = await self.http(self.listen(host), timeout_s=0.2)
+        self.assertEqual((result.ok, result.detail), (False, "timed out after 0.2 s"))
+        await until(lambda: bool(host.left))
+
+    async def test_endless_answer(self) -> None:
+        """A host that never stops sending has passed with its status, and is left after the grace."""
+        host = HostFactory(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(10_000_000))
+        self.assertTrue((await self.http(self.listen(host))).ok)
+        await until(lambda: bool(host.left))
+
+    async def test_host_that_keeps_its_side_open(self) -> None:
+        """A host that ignores the end of the probe's side is left after the grace."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listener.close)
+        target = Address("127.0.0.1", listener.getsockname()[1])
+        self.assertTrue((await self.prober.probe(target, Probe())).ok)
+        await until(lambda: not self.prober._running)
+
+    async def test_names_are_resolved(self) -> None:
+        """With a resolver, a host name is probed at its first address; without an answer the probe says so."""
+        port = self.listen(HostFactory()).port
+
+        def resolve(name: str) -> defer.Deferred[tuple[str, ...]]:
+            return defer.succeed(("127.0.0.1",)) if name == "app" else defer.fail(ValueError("no such name"))
+
+        prober = Prober(reactor=reactor, resolve=resolve)
+        prober.startService()
+        self.addCleanup(prober.stopService)
+        self.assertTrue((await prober.probe(Address("app", port), Probe())).ok)
+        result = await prober.probe(Address("none", port), Probe())
+        self.assertEqual((result.ok, result.detail), (False, "no such name"))
+
+    async def test_stop_closes_everything(self) -> None:
+        """A stop in the middle of a probe closes its connection: trial would complain about any left."""
+        host = HostFactory()
+        waiting = self.http(self.listen(host), timeout_s=30)
+        await until(lambda: bool(host.received))
+        await self.prober.stopService()
+        self.assertEqual((await waiting).detail, "cancelled")
+        await until(lambda: bool(host.left))
