@@ -73,7 +73,7 @@ class Attendance:
 
     def reported(self, ref: HostRef, report: LoadReport, now: float) -> None:
         self._metrics.reports.inc()
-        self._node.inventory.reported(ref, report, now)
+        self._node.inventory.reported(ref, report, self._node.monotonic())
         entry = self._node.inventory.hosts.get(ref)
         if entry is None:
             return

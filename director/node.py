@@ -74,7 +74,8 @@ class Node(MultiService):
         self._probes = ProbeLoop(reactor=reactor, monotonic=monotonic)
         self._watches: dict[HostRef, Any] = {}
         self._retries: dict[HostRef, list[Deferred[None]]] = {}
-        self._stopping = False
+        self._stopping = False  #: no new clients
+        self._over = False  #: no connections and no timers any more
         for child in (self.resolver, self.prober, self._probes):
             child.setServiceParent(self)
 
@@ -110,6 +111,7 @@ class Node(MultiService):
 
     def cut(self) -> None:
         """End every connection and every timer now."""
+        self._over = True
         for alarm in (self._tick, self._recompute, self._housekeeping):
             alarm.cancel()
         for frontend in self.frontends.values():
@@ -193,8 +195,9 @@ class Node(MultiService):
             for event in events:
                 self._act(event)
             events = self.inventory.drain()
-        self._tick.at(self.inventory.next_deadline())
-        self._recompute.at(self.inventory.next_recompute())
+        if not self._over:
+            self._tick.at(self.inventory.next_deadline())
+            self._recompute.at(self.inventory.next_recompute())
 
     def _act(self, event: happened.Event) -> None:
         match event:
