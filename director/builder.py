@@ -1,3 +1,4 @@
+# ruff: noqa: B008 - records as defaults are frozen
 """A configuration written in Python: for ``.tac`` files and for directors inside other Twisted applications.
 
     director = Director("lb1", store="file:/var/lib/txdirector/state")
@@ -96,8 +97,8 @@ class ServiceBuilder:
         name: str,
         *,
         scheduler: str = Group().scheduler,
-        health: Health = Health(),  # noqa: B008 - frozen
-        registration: Registration = Registration(),  # noqa: B008 - frozen
+        health: Health = Health(),
+        registration: Registration = Registration(),
         **parameters: float | int | str | bool,
     ) -> GroupBuilder:
         """Add a group.
@@ -121,7 +122,7 @@ class Director:
         name: str = Node().name,
         *,
         store: str = Node().store,
-        log: Logging = Logging(),  # noqa: B008
+        log: Logging = Logging(),
         panic_fraction: float = Node().panic_fraction,
         resolvers: tuple[str, ...] = (),
     ) -> None:
@@ -137,12 +138,12 @@ class Director:
         *listen: str,
         enable: str | None = None,
         relay: Literal["auto", "native", "python"] = "auto",
-        limits: Limits = Limits(),  # noqa: B008
+        limits: Limits = Limits(),
         timeouts: Timeouts = Timeouts(),
         sticky: Sticky | None = None,
-        proxy: Proxy = Proxy(),  # noqa: B008
+        proxy: Proxy = Proxy(),
         access: Access = Access(),
-    ) -> ServiceBuilder:  # noqa: B008
+    ) -> ServiceBuilder:
         """Add a service that listens on the addresses *listen*."""
         service = Service(
             listen=listen,
