@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from core_pools import address, pool_of, ref
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -14,6 +13,7 @@ from cluster.errors import Misuse
 from cluster.model import Limits, Reason
 from director.core.admission import Admission
 from director.core.pool import Ticket
+from tests.unit.core.core_pools import address, pool_of, ref
 
 DONE = Reason.CLIENT_CLOSED
 FAILED = Reason.CONNECT_FAILED

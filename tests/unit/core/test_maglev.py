@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from core_pools import address, pool_of, ref, scheduler_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from director.core.pool import Pool
 from director.core.schedulers.maglev import TABLE_SIZE, lookup_table, point_of
+from tests.unit.core.core_pools import address, pool_of, ref, scheduler_of
 
 
 def owners(weights: dict[str, float], size: int = TABLE_SIZE) -> list[str]:

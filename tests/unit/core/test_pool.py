@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from core_pools import EVERY_KIND, address, pool_of, ref, scheduler_of
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.errors import Misuse
 from cluster.model import Reason
+from tests.unit.core.core_pools import EVERY_KIND, address, pool_of, ref, scheduler_of
 
 DONE = Reason.CLIENT_CLOSED
 

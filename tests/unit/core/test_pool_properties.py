@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from core_pools import EVERY_KIND, address, ref, scheduler_of
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -11,6 +10,7 @@ from cluster.errors import Misuse
 from cluster.model import Reason
 from director.core.host import Host
 from director.core.pool import Pool, Ticket
+from tests.unit.core.core_pools import EVERY_KIND, address, ref, scheduler_of
 
 NAMES = st.sampled_from(["a", "b", "c", "d", "e", "f"])
 WEIGHTS = st.sampled_from([0.0, 0.25, 1.0, 1.0, 3.0])

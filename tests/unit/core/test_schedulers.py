@@ -10,7 +10,6 @@ from itertools import combinations, pairwise
 from math import sqrt
 from types import FrameType
 
-from core_pools import EVERY_KIND, address, pool_of, ref, scheduler_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -22,6 +21,7 @@ from director.core.host import Host
 from director.core.pool import Pool
 from director.core.schedulers import SCHEDULERS, check_parameters, make_scheduler
 from director.core.schedulers.structures import LeastTree, Roster, ShareTree
+from tests.unit.core.core_pools import EVERY_KIND, address, pool_of, ref, scheduler_of
 
 DONE = Reason.CLIENT_CLOSED
 

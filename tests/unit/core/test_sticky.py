@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 
-from core_pools import address, pool_of, ref
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import Reason, Sticky
 from director.core.pool import Pool
 from director.core.schedulers import Scheduler, make_scheduler, with_sticky
+from tests.unit.core.core_pools import address, pool_of, ref
 
 DONE = Reason.CLIENT_CLOSED
 
