@@ -1,0 +1,171 @@
+"""`director.log`: lines for people, objects for machines, one event each."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+from typing import Any
+
+from twisted.logger import Logger, LogLevel, globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from cluster.model import Logging, Reason
+from director.log import AccessRecord, Output, access_log, json_line, log_access, text_line
+
+AT = 1769860800.1234  # 2026-01-31T12:00:00.1234Z
+
+
+def event(text: str = "{a} listens", level: LogLevel = LogLevel.info, **fields: Any) -> dict[str, Any]:
+    return {
+        "log_time": AT,
+        "log_level": level,
+        "log_namespace": "director.node",
+        "log_format": text,
+        "a": "web",
+    } | fields
+
+
+class FormatTests(SynchronousTestCase):
+    def test_text(self) -> None:
+        """Time in UTC, level, namespace, message."""
+        self.assertEqual(text_line(event()), "2026-01-31T12:00:00.123Z info  [director.node] web listens")
+
+    def test_no_forged_lines(self) -> None:
+        """Line ends, escapes and other controls in a message are shown, not obeyed."""
+        for control in ("\n", "\r", "\x1b", "\x85", "\u2028", "\0"):
+            line = text_line(event(a=f"x{control}y"))
+            self.assertNotIn(control, line)
+            self.assertEqual(len(line.splitlines()), 1)
+        self.assertIn(r"x\x0ay", text_line(event(a="x\ny")))
+
+    def test_traceback(self) -> None:
+        """A failure's traceback follows indented in text and is a field in JSON."""
+        try:
+            raise ValueError("bad\nthing")
+        except ValueError:
+            failure = Failure()
+        first, *rest = text_line(event(log_failure=failure)).splitlines()
+        self.assertTrue(first.endswith("web listens"))
+        self.assertTrue(rest and all(line.startswith("    ") for line in rest))
+        self.assertIn("ValueError: bad\nthing", json.loads(json_line(event(log_failure=failure)))["traceback"])
+
+    def test_json(self) -> None:
+        """An object on one line, with the event's own fields, odd ones as text."""
+        line = json_line(event(reason=Reason.NO_HOST, count=3, what=object, word="a\nb"))
+        self.assertEqual(len(line.splitlines()), 1)
+        found = json.loads(line)
+        self.assertEqual(found["time"], "2026-01-31T12:00:00.123Z")
+        self.assertEqual(
+            (found["level"], found["namespace"], found["message"]), ("info", "director.node", "web listens")
+        )
+        self.assertEqual((found["reason"], found["count"], found["what"]), ("no_host", 3, "<class 'object'>"))
+
+    def test_unformattable(self) -> None:
+        """An event that cannot be formatted is a line that says so, not an exception."""
+        self.assertEqual(len(text_line(event("{missing}")).splitlines()), 1)
+        self.assertEqual(len(json_line(event("{missing}")).splitlines()), 1)
+
+
+class OutputTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.path = os.path.join(directory.name, "log")
+        self.stderr = io.StringIO()
+
+    def output(self, config: Logging) -> Output:
+        made = Output(config, streams={"stderr": self.stderr})
+        self.addCleanup(made.close)
+        return made
+
+    def read(self, path: str) -> str:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+
+    def test_levels(self) -> None:
+        """Events below the level are left out; at info, Twisted's own chatter too, but not its warnings."""
+        output = self.output(Logging())
+        for level, namespace in (
+            ("debug", "director"),
+            ("info", "twisted.web"),
+            ("info", "director"),
+            ("warn", "twisted.web"),
+        ):
+            output(event(level=LogLevel.levelWithName(level), log_namespace=namespace))
+        self.assertEqual(
+            [line.split(maxsplit=1)[1] for line in self.stderr.getvalue().splitlines()],
+            ["info  [director] web listens", "warn  [twisted.web] web listens"],
+        )
+        everything = self.output(Logging(level="debug"))
+        everything(event(level=LogLevel.debug, log_namespace="twisted"))
+        self.assertIn("debug [twisted]", self.stderr.getvalue())
+
+    def test_rotation(self) -> None:
+        """After its file was moved away, `reopen` writes to a new one under the old name; nothing is lost."""
+        output = self.output(Logging(target=self.path))
+        output(event(a="one"))
+        os.rename(self.path, self.path + ".1")
+        output(event(a="two"))
+        output.reopen()
+        output(event(a="three é"))
+        self.assertEqual([line.rsplit(" ", 2)[-2] for line in self.read(self.path + ".1").splitlines()], ["one", "two"])
+        self.assertTrue(self.read(self.path).endswith("three é listens\n"))
+
+    def test_failed_rotation(self) -> None:
+        """When the new file cannot be opened, the old one is written to still, and that is logged."""
+        output = self.output(Logging(target=self.path))
+        os.rename(self.path, self.path + ".1")
+        os.mkdir(self.path)
+        globalLogPublisher.addObserver(output)
+        self.addCleanup(globalLogPublisher.removeObserver, output)
+        output.reopen()
+        self.assertIn("cannot reopen the log: Is a directory", self.read(self.path + ".1"))
+
+    def test_streams_stay_open(self) -> None:
+        """Reopening or closing has no effect on the standard streams."""
+        output = self.output(Logging(format="json"))
+        output.reopen()
+        output.close()
+        output(event())
+        self.assertEqual(json.loads(self.stderr.getvalue())["message"], "web listens")
+
+    def test_unwritable(self) -> None:
+        """A target that cannot be opened is the caller's error."""
+        with self.assertRaises(OSError):
+            Output(Logging(target="/nowhere/log"))
+
+
+class AccessTests(SynchronousTestCase):
+    def test_line(self) -> None:
+        """One event for a connection, with every field of the record by name."""
+        seen: list[dict[str, Any]] = []
+        globalLogPublisher.addObserver(seen.append)
+        self.addCleanup(globalLogPublisher.removeObserver, seen.append)
+        log_access(AccessRecord("10.0.0.9:5", "web", "blue", "app1", Reason.HOST_CLOSED, 10, 20, 0.0000014, 1.25))
+        [found] = [each for each in seen if each["log_namespace"] == "director.access"]
+        self.assertTrue(
+            text_line(found).endswith(
+                "[director.access] 10.0.0.9:5 service=web group=blue host=app1 reason=host_closed to_host=10 "
+                "to_client=20 waited_s=1e-06 duration_s=1.25"
+            )
+        )
+        self.assertEqual(
+            {key: found[key] for key in AccessRecord._fields if key in ("reason", "host", "to_client")},
+            {"reason": "host_closed", "host": "app1", "to_client": 20},
+        )
+
+    def test_off(self) -> None:
+        """Without the access log nobody is told, so that connections cost nothing more."""
+        self.assertIsNone(access_log(Logging()))
+        self.assertIsNotNone(access_log(Logging(access=True)))
+
+
+class SelfTests(SynchronousTestCase):
+    def test_logger_events(self) -> None:
+        """What twisted.logger emits has everything the formats need."""
+        seen: list[dict[str, Any]] = []
+        Logger(namespace="n", observer=seen.append).info("{x}", x=1)
+        self.assertTrue(text_line(seen[0]).endswith("info  [n] 1"))
