@@ -1,0 +1,94 @@
+"""An agent's configuration: a file, options, and everything that is wrong with them."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from click.testing import CliRunner
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+
+from agent import tap
+from agent.cli import main
+from agent.config import AgentConfig, AgentTLS, configure
+from agent.service import LoadReporter
+from cluster.errors import ConfigError
+
+FILE = """
+name = "app1"
+directors = ["10.0.0.1:7946", "[fd00::1]:7946"]
+hosts = ["web/blue/app1"]
+port = 8080
+
+[tls]
+ca = "/etc/ca.pem"
+"""
+
+
+class Configuring(SynchronousTestCase):
+    def file(self, text: str) -> str:
+        path = Path(tempfile.mkdtemp()) / "agent.toml"
+        path.write_text(text)
+        return str(path)
+
+    def problems(self, path: str | None, **options: object) -> list[str]:
+        with self.assertRaises(ConfigError) as raised:
+            configure(path, options)
+        return [problem.place for problem in raised.exception.problems]
+
+    def test_options_replace_what_the_file_says(self) -> None:
+        """Tables are merged key by key."""
+        config = configure(self.file(FILE), {"port": 9090, "tls": {"server_name": "directors.example"}})
+        self.assertEqual(config, AgentConfig(
+            name="app1", directors=("10.0.0.1:7946", "[fd00::1]:7946"), hosts=("web/blue/app1",), port=9090,
+            tls=AgentTLS(ca="/etc/ca.pem", server_name="directors.example"),
+        ))
+
+    def test_the_name_is_the_machines_by_default(self) -> None:
+        """An agent needs no name of its own."""
+        config = configure(None, {"directors": ["127.0.0.1:1"], "hosts": ["a/b/c"]})
+        self.assertRegex(config.name, r"^[A-Za-z0-9_-]+$")
+
+    def test_every_mistake_at_once(self) -> None:
+        """Unknown keys, wrong types, then what does not fit together."""
+        self.assertEqual(self.problems(self.file('nam = "x"\nport = "80"')), ["nam", "port"])
+        self.assertEqual(self.problems(None), ["directors", "hosts"])
+        self.assertEqual(self.problems(None, directors=["1.2.3.4:5"], hosts=["a/b/c"], port=70000,
+                                       insecure=True, tls={"key": "k"}), ["tls", "port"])
+        self.assertEqual(self.problems("/nonexistent"), [""])
+        self.assertEqual(self.problems(self.file("name = ")), [""])
+
+    def test_unreadable_files_are_mistakes_too(self) -> None:
+        """The token's, and those of TLS."""
+        base = AgentConfig(name="a", directors=("127.0.0.1:1",), hosts=("a/b/c",))
+        for fields, places in (
+            ({"token_file": "/none"}, ["token_file"]),
+            ({"tls": AgentTLS(ca="/none", certificate="/none", key="/none")}, ["tls.ca", "tls.certificate", "tls.key"]),
+        ):
+            with self.assertRaises(ConfigError) as raised:
+                LoadReporter(AgentConfig(**({name: getattr(base, name) for name in ("name", "directors", "hosts")}
+                                            | fields)), reactor=None)
+            self.assertEqual([problem.place for problem in raised.exception.problems], places)
+
+
+class Commands(SynchronousTestCase):
+    def test_the_command_names_every_mistake(self) -> None:
+        """Exit code 2, nothing started."""
+        result = CliRunner().invoke(main, ["--director", "x", "--host", "a/b", "--cert", "c.pem"])
+        self.assertEqual(result.exit_code, 2)
+        for place in ("directors[0]", "hosts[0]", "tls"):
+            self.assertIn(place, result.output)
+
+    def test_the_plugin_has_the_same_options(self) -> None:
+        """Given ones only; mistakes are usage errors."""
+        options = tap.Options()
+        options.parseOptions(["--director", "127.0.0.1:1", "-d", "127.0.0.1:2", "--host", "a/b/c", "--port", "80",
+                              "--leave-deadline", "5"])
+        self.assertEqual(options.given(), {"directors": ["127.0.0.1:1", "127.0.0.1:2"], "hosts": ["a/b/c"],
+                                           "port": 80, "leave_deadline_s": 5.0})
+        config = tap.makeService(options).reporter.config
+        self.assertEqual((config.directors, config.leave_deadline_s), (("127.0.0.1:1", "127.0.0.1:2"), 5.0))
+        wrong = tap.Options()
+        wrong.parseOptions(["--director", "x"])
+        self.assertRaises(UsageError, tap.makeService, wrong)
