@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
+import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -227,3 +230,47 @@ class Properties(SynchronousTestCase):
         with self.assertRaises(RemoteProtocolError) as raised:
             wire.parse_post(b" " * (wire.MAX_LINE_BYTES + 1))
         self.assertEqual(raised.exception.reason, "oversized")
+
+
+class Documentation(SynchronousTestCase):
+    """``docs/protocols/heartbeat.md``."""
+
+    text = (Path(__file__).parents[3] / "docs/protocols/heartbeat.md").read_text()
+
+    def test_every_example_is_a_message(self) -> None:
+        """Each line parses, and what it says is what we would send."""
+        examples = [line for block in re.findall(r"```json\n(.*?)```", self.text, re.S) for line in block.splitlines()]
+        kinds = set()
+        for shown in examples:
+            sender = Role.DIRECTOR if json.loads(shown)["type"] in ("welcome", "refused", "order") else Role.AGENT
+            agent, director = opened()
+            receiver = agent if sender is Role.DIRECTOR else director
+            if '"hello"' in shown:
+                receiver = Connection(Role.DIRECTOR)
+            receiver.receive_data(shown.encode() + b"\n")
+            (message,) = drain(receiver)
+            kinds.add(type(message))
+            self.assertEqual(json.loads(wire.encode(message)), json.loads(shown))
+        self.assertEqual(kinds, {wire.Hello, wire.Welcome, wire.Refused, wire.Report, wire.Leaving, wire.Order})
+
+    def test_the_posted_example_is_one(self) -> None:
+        """It parses too."""
+        (body,) = re.findall(r"```json post\n(.*?)```", self.text, re.S)
+        self.assertEqual(wire.parse_post(body.encode()).agent, "nightly")
+
+    def test_the_limits_are_the_codes(self) -> None:
+        """A changed constant is a changed specification."""
+        for phrase, value in (
+            ("bytes of a line, newline not counted", wire.MAX_LINE_BYTES),
+            ("hosts of a hello or report", wire.MAX_HOSTS),
+            ("custom metrics of one load", wire.MAX_CUSTOM),
+            ("messages of unknown types on one connection", wire.MAX_UNKNOWN),
+        ):
+            self.assertIn(f"| {phrase} | {value:,} |", self.text)
+
+    def test_every_key_is_specified(self) -> None:
+        """Each field of each message is in a table."""
+        for kind in (wire.Hello, wire.HostClaim, wire.Welcome, wire.Refused, wire.Report, wire.Leaving, wire.Order,
+                     LoadReport):
+            for field in msgspec.structs.fields(kind):
+                self.assertIn(f"| `{field.encode_name}` |", self.text)
