@@ -188,11 +188,6 @@ class HostHealth:
             return math.inf
         return self._last_heard + self._policy.suspect_after_s
 
-    @property
-    def agent_expected(self) -> bool:
-        """Whether an agent was heard and has not said goodbye, so that its silence counts."""
-        return self._expected
-
     def heartbeat_age(self, now: float) -> float | None:
         """Seconds since the agent was heard; None when none is expected."""
         return now - self._last_heard if self._expected and self._last_heard is not None else None
