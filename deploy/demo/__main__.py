@@ -134,7 +134,7 @@ class Demo:
         answers = self.load.answers()
         for host in hosts_of(status):
             report = host["report"] or {}
-            state = host["state"] + ("" if host["in_rotation"] else ", not in rotation")
+            state = host["state"] if host["in_rotation"] else f"{host['state']}, out"
             used = report.get("utilisation")
             table.add_row(
                 host["name"], f"{SPEEDS[host['name']] * 1000:.0f} ms", state, f"{host['weight']:.2f}",
@@ -189,6 +189,9 @@ class Demo:
         caught = [fate for fate in bad if self._caught(fate)]
         others = [fate for fate in bad if fate not in caught]
         took = sorted(1000 * (fate.ended - fate.began) for fate in good if fate.ended is not None)
+        if not took:
+            self.console.print(f"nobody was answered: {bad[0].error if bad else 'no requests'}")
+            return 1
         p99 = took[int(len(took) * 0.99)]
         self.console.print(f"\nrequests    {len(fates)}, answered {len(good)}: "
                            f"median {statistics.median(took):.0f} ms, p99 {p99:.0f} ms")

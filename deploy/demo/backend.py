@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import random
 import sys
+import time
 
 from twisted.internet import reactor
-from twisted.internet.defer import DeferredSemaphore
-from twisted.internet.task import deferLater
+from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
@@ -33,35 +34,45 @@ class Slow(Resource):
         self._service_s = service_s
         self._reporter = reporter
         self._workers = DeferredSemaphore(WORKERS)
+        self._busy_s = 0.0
+        self._stated_at = time.monotonic()
 
     def render_GET(self, request: Request) -> int:
-        tracked = self._reporter.track()
-        tracked.__enter__()
+        self._reporter.begin()
+        arrived = time.monotonic()
         gone: list[object] = []
         request.notifyFinish().addErrback(gone.append)
-        work = self._workers.run(deferLater, reactor, self._service_s * random.uniform(0.5, 1.5))
 
         def answer(_: object) -> None:
-            tracked.__exit__(None, None, None)
+            self._reporter.finish(latency_s=time.monotonic() - arrived)
             if not gone:
-                request.setHeader("X-Backend", self._name)
                 request.write(f"{self._name}\n".encode())
                 request.finish()
 
-        work.addCallback(answer)
+        self._workers.run(self._work).addCallback(answer)
         return NOT_DONE_YET
+
+    def _work(self) -> Deferred[None]:
+        takes = self._service_s * random.uniform(0.5, 1.5)
+        self._busy_s += takes
+        return deferLater(reactor, takes)
+
+    def state(self) -> None:
+        """Tell the agent how busy the workers were: all backends share this machine, so its CPU says nothing."""
+        now = time.monotonic()
+        self._reporter.report(utilisation=min(1.0, self._busy_s / (WORKERS * (now - self._stated_at))))
+        self._busy_s, self._stated_at = 0.0, now
 
 
 def main() -> None:
     name, port, service_s, director = sys.argv[1:]
     reporter = LoadReporter(
-        AgentConfig(
-            name=name, directors=(director,), hosts=(f"web/main/{name}",), max_in_flight=WORKERS, leave_deadline_s=2.0
-        ),
+        AgentConfig(name=name, directors=(director,), hosts=(f"web/main/{name}",), leave_deadline_s=2.0),
         reactor=reactor,
     )
-    site = Site(Slow(name, float(service_s), reporter))
-    reactor.listenTCP(int(port), site, interface="127.0.0.1", backlog=1024)
+    slow = Slow(name, float(service_s), reporter)
+    reactor.listenTCP(int(port), Site(slow), interface="127.0.0.1", backlog=1024)
+    reactor.callWhenRunning(LoopingCall(slow.state).start, 1.0)
     reactor.callWhenRunning(reporter.startService)
     reactor.addSystemEventTrigger("before", "shutdown", reporter.stopService)
     reactor.run()

@@ -44,7 +44,7 @@ class _Request(Protocol):
         if self._timer.active():
             self._timer.cancel()
         head, _, body = self._received.partition(b"\r\n\r\n")
-        if head.startswith(b"HTTP/1.1 200") and body.endswith(b"\n"):
+        if head.split(b" ", 2)[1:2] == [b"200"] and body.endswith(b"\n"):
             self._fate.backend = body.decode().strip()
             self._load.over(self._fate, "")
         else:
