@@ -44,11 +44,9 @@ class AdminRequest(Request):
     _room = MAX_BODY_BYTES
 
     def gotLength(self, length: int | None) -> None:
+        self.content = BytesIO()  # Twisted would take a temporary file for a body of undeclared length
         if length is not None and length > MAX_BODY_BYTES:
-            self.content = BytesIO()
             self._too_large()
-        else:
-            super().gotLength(length)
 
     def handleContentChunk(self, data: bytes) -> None:
         if self._room < 0:
