@@ -22,11 +22,10 @@ run: $(READY) ## the director on deploy/examples/director.toml
 test: $(READY) ## the whole test suite
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-lint: $(READY) ## style, types, import borders, news fragments' names
+lint: $(READY) ## style, types, import borders
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check --quiet . || (echo "run: $(BIN)/ruff format ."; exit 1)
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
+	$(BIN)/lint-imports
 
 coverage: $(READY) ## the suite with branch coverage
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered

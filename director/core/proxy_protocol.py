@@ -60,9 +60,9 @@ class Header(NamedTuple):
 def encode(version: Version, source: Address | None, destination: Address | None, *, local: bool = False) -> bytes:
     """The header that tells a host about its client.
 
-    Addresses that *version* cannot express (none, UNIX in version 1, UNIX mixed with TCP) become ``UNKNOWN``. IPv4
-    mapped into IPv6 is IPv4 again; when only one side is IPv4, both are sent as IPv6. Scopes of link-local addresses
-    are left out.
+    Addresses that *version* cannot express (none, UNIX in version 1, UNIX mixed with TCP) become ``UNKNOWN`` or
+    ``LOCAL``: the host goes by the connection it sees. IPv4 mapped into IPv6 is IPv4 again; when only one side is IPv4,
+    both are sent as IPv6. Scopes of link-local addresses are left out.
 
     :param local: this connection is the director's own.
     :raises Misuse: for a host name: only literal addresses can be sent.
@@ -82,8 +82,8 @@ def encode(version: Version, source: Address | None, destination: Address | None
         name = "TCP4" if family == _TCP4 else "TCP6"
         return f"PROXY {name} {ips[0]} {ips[1]} {ports[0]} {ports[1]}\r\n".encode("ascii")
     command, protocol, body = _PROXY, _UNSPEC, b""
-    if local:
-        command = _LOCAL
+    if inet is None and unix is None:
+        command = _LOCAL  # not PROXY with UNSPEC: receivers are free to refuse that, and HAProxy does
     elif inet is not None:
         protocol, *ips = inet
         body = _V2_INET[protocol].pack(ips[0].packed, ips[1].packed, *ports)

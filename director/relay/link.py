@@ -30,6 +30,7 @@ class End:
         "pipe",
         "piped",
         "readable",
+        "urgent",
         "waits",
         "writable",
     )
@@ -43,6 +44,7 @@ class End:
         self.writable = True  #: not known to block
         self.waits = False  #: registered for writability
         self.finishing = False  #: the peer's FIN is announced; bytes may be left before it
+        self.urgent = False  #: TCP urgent data was seen: a read stops before its mark, so a short one proves nothing
         self.broken = False  #: reset, timed out or unreachable
         # the stream from here
         self.calm = False  #: nothing is special about it: the relay's fast path may serve it

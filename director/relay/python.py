@@ -200,6 +200,9 @@ class PythonRelay:
             if mask & select.EPOLLRDHUP:
                 end.finishing = True
                 end.calm = False
+            if mask & select.EPOLLPRI:
+                end.urgent = True
+                end.calm = False
         if link.connecting:
             if end is link.host:
                 self._host_answered(link, mask)
@@ -213,8 +216,6 @@ class PythonRelay:
             self._move(end.other)
         if mask & ~_OUT and end.link is not None:
             self._move(end)
-            if mask & select.EPOLLPRI and not end.readable and end.link is not None:
-                self._again(end)  # urgent data: a read stops before its mark, so a short one proves nothing
 
     # --- connecting ---------------------------------------------------------------------------------------
 
@@ -271,7 +272,7 @@ class PythonRelay:
                 self._again(source)
             elif not target.writable:
                 self._await_writable(target)
-            source.calm = target.writable and not source.bulk and not source.finishing
+            source.calm = target.writable and not (source.bulk or source.finishing or source.urgent)
 
     def _again(self, end: End) -> None:
         """Have the kernel report *end* again, in a later batch, if it is still ready."""

@@ -89,7 +89,7 @@ def forward(source: End, target: End) -> bool:
     if not size:
         source.eof = True
         return False
-    if not source.broken:  # a broken end is read until it says so
+    if not (source.broken or source.urgent):  # those are read until they say that there is no more
         source.readable = False
         source.eof = source.finishing
     return write(source, target, data)

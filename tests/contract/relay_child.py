@@ -1,4 +1,7 @@
-"""Scenarios of the relay's contract that need a process of their own: ``relay_child.py KIND SCENARIO`` prints JSON."""
+"""Scenarios of the relay's contract that need a process of their own.
+
+``python -m tests.contract.relay_child KIND SCENARIO`` prints JSON.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from relay_kit import Relayed, RelayKit, pattern, receive_all, wait_until
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
+
+from tests.contract.relay_kit import Relayed, RelayKit, pattern, receive, receive_all, wait_until
 
 
 def rss_bytes() -> int:
@@ -58,17 +62,19 @@ def stalled(kit: RelayKit) -> dict[str, object]:
 
 
 def whole(kit: RelayKit, relayed: list[Relayed], data: bytes) -> dict[str, object]:
-    """Read everything now; how many got all of it, and how the connections ended."""
+    """Read half of everything, then the rest: how many got all of it, how the connections ended, pipes in between."""
+    halves = [receive(each.client, len(data) // 2) for each in relayed]
+    wait_until(lambda: kit.on_reactor(kit.relay.counters).stalled == len(relayed))
+    pipes = kit.on_reactor(kit.relay.counters).pipes
     count = 0
-    for each in relayed:
-        count += receive_all(each.client) == data
+    for each, half in zip(relayed, halves, strict=True):
+        count += half + receive_all(each.client) == data
         each.client.close()
     reasons = {kit.events.final(each.token).reason for each in relayed}
-    counters = kit.on_reactor(kit.relay.counters)
     return {
         "whole": count,
-        "spliced_bytes": counters.spliced_bytes,
-        "pipes": counters.pipes,
+        "spliced_bytes": kit.on_reactor(kit.relay.counters).spliced_bytes,
+        "pipes": pipes,
         "reasons": sorted(reason.value for reason in reasons if reason is not None),
     }
 
@@ -77,13 +83,14 @@ def streams(kit: RelayKit, count: int, data: bytes) -> dict[str, object]:
     """*count* bulk streams through small buffers, all stalled before the first of them is read."""
     relayed = []
     for _ in range(count):
-        client, accepted = kit.client()
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
-        with socket.socket(fileno=os.dup(accepted)) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8_192)
-        with kit.listener() as listener:
-            token, handle = kit.hand_over(accepted, kit.connecting(listener))
-            relayed.append(Relayed(token, handle, client, kit.keep(listener.accept()[0])))
+        client, accepted = kit.client(socket.AF_UNIX)  # whose buffers do not grow by themselves
+        with kit.listener(socket.AF_UNIX) as listener:
+            host = kit.connecting(listener)
+            server = kit.keep(listener.accept()[0])
+        for fd in (accepted, server.fileno()):
+            with socket.socket(fileno=os.dup(fd)) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32_768)
+        relayed.append(Relayed(*kit.hand_over(accepted, host), client, server))
     feeding = kit.run(feed, [each.server for each in relayed], len(data), data)
     wait_until(lambda: kit.on_reactor(kit.relay.counters).stalled == count)
     found = whole(kit, relayed, data)

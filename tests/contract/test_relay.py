@@ -17,7 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from relay_kit import (
+from twisted.trial.unittest import SkipTest, TestCase
+
+from cluster.errors import Misuse
+from cluster.model import Reason
+from tests.contract.relay_kit import (
     LIMITS,
     Relayed,
     RelayKit,
@@ -33,10 +37,6 @@ from relay_kit import (
     unsent,
     wait_until,
 )
-from twisted.trial.unittest import SkipTest, TestCase
-
-from cluster.errors import Misuse
-from cluster.model import Reason
 
 SIZES = (1, 100, 5_000, 70_000, 400_000)
 #: More than every buffer between two peers on loopback that do not read.
@@ -619,9 +619,13 @@ class Endurance(RelayContract):
 
     def in_a_child(self, scenario: str) -> dict[str, Any]:
         """A scenario of relay_child.py in a fresh process; what it found."""
-        child = Path(__file__).with_name("relay_child.py")
         done = subprocess.run(
-            [sys.executable, str(child), self.kind, scenario], capture_output=True, text=True, timeout=120, check=False
+            [sys.executable, "-m", "tests.contract.relay_child", self.kind, scenario],
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         found: dict[str, Any] = json.loads(done.stdout)
@@ -650,6 +654,7 @@ class Endurance(RelayContract):
         found = self.in_a_child("many_streams")
         assert found["whole"] == 600, found
         assert found["spliced_bytes"] > 0
+        assert 0 < found["pipes"] < 600
         assert found["reasons"] == ["host_closed"]
 
     @blocking

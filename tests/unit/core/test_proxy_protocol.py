@@ -47,14 +47,14 @@ class EncodeTests(SynchronousTestCase):
         ipv4 = b"\xc0\0\x02\x01\xc0\0\x02\x02\x03\xe8\x01\xbb"
         self.assertEqual(encode("v2", a, b), SIGNATURE + b"\x21\x11\0\x0c" + ipv4)
         self.assertEqual(encode("v2", c, d)[12:17], b"\x21\x21\0\x24\x20")
-        self.assertEqual(encode("v2", None, None), SIGNATURE + b"\x21\0\0\0")
+        self.assertEqual(encode("v2", None, b), SIGNATURE + b"\x20\0\0\0")
         self.assertEqual(encode("v2", a, b, local=True), SIGNATURE + b"\x20\0\0\0")
         path = Address("", 0, "/run/x")
         self.assertEqual(encode("v2", path, path),
                          SIGNATURE + b"\x21\x31\0\xd8" + 2 * (b"/run/x" + bytes(102)))
 
     def test_families_are_made_common(self) -> None:
-        """Mapped IPv4 is sent as IPv4; IPv4 beside IPv6 is sent mapped; UNIX beside TCP as unknown; no scopes."""
+        """Mapped IPv4 is sent as IPv4; IPv4 beside IPv6 is sent mapped; UNIX beside TCP as none; no scopes."""
         v4, mapped, v6 = Address("192.0.2.1", 1), Address("::ffff:192.0.2.2", 2), Address("fe80::1%eth0", 3)
         self.assertEqual(encode("v1", mapped, v4), b"PROXY TCP4 192.0.2.2 192.0.2.1 2 1\r\n")
         header = decode(encode("v2", v4, v6))
@@ -86,8 +86,8 @@ class RoundTripTests(SynchronousTestCase):
     def test_without_addresses(self) -> None:
         """Unknown and local headers decode to no addresses; version 1 has no local."""
         self.assertEqual(decode(encode("v1", None, None)), Header(15, None, None, False))
-        self.assertEqual(decode(encode("v2", None, None)), Header(16, None, None, False))
-        self.assertEqual(decode(encode("v2", None, None, local=True)), Header(16, None, None, True))
+        self.assertEqual(decode(encode("v2", None, None)), Header(16, None, None, True))
+        self.assertEqual(decode(v2(0x21, 0, b"")), Header(16, None, None, False))
 
     @given(pairs, st.binary(max_size=300))
     def test_extensions_are_skipped(self, pair: tuple[Address, Address], extensions: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from small_director import HASHER, USERS
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
@@ -28,6 +27,7 @@ from director.admin.auth import (
     verify,
 )
 from director.admin.control import Role
+from tests.unit.director.small_director import HASHER, USERS
 
 
 def secret(name: str, password: str, address: str = "192.0.2.1") -> AddressedPassword:

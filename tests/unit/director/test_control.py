@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from small_director import SmallDirector
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.errors import StoreUnavailable
 from cluster.model import AdminState, HostRef
 from director.admin.control import OPERATIONS, Audit, Caller, Control, Role
 from director.admin.errors import Conflict, Forbidden, Invalid, NotFound
+from tests.unit.director.small_director import SmallDirector
 
 HOST = {"service": "web", "group": "blue", "host": "app1"}
 #: Arguments that succeed, for every operation: one without a row here fails `MatrixTests`.

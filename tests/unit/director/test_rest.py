@@ -5,8 +5,6 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
-from small_director import USERS, Admin, basic
-from test_control import GOOD
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import AdminState, HostRef
@@ -15,6 +13,8 @@ from director.admin.rest import ROUTES, Route
 from director.admin.site import MAX_BODY_BYTES
 from director.gauges import SnapshotCollector
 from director.metrics import Metrics
+from tests.unit.director.small_director import USERS, Admin, basic
+from tests.unit.director.test_control import GOOD
 
 APP1 = HostRef("web", "blue", "app1")
 HOST = "/api/v1/services/web/groups/blue/hosts/app1"

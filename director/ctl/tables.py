@@ -1,0 +1,106 @@
+"""What the command line shows: tables on a terminal, aligned plain text elsewhere. State is a word, colour only helps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+_COLOURS = {"up": "green", "suspect": "yellow", "drain": "yellow", "down": "red"}
+
+
+def console() -> Console:
+    """Standard output; wide enough that a pipe never wraps a row."""
+    out = Console(highlight=False)
+    return out if out.is_terminal else Console(highlight=False, width=240)
+
+
+def _state(host: dict[str, Any]) -> str:
+    state = host["state"]
+    text = f"[{_COLOURS[state]}]{state}[/]"
+    if host["admin"] != "up":
+        text += f" [{_COLOURS[host['admin']]}]({host['admin']})[/]"
+    return text
+
+
+def _number(value: float | None, form: str = "{:.2f}") -> str:
+    return "-" if value is None else form.format(value)
+
+
+def hosts_table(hosts: list[dict[str, Any]], *, title: str = "") -> Table:
+    """One row a host, with why it takes no connections."""
+    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    for name, justify in (("host", "left"), ("address", "left"), ("state", "left"), ("weight", "right"),
+                          ("open", "right"), ("load", "right"), ("heard", "right"), ("why not", "left")):
+        table.add_column(name, justify=justify, no_wrap=name != "why not")  # type: ignore[arg-type]
+    for host in hosts:
+        report = host["report"] or {}
+        most = f"/{host['max_connections']}" if host["max_connections"] else ""
+        table.add_row(
+            f"{host['service']}/{host['group']}/{host['name']}", host["address"], _state(host), _number(host["weight"]),
+            f"{host['in_flight']}{most}", _number(report.get("utilisation"), "{:.0%}"),
+            _number(host["heartbeat_age_s"], "{:.1f} s"), host["why_not"],
+        )
+    return table
+
+
+def services_table(status: dict[str, Any]) -> Table:
+    """One row a service."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("service", "listens on", "group", "scheduler", "hosts", "open", "queued", "notes"):
+        table.add_column(name, justify="right" if name in ("hosts", "open", "queued") else "left")
+    for service in status["services"]:
+        group = next((each for each in service["groups"] if each["enabled"]), None)
+        notes = []
+        if group is not None and group["failing_open"]:
+            notes.append("FAILING OPEN: every host is bad")
+        if group is not None and group["backups_in_use"]:
+            notes.append("on backups")
+        table.add_row(
+            service["name"], " ".join(service["listen"]), service["enabled"] or "-",
+            group["scheduler"] if group else "-", f"{group['available']}/{len(group['hosts'])}" if group else "0/0",
+            str(service["connections"]), str(service["queued"]), ", ".join(notes),
+        )
+    return table
+
+
+def director_line(status: dict[str, Any]) -> str:
+    """The director itself, and the modes that an operator must not overlook."""
+    modes = [name for name, on in (("ISOLATED: agents fell silent in bulk", status["isolated"]),
+                                   ("just started: nothing is evicted yet", status["grace"]),
+                                   ("STORE UNAVAILABLE", not status["store_available"])) if on]
+    minutes = (status["at"] - status["started"]) / 60
+    line = f"director {status['name']}, {status['version']}, up {minutes:.0f} min, store {status['store']}"
+    return "; ".join([line, *modes])
+
+
+def explain_lines(explanation: dict[str, Any]) -> list[str]:
+    """The decision in sentences."""
+    if explanation["host"]:
+        head = f"{explanation['client']} would get {explanation['host']}"
+    elif explanation["random"]:
+        head = f"{explanation['client']} would get a host drawn by chance"
+    else:
+        head = f"{explanation['client']} would be refused"
+    return [head, *(f"  {number}. {step}" for number, step in enumerate(explanation["steps"], 1))]
+
+
+def candidates_table(explanation: dict[str, Any]) -> Table:
+    """Every host's part in the decision."""
+    names = sorted({name for each in explanation["candidates"] for name in each["factors"]})
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("host")
+    for name in names:
+        table.add_column(name, justify="right")
+    table.add_column("why not")
+    for each in explanation["candidates"]:
+        marked = "> " if each["host"] == explanation["host"] else "  "
+        table.add_row(marked + each["host"], *(_number(each["factors"].get(name), "{:g}") for name in names),
+                      each["why_not"])
+    return table
+
+
+def all_hosts(status: dict[str, Any]) -> list[dict[str, Any]]:
+    return [host for service in status["services"] for group in service["groups"] for host in group["hosts"]]
