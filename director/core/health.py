@@ -372,7 +372,8 @@ class HostHealth:
                 return f"passed its probes, but {self._silence()}"
             case Cause.PROBED_BACK if self._probed_back:
                 return "passed its probes"
-            case Cause.HEARD_BACK if not self._has_probe and self._beats >= policy.rise:
+            case Cause.HEARD_BACK if (not self._has_probe and self._beats >= policy.rise
+                                      and not self._suspiciously_silent):
                 return f"{self._beats} heartbeats in a row"
             case Cause.ON_TRIAL if self._now >= self._trial_at:
                 return "on trial: only clients can check it"
