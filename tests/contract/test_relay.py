@@ -74,9 +74,7 @@ class Streams(RelayContract):
         for size in SIZES:
             relayed = self.kit.relayed()
             request, answer = pattern(size, "request"), pattern(size, "answer")
-            sending = self.kit.run(
-                lambda r=relayed, b=request: (r.client.sendall(b), r.client.shutdown(socket.SHUT_WR))
-            )
+            sending = self.kit.run(lambda r=relayed, b=request: (r.client.sendall(b), r.client.shutdown(socket.SHUT_WR)))
             assert receive_all(relayed.server) == request
             sending.result()
             answering = self.kit.run(lambda r=relayed, b=answer: (r.server.sendall(b), r.server.close()))
@@ -90,9 +88,7 @@ class Streams(RelayContract):
         for size in SIZES:
             relayed = self.kit.relayed()
             banner, upload = pattern(size, "banner"), pattern(size, "upload")
-            answering = self.kit.run(
-                lambda r=relayed, b=banner: (r.server.sendall(b), r.server.shutdown(socket.SHUT_WR))
-            )
+            answering = self.kit.run(lambda r=relayed, b=banner: (r.server.sendall(b), r.server.shutdown(socket.SHUT_WR)))
             assert receive_all(relayed.client) == banner
             answering.result()
             sending = self.kit.run(lambda r=relayed, b=upload: (r.client.sendall(b), r.client.close()))
@@ -150,9 +146,7 @@ class Streams(RelayContract):
         relayed = self.kit.relayed()
         rng = random.Random(7)
         sizes = (
-            [1 << n for n in range(21)]
-            + [(1 << n) + 1 for n in range(21)]
-            + [rng.randrange(1, 3 << 20) for _ in range(20)]
+            [1 << n for n in range(21)] + [(1 << n) + 1 for n in range(21)] + [rng.randrange(1, 3 << 20) for _ in range(20)]
         )
         rng.shuffle(sizes)
         for number, size in enumerate(sizes):
@@ -183,9 +177,7 @@ class Streams(RelayContract):
             for back in families:
                 relayed = self.kit.relayed(families=(front, back))
                 request, answer = pattern(300_000, front), pattern(300_000, back)
-                sending = self.kit.run(
-                    lambda r=relayed, b=request: (r.client.sendall(b), r.client.shutdown(socket.SHUT_WR))
-                )
+                sending = self.kit.run(lambda r=relayed, b=request: (r.client.sendall(b), r.client.shutdown(socket.SHUT_WR)))
                 assert receive_all(relayed.server) == request
                 answering = self.kit.run(lambda r=relayed, b=answer: (r.server.sendall(b), r.server.close()))
                 assert receive_all(relayed.client) == answer
@@ -435,17 +427,20 @@ class Timeouts(RelayContract):
     @blocking
     def test_either_direction_is_activity(self) -> None:
         """Progress in one direction alone keeps a connection alive, small and spliced, up and down."""
-        for way in (0, 1):
-            for size in (1, 300_000):
-                relayed = self.kit.relayed(LIMITS._replace(idle_s=1.0))
-                sender, receiver = (relayed.client, relayed.server)[:: -1 if way else 1]
-                until = time.monotonic() + 1.5
-                while time.monotonic() < until:
-                    sending = self.kit.run(sender.sendall, bytes(size))
-                    assert len(receive(receiver, size)) == size
-                    sending.result()
-                    time.sleep(0.05)
-                assert not self.kit.events.has_final(relayed.token)
+        jobs = [self.kit.run(self.one_direction, way, size) for way in (0, 1) for size in (1, 300_000)]
+        for job in jobs:
+            job.result()
+
+    def one_direction(self, way: int, size: int) -> None:
+        relayed = self.kit.relayed(LIMITS._replace(idle_s=1.0))
+        sender, receiver = (relayed.client, relayed.server)[:: -1 if way else 1]
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            sending = self.kit.run(sender.sendall, bytes(size))
+            assert len(receive(receiver, size)) == size
+            sending.result()
+            time.sleep(0.05)
+        assert not self.kit.events.has_final(relayed.token)
 
     @blocking
     def test_half_closed(self) -> None:
