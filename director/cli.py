@@ -13,10 +13,11 @@ import twisted
 
 from cluster.errors import ConfigError
 from director import extra
-from director.process import EXIT_FAILED, Process
 from director.relay.choice import choose, native_missing
 from director.version import VERSION
 
+#: The exit code of a director that could not start.
+EXIT_FAILED = 1
 #: The exit code for a configuration with errors; nothing was started.
 EXIT_CONFIG = 2
 
@@ -55,6 +56,7 @@ def run(file: str) -> None:
 
     from director.config import examine
     from director.log import Output, access_log
+    from director.process import Process
     from director.service import make_service
     from director.summary import summary
 
@@ -75,11 +77,11 @@ def run(file: str) -> None:
     for problem in warnings:
         log.warn("{problem}", problem=str(problem))
     process = Process(tree, output, reactor=reactor)
-    code = process.run()
+    started = process.run()
     output.close()
-    if process.why_failed and configuration.node.log.target != "stderr":
+    if not started and configuration.node.log.target != "stderr":
         click.echo(f"director: cannot start: {process.why_failed}", err=True)
-    sys.exit(code)
+    sys.exit(0 if started else EXIT_FAILED)
 
 
 @main.command()

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from cluster.errors import StoreUnavailable
+from cluster.store import StoreDamaged
 from director.log import Output
-
-if TYPE_CHECKING:
-    from director.service import DirectorService
-
-#: The exit code of a director that could not start.
-EXIT_FAILED = 1
+from director.service import DirectorService, StartError
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 
@@ -37,12 +34,12 @@ class Process:
         self._stopping = False
         self.why_failed = ""  #: why the director could not start
 
-    def run(self) -> int:
-        """Returns when all is over, with the exit code."""
+    def run(self) -> bool:
+        """Returns when all is over, with whether it ever started (`why_failed` says why not)."""
         self._reactor.callWhenRunning(self._start)
         self._reactor.addSystemEventTrigger("before", "shutdown", self._stop)
         self._reactor.run()
-        return EXIT_FAILED if self.why_failed else 0
+        return not self.why_failed
 
     def _start(self) -> None:
         for number in _STOP:
@@ -56,11 +53,16 @@ class Process:
             self._tree.ready.addCallbacks(lambda _: self.log.info("ready"), self._failed)
 
     def _failed(self, failure: Failure) -> None:
-        self.why_failed = failure.getErrorMessage()
-        self.log.critical("cannot start: {why}", why=self.why_failed)
-        if self._reactor.running and not self._stopping:
-            self._stopping = True
-            self._reactor.stop()
+        if self._stopping:
+            return  # told to stop before it was ready
+        self._stopping = True
+        self.why_failed = failure.getErrorMessage() or failure.type.__name__
+        if failure.check(StartError, StoreUnavailable, StoreDamaged):
+            for why in self.why_failed.splitlines():
+                self.log.critical("cannot start: {why}", why=why)
+        else:
+            self.log.failure("cannot start", failure)
+        self._reactor.stop()
 
     def _stop(self) -> Deferred[None] | None:
         return self._tree.stopService() if self._tree.running else None
