@@ -56,7 +56,7 @@ class Process:
         if self._stopping:
             return  # told to stop before it was ready
         self._stopping = True
-        self.why_failed = failure.getErrorMessage() or failure.type.__name__
+        self.why_failed = failure.getErrorMessage() or repr(failure.value)
         if failure.check(StartError, StoreUnavailable, StoreDamaged):
             for why in self.why_failed.splitlines():
                 self.log.critical("cannot start: {why}", why=why)

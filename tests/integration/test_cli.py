@@ -28,6 +28,7 @@ LISTENS = re.compile(r"listens on 127\.0\.0\.1:(\d+)")
 SERVICE = """
 [services.web]
 listen = ["127.0.0.1:{port}"]
+groups.blue.health.probe.kind = "none"
 [services.web.groups.blue.hosts]
 app1 = "{host}"
 """
@@ -38,7 +39,7 @@ class Running:
 
     def __init__(self, *command: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
+            [sys.executable, "-u", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
         )
         assert self.process.stdout is not None
         self._out = self.process.stdout
@@ -122,7 +123,7 @@ class CliTestCase(SynchronousTestCase):
 
     def director(self, backend: socket.socket, extra: str = "") -> tuple[Running, int]:
         """A running director with one service; and that service's port."""
-        running = self.start("director", "run", self.write(extra + SERVICE.format(port=0, host=address(backend))))
+        running = self.start("-m", "director", "run", self.write(extra + SERVICE.format(port=0, host=address(backend))))
         running.says(r"ready\n")
         return running, int(running.says(LISTENS.pattern)[1])
 
@@ -186,14 +187,14 @@ class RunTests(CliTestCase):
         with listening() as free:
             port = free.getsockname()[1]
         path = self.write(SERVICE.format(port=port, host="nonsense") + 'wieght = 1\n[node]\nstore = "disk"\n')
-        running = self.start("director", "run", path)
+        running = self.start("-m", "director", "run", path)
         self.assertEqual(running.ended(), 2)
         self.assertEqual(
             [line.split(": ")[:2] for line in running.output.splitlines()],
             [
-                [f"{path}:5", "services.web.groups.blue.hosts.app1.address"],
-                [f"{path}:6", "services.web.groups.blue.hosts.wieght"],
-                [f"{path}:8", "node.store"],
+                [f"{path}:6", "services.web.groups.blue.hosts.app1.address"],
+                [f"{path}:7", "services.web.groups.blue.hosts.wieght"],
+                [f"{path}:9", "node.store"],
             ],
         )
 
@@ -202,13 +203,13 @@ class RunTests(CliTestCase):
         for extra in ("", f"node.log.target = '{self.directory / 'log'}'\n"):
             with listening() as taken:
                 path = self.write(extra + SERVICE.format(port=taken.getsockname()[1], host="127.0.0.1:1"))
-                running = self.start("director", "run", path)
+                running = self.start("-m", "director", "run", path)
                 self.assertEqual(running.ended(), 1)
                 self.assertIn(f"cannot start: cannot listen on {address(taken)}: Address already in use", running.output)
 
     def test_unwritable_log(self) -> None:
         """A log that cannot be written is named, and the exit code is 1."""
-        running = self.start("director", "run", self.write("node.log.target = '/nowhere/log'"))
+        running = self.start("-m", "director", "run", self.write("node.log.target = '/nowhere/log'"))
         self.assertEqual(running.ended(), 1)
         self.assertEqual(running.output, "director: cannot write the log to /nowhere/log: No such file or directory\n")
 
@@ -216,7 +217,7 @@ class RunTests(CliTestCase):
 class CheckTests(CliTestCase):
     def test_good(self) -> None:
         """OK, what would run, and 0."""
-        running = self.start("director", "check", str(EXAMPLES / "director.toml"))
+        running = self.start("-m", "director", "check", str(EXAMPLES / "director.toml"))
         self.assertEqual(running.ended(), 0)
         self.assertEqual(running.output.splitlines()[0], "OK")
         self.assertIn("admin: http://127.0.0.1:7100/", running.output)
@@ -224,19 +225,19 @@ class CheckTests(CliTestCase):
     def test_warnings(self) -> None:
         """What is odd is told and changes no exit code."""
         path = self.write("")
-        running = self.start("director", "check", path)
+        running = self.start("-m", "director", "check", path)
         self.assertEqual(running.ended(), 0)
         self.assertIn(f"warning: {path}: services: there is no service", running.output)
 
     def test_errors(self) -> None:
         """Every error, and 2."""
-        running = self.start("director", "check", self.write('node.nmae = 1\nnode.store = "disk"\n'))
+        running = self.start("-m", "director", "check", self.write('node.nmae = 1\nnode.store = "disk"\n'))
         self.assertEqual(running.ended(), 2)
         self.assertEqual(len(running.output.splitlines()), 2)
 
     def test_no_file(self) -> None:
         """A file that is not there is an error like the others."""
-        running = self.start("director", "check", "/nowhere.toml")
+        running = self.start("-m", "director", "check", "/nowhere.toml")
         self.assertEqual(
             (running.ended(), running.output), (2, "/nowhere.toml: cannot read it: No such file or directory\n")
         )
@@ -245,7 +246,7 @@ class CheckTests(CliTestCase):
 class OtherCommandTests(CliTestCase):
     def test_version(self) -> None:
         """Which version, on what, and which relay, and why."""
-        running = self.start("director", "--version")
+        running = self.start("-m", "director", "--version")
         self.assertEqual(running.ended(), 0)
         self.assertRegex(
             running.output,
@@ -257,14 +258,14 @@ class OtherCommandTests(CliTestCase):
         """A token and its digest, which a configuration takes; another one each time."""
         outputs = []
         for _ in range(2):
-            running = self.start("director", "token")
+            running = self.start("-m", "director", "token")
             self.assertEqual(running.ended(), 0)
             outputs.append(running.output)
         self.assertNotEqual(*outputs)
         token, line = outputs[0].splitlines()
         self.assertEqual(len(token), 43)
         path = self.write(f"[node.agents.identities.app1]\nhosts = []\n{line}\n")
-        self.assertEqual(self.start("director", "check", path).ended(), 0)
+        self.assertEqual(self.start("-m", "director", "check", path).ended(), 0)
 
 
 class ExampleTests(CliTestCase):
@@ -280,19 +281,19 @@ class ExampleTests(CliTestCase):
 
     def test_toml(self) -> None:
         """`director run` on the example serves."""
-        running = self.start("director", "run", self.free_ports("director.toml"))
+        running = self.start("-m", "director", "run", self.free_ports("director.toml"))
         running.says(r"ready\n")
         self.stopped(running)
 
     def test_twist(self) -> None:
         """`twist director --config` serves the same file."""
-        running = self.start("twisted", "director", "--config", self.free_ports("director.toml"))
+        running = self.start("-m", "twisted", "--log-format", "text", "director", "--config", self.free_ports("director.toml"))
         running.says(LISTENS.pattern)
         self.stopped(running)
 
     def test_twist_errors(self) -> None:
         """`twist director` tells every error and starts nothing."""
-        running = self.start("twisted", "director", "--config", self.write('node.nmae = 1\nnode.store = "disk"\n'))
+        running = self.start("-m", "twisted", "--log-format", "text", "director", "--config", self.write('node.nmae = 1\nnode.store = "disk"\n'))
         self.assertNotEqual(running.ended(), 0)
         self.assertIn("director.toml:1: node.nmae: unknown key", running.output)
         self.assertIn("director.toml:2: node.store", running.output)
@@ -318,7 +319,7 @@ class ExampleTests(CliTestCase):
                 "    log.startLogging(sys.stdout)\n",
             )
         )
-        running = self.start("runpy", str(path))
+        running = self.start(str(path))
         running.says(LISTENS.pattern)
         self.stopped(running)
 
