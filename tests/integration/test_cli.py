@@ -171,9 +171,8 @@ class RunTests(CliTestCase):
         """SIGUSR1 makes it open its log file anew."""
         log = self.directory / "log"
         with listening() as backend:
-            running = self.start(
-                "director", "run", self.write(f"node.log.target = '{log}'\n" + SERVICE.format(port=0, host=address(backend)))
-            )
+            path = self.write(f"node.log.target = '{log}'\n" + SERVICE.format(port=0, host=address(backend)))
+            running = self.start("-m", "director", "run", path)
             until(lambda: log.exists() and "ready\n" in log.read_text())
             log.rename(self.directory / "log.1")
             running.tell(signal.SIGUSR1)
@@ -287,13 +286,23 @@ class ExampleTests(CliTestCase):
 
     def test_twist(self) -> None:
         """`twist director --config` serves the same file."""
-        running = self.start("-m", "twisted", "--log-format", "text", "director", "--config", self.free_ports("director.toml"))
+        running = self.start(
+            "-m", "twisted", "--log-format", "text", "director", "--config", self.free_ports("director.toml")
+        )
         running.says(LISTENS.pattern)
         self.stopped(running)
 
     def test_twist_errors(self) -> None:
         """`twist director` tells every error and starts nothing."""
-        running = self.start("-m", "twisted", "--log-format", "text", "director", "--config", self.write('node.nmae = 1\nnode.store = "disk"\n'))
+        running = self.start(
+            "-m",
+            "twisted",
+            "--log-format",
+            "text",
+            "director",
+            "--config",
+            self.write('node.nmae = 1\nnode.store = "disk"\n'),
+        )
         self.assertNotEqual(running.ended(), 0)
         self.assertIn("director.toml:1: node.nmae: unknown key", running.output)
         self.assertIn("director.toml:2: node.store", running.output)
@@ -301,9 +310,8 @@ class ExampleTests(CliTestCase):
     def test_tac(self) -> None:
         """twistd runs the .tac file."""
         pidfile = str(self.directory / "pid")
-        running = self.start(
-            "twisted.scripts.twistd", "--nodaemon", "--pidfile", pidfile, "--python", self.free_ports("director.tac")
-        )
+        twistd = ("-c", "from twisted.scripts.twistd import run; run()", "--nodaemon", "--pidfile", pidfile)
+        running = self.start(*twistd, "--python", self.free_ports("director.tac"))
         running.says(LISTENS.pattern)
         self.stopped(running)
 
