@@ -54,7 +54,8 @@ def haproxy(splice: bool) -> Callable[[Path, Ports, Ports], list[str]]:
     def command(directory: Path, listen: Ports, backend: Ports) -> list[str]:
         options = "  option splice-request\n  option splice-response\n" if splice else ""
         text = (
-            "global\n  nbthread 1\n  maxconn 5000\n  maxpipes 2000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n"
+            "global\n  nbthread 1\n  maxconn 5000\n  maxpipes 2000\n"
+            "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n"
             f"  timeout server 1h\n{options}"
         )
         for name, port, target in zip(Ports._fields, listen, backend, strict=True):

@@ -275,8 +275,9 @@ class ExampleTests(CliTestCase):
         return self.write(re.sub(r"127\.0\.0\.1:(7100|7101|8080)", "127.0.0.1:0", text), name)
 
     def stopped(self, running: Running) -> None:
+        """A clean end; Twisted's own commands raise the signal again once everything has stopped."""
         running.tell(signal.SIGTERM)
-        self.assertEqual(running.ended(), 0)
+        self.assertIn(running.ended(), (0, -signal.SIGTERM))
 
     def test_toml(self) -> None:
         """`director run` on the example serves."""
