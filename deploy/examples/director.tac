@@ -7,8 +7,8 @@ from cluster.model import AdminEndpoint, Health, Limits, Probe
 from director.builder import Director
 
 director = Director("lb1", store="memory:")
-director.agents("127.0.0.1:7101")
-director.admin(AdminEndpoint(listen="127.0.0.1:7100"))
+director.agents("127.0.0.1:7946")
+director.admin(AdminEndpoint(listen="127.0.0.1:7401"))
 
 web = director.service("web", "127.0.0.1:8080", limits=Limits(max_connections=10_000, queue=100))
 blue = web.group("blue", scheduler="p2c", choices=3, health=Health(probe=Probe(kind="http", path="/")))

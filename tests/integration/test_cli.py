@@ -219,7 +219,7 @@ class CheckTests(CliTestCase):
         running = self.start("-m", "director", "check", str(EXAMPLES / "director.toml"))
         self.assertEqual(running.ended(), 0)
         self.assertEqual(running.output.splitlines()[0], "OK")
-        self.assertIn("admin: http://127.0.0.1:7100/", running.output)
+        self.assertIn("admin: http://127.0.0.1:7401/", running.output)
 
     def test_warnings(self) -> None:
         """What is odd is told and changes no exit code."""
@@ -272,7 +272,7 @@ class ExampleTests(CliTestCase):
 
     def free_ports(self, name: str) -> str:
         text = (EXAMPLES / name).read_text()
-        return self.write(re.sub(r"127\.0\.0\.1:(7100|7101|8080)", "127.0.0.1:0", text), name)
+        return self.write(re.sub(r"127\.0\.0\.1:(7401|7946|8080)", "127.0.0.1:0", text), name)
 
     def stopped(self, running: Running) -> None:
         """A clean end; Twisted's own commands raise the signal again once everything has stopped."""

@@ -26,11 +26,11 @@ name = "lb1"
 store = "file:/var/lib/txdirector/state"
 
 [node.agents]
-listen = ["127.0.0.1:7101"]
+listen = ["127.0.0.1:7946"]
 identities.app1 = {{ hosts = ["web/*/app1"], token_sha256 = "{HASH}" }}
 
 [[node.admin.endpoints]]
-listen = "127.0.0.1:7100"
+listen = "127.0.0.1:7401"
 
 [services.web]
 listen = ["0.0.0.0:80", "[::]:80", "unix:/run/web"]
