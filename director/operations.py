@@ -130,6 +130,20 @@ class NodeOperations:
                 raise Conflict(str(error)) from error
         await self._sync.reached(key, revision)
 
+    def approve(self, ref: HostRef, *, who: str) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._approve(ref))
+
+    async def _approve(self, ref: HostRef) -> None:
+        registered = self._node.inventory.registered(ref)
+        if registered is None:
+            if ref in self._node.inventory.hosts:
+                return
+            raise NotFound(f"no host {ref} has registered")
+        key = self._keys.registered(ref)
+        approved = msgspec.structs.replace(registered, approved=True)
+        committed = await self._store.commit([Put(key, msgspec.json.encode(approved))])
+        await self._sync.reached(key, committed.revision)
+
     def retry(self, ref: HostRef) -> Deferred[None]:
         return self._node.retry(ref)
 

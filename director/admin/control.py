@@ -60,6 +60,9 @@ class Operations(Protocol):
 
     def set_weight(self, ref: HostRef, weight: float, *, who: str) -> Deferred[None]: ...
 
+    def approve(self, ref: HostRef, *, who: str) -> Deferred[None]:
+        """Let a host in that registered and waits; nothing to do for one that is in. Fails with NotFound."""
+
     def retry(self, ref: HostRef) -> Deferred[None]:
         """Probe a host now; it comes back if it passes. Fires when the probe is done, whatever it found."""
 
@@ -293,6 +296,12 @@ class Control:
         """Set a host's configured weight; 0 takes no new connections."""
         self._host(p.ref)
         await self._operations.set_weight(p.ref, p.weight, who=caller.who)
+        return self._host(p.ref)
+
+    @_operation(Role.FULL, OfHost)
+    async def approve(self, caller: Caller, p: OfHost) -> HostPicture:
+        """Let a host into its group that registered through its agent and waits."""
+        await self._operations.approve(p.ref, who=caller.who)
         return self._host(p.ref)
 
     @_operation(Role.FULL, OfHost)

@@ -55,6 +55,7 @@ ROUTES = (
     Route(_READ, _HOST, "host"),
     Route(_SET, f"{_HOST}/state", "order"),
     Route(_SET, f"{_HOST}/weight", "weight"),
+    Route(("POST",), f"{_HOST}/approve", "approve"),
     Route(("POST",), f"{_HOST}/retry", "retry"),
 )
 

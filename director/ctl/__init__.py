@@ -210,6 +210,15 @@ def weight(client: Client, host: tuple[str, str, str], weight: float, as_json: b
 @_HOST
 @_JSON
 @click.pass_obj
+def approve(client: Client, host: tuple[str, str, str], as_json: bool) -> None:
+    """Let a host in that registered through its agent and waits."""
+    _say(client.post(*_path(host), "approve"), as_json)
+
+
+@main.command()
+@_HOST
+@_JSON
+@click.pass_obj
 def retry(client: Client, host: tuple[str, str, str], as_json: bool) -> None:
     """Probe a host now; it comes back if it passes."""
     _say(client.post(*_path(host), "retry"), as_json)

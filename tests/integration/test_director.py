@@ -12,6 +12,7 @@ from twisted.internet.task import deferLater
 from agent.config import AgentConfig
 from agent.service import LoadReporter
 from cluster.model import AdminState, HostRef, HostState, Reason
+from director.admin.errors import NotFound
 from director.config import checked
 from director.listener import BindError
 from director.service import StartError, make_service
@@ -310,6 +311,21 @@ class AgentTests(DirectorTestCase):
         await until(lambda: entry.report is not None, "reports of the registered host")
         await director.operations.order(ref, AdminState.DRAIN, who="ann", why="test")
         await until(lambda: ordered, "the order")
+
+    async def test_registered_host_waits_for_approval(self) -> None:
+        """Where registrations need approval, the host takes clients once an operator approved it, and not before."""
+        n = await self.backend("n")
+        director = await self.director(self.with_agents(service({}, group={"registration": {"mode": "approve"}})))
+        ref = A._replace(host="n")
+        with self.assertRaises(NotFound):
+            await director.operations.approve(ref, who="ann")
+        await self.reporter(director, name="n", hosts=(str(ref),), register=n.address)
+        await until(lambda: director.node.inventory.registered(ref), "registration")
+        self.assertEqual(await self.served_by(director), "")
+        await director.operations.approve(ref, who="ann")
+        self.assertEqual(await self.served_by(director), "n")
+        entry = director.node.inventory.hosts[ref]
+        await until(lambda: entry.report is not None, "reports of the approved host")
 
     async def test_broken_agent_connection_is_suspicion_only(self) -> None:
         """An agent that vanishes makes its host suspect within a moment; a probe that passes keeps it in rotation."""

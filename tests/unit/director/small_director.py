@@ -118,6 +118,9 @@ class SmallDirector:
     def set_weight(self, ref: HostRef, weight: float, *, who: str) -> Deferred[None]:
         return self._change(ref, configured_weight=weight, weight=weight)
 
+    def approve(self, ref: HostRef, *, who: str) -> Deferred[None]:
+        return self._change(ref)
+
     def retry(self, ref: HostRef) -> Deferred[None]:
         if self.hosts[ref].admin is AdminState.DOWN:
             return fail(Conflict(f"{ref} is ordered down"))

@@ -25,6 +25,7 @@ GOOD: dict[str, dict[str, object]] = {
     "explain": {"service": "web", "client": "192.0.2.1"},
     "order": HOST | {"state": "drain", "why": "new kernel"},
     "weight": HOST | {"weight": 2.5},
+    "approve": HOST,
     "retry": HOST,
 }
 ADA = Caller("ada", Role.FULL, "192.0.2.9")
