@@ -643,8 +643,8 @@ class FileMachine(StoreMachine):
         shutil.rmtree(self.directory)
 
 
-StoreMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
-FileMachine.TestCase.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)
+StoreMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
+FileMachine.TestCase.settings = settings(max_examples=20, stateful_step_count=30)
 
 
 class MemoryStoreMachineTests(StoreMachine.TestCase):  # type: ignore[misc,valid-type,name-defined]

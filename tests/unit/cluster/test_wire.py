@@ -207,7 +207,7 @@ _lines = st.one_of(
 
 
 class Properties(SynchronousTestCase):
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(st.lists(_lines, max_size=6).map(b"".join))
     @example(b"\xff\n")
     def test_whole_or_byte_by_byte(self, data: bytes) -> None:
@@ -216,7 +216,7 @@ class Properties(SynchronousTestCase):
         self.assertEqual(heard([data[i : i + 1] for i in range(len(data))]), whole)
         self.assertEqual(heard([data[: len(data) // 2], data[len(data) // 2 :]]), whole)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(st.binary(max_size=200) | st.text(max_size=80).map(lambda text: text.encode("utf-8", "replace")))
     def test_posts_parse_or_raise_the_remote_error(self, body: bytes) -> None:
         """A posted body is a `Post` or a `RemoteProtocolError`."""

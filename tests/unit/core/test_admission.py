@@ -337,4 +337,4 @@ class AdmissionMachine(RuleBasedStateMachine):
 
 
 TestAnySequence = AdmissionMachine.TestCase
-TestAnySequence.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestAnySequence.settings = settings(max_examples=80, stateful_step_count=40)

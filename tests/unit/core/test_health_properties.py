@@ -148,4 +148,4 @@ class HealthMachine(RuleBasedStateMachine):
 
 
 TestHealthMachine = HealthMachine.TestCase
-TestHealthMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestHealthMachine.settings = settings(max_examples=150, stateful_step_count=40)

@@ -356,7 +356,7 @@ ACTIONS = st.sampled_from(
 
 
 class PropertyTests(SynchronousTestCase):
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(st.lists(st.tuples(ACTIONS, st.integers(0, 3)), max_size=80), st.integers(0, 2**32))
     def test_counts_and_rotation_stay_right(self, script: list[tuple[str, int]], seed: int) -> None:
         """Whatever happens: only hosts that may take connections do, and every count returns to zero."""

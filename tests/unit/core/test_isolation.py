@@ -247,4 +247,4 @@ class IsolationMachine(RuleBasedStateMachine):
 
 
 TestIsolationMachine = IsolationMachine.TestCase
-TestIsolationMachine.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestIsolationMachine.settings = settings(max_examples=100, stateful_step_count=40)

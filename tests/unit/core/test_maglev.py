@@ -47,7 +47,7 @@ class TableTests(SynchronousTestCase):
             self.assertLessEqual(moved(before, after), 1 / count + 0.02)
             self.assertNotIn(gone, after)
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(st.lists(st.floats(0.2, 5), min_size=2, max_size=100), st.data())
     def test_weighted_removal(self, weights: list[float], data: st.DataObject) -> None:
         """With unequal weights too, what moves beyond the removed host's share stays small."""

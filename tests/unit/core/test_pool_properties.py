@@ -128,7 +128,7 @@ class PoolMachine(RuleBasedStateMachine):
 def _test_case(kind: str) -> type:
     machine = type(f"PoolOf{kind.title().replace('-', '')}", (PoolMachine,), {"kind": kind})
     case = machine.TestCase
-    case.settings = settings(max_examples=12, stateful_step_count=30, deadline=None)
+    case.settings = settings(max_examples=12, stateful_step_count=30)
     case.__doc__ = f"Nobody but an eligible host is ever picked by {kind}, and counts return to zero."
     return case
 

@@ -122,7 +122,7 @@ class RoundRobinTests(SynchronousTestCase):
 
 
 class SmoothRoundRobinTests(SynchronousTestCase):
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(st.lists(st.integers(1, 30), min_size=1, max_size=12))
     def test_exact_cycles(self, weights: list[int]) -> None:
         """From the start, every cycle of sum(weights) picks gives each host exactly its weight."""
@@ -153,7 +153,7 @@ class SmoothRoundRobinTests(SynchronousTestCase):
         runs = [right - left for left, right in pairwise(n for n, name in enumerate(picked) if name == "h0")]
         self.assertLessEqual(max(runs), 4)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(
         st.lists(st.floats(0.05, 20), min_size=2, max_size=6),
         st.lists(st.tuples(st.integers(0, 5), st.floats(0.05, 20), st.integers(1, 60)), max_size=5),
@@ -200,7 +200,7 @@ class SmoothRoundRobinTests(SynchronousTestCase):
 
 
 class LeastConnectionsTests(SynchronousTestCase):
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(st.data(), st.sampled_from(["leastconns", "leastconnsrr", "weightedleastconns"]))
     def test_like_a_scan(self, data: st.DataObject, kind: str) -> None:
         """Exactly the host that looking at all of them would find, ties to the least recently picked."""
@@ -229,7 +229,7 @@ class LeastConnectionsTests(SynchronousTestCase):
 
 
 class TreeTests(SynchronousTestCase):
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(st.lists(st.tuples(st.integers(0, 20), st.one_of(st.none(), st.floats(0.001, 100))), max_size=80))
     def test_like_dictionaries(self, changes: list[tuple[int, float | None]]) -> None:
         """Growing, shrinking and changing trees always know the least key and the total."""

@@ -381,14 +381,14 @@ class DumpTests(SynchronousTestCase):
             '[services.web.groups.blue.hosts.a]\naddress = "a:1"\n',
         )
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(values(inspect.type_info(Configuration)))
     def test_any_configuration(self, configuration: Configuration) -> None:
         """Whatever the types allow survives TOML and JSON."""
         for data in (tomllib.loads(dump_toml(configuration)), msgspec.json.decode(dump_json(configuration))):
             self.assertEqual(convert(data, Configuration, shorthands=SHORTHANDS), (configuration, []))
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(values(inspect.type_info(Configuration)))
     def test_checks_never_break(self, configuration: Configuration) -> None:
         """The rules find problems in anything that the types allow, and never fall over."""

@@ -332,7 +332,7 @@ class Posts(RosterCase):
 
 
 class Always(SynchronousTestCase):
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.lists(st.tuples(
         st.sampled_from(["hello", "report", "leaving", "lost"]), st.integers(0, 2), st.sampled_from(["b1", "b2", "b3"]),
         st.lists(st.sampled_from([APP1, APP2]), min_size=1, unique=True), st.booleans(),

@@ -95,7 +95,7 @@ class LinesTests(SynchronousTestCase):
         """CRLF ends one line, not two."""
         self.assertEqual(Lines("a = 1\r\n\r\nb = 2\r\n").line("b"), 3)
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(
         st.recursive(
             st.one_of(st.integers(), st.booleans(), st.floats(allow_nan=False), st.text(max_size=8), st.datetimes()),
