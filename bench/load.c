@@ -144,7 +144,7 @@ int main(int argc, char **argv) {
                 if (send(fd, line, sizeof line, MSG_NOSIGNAL) < 0) failures++;
                 continue;
             }
-            ssize_t got = recv(fd, chunk, CHUNK, bulk ? MSG_TRUNC : 0);
+            ssize_t got = recv(fd, chunk, CHUNK, 0);
             if (got < 0 && errno == EAGAIN) continue;
             if (got > 0) {
                 kinds[fd] = 1; /* answered */

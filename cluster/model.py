@@ -60,6 +60,8 @@ class HostState(enum.Enum):
 class Reason(enum.Enum):
     """Why a client's connection ended: each accepted client is counted under exactly one."""
 
+    __hash__ = object.__hash__  # members are their own identity; Enum's hash is a Python call, and this one is hot
+
     # relayed, and then
     CLIENT_CLOSED = "client_closed"  #: both directions finished; the client finished first
     HOST_CLOSED = "host_closed"  #: both directions finished; the host finished first

@@ -40,6 +40,11 @@ UNIX_RETRY_S = 0.01
 PICK_SAMPLE = 16
 
 _IN_PROGRESS = frozenset({0, errno.EINPROGRESS})
+# plain numbers: the socket module's enumerations cost a look-up in Python at each use
+_STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+_AF_INET, _AF_INET6, _AF_UNIX = int(socket.AF_INET), int(socket.AF_INET6), int(socket.AF_UNIX)
+_SOL_SOCKET, _SO_KEEPALIVE = socket.SOL_SOCKET, socket.SO_KEEPALIVE
+_IPPROTO_TCP, _TCP_NODELAY = socket.IPPROTO_TCP, socket.TCP_NODELAY
 #: connect(2) and socket(2) errors that are this machine's, not the host's.
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 
@@ -86,14 +91,14 @@ class Connection:
 
 
 class _Tail:
-    """What only connections that are being connected, or that carry a PROXY header, need."""
+    """What only connections need whose first try failed, or that carry a PROXY header."""
 
     __slots__ = ("deadline", "destination", "tried")
 
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
+    def __init__(self, destination: Address | None = None) -> None:
+        self.deadline = 0.0  #: of all tries; set when the first one fails
         self.tried: tuple[Host, ...] = ()
-        self.destination: Address | None = None
+        self.destination = destination
 
 
 class Frontend:
@@ -131,7 +136,11 @@ class Frontend:
         timeouts = spec.timeouts
         self._admission: Admission = self.service.admission
         self._connect_s = timeouts.connect_s
-        self._limits = Limits(timeouts.connect_s, timeouts.idle_s, timeouts.half_closed_s)
+        #: of a first try, by the number of tries that share the connect deadline
+        self._limits = [
+            Limits(timeouts.connect_s / max(1, tries), timeouts.idle_s, timeouts.half_closed_s)
+            for tries in range(MAX_TRIES + 1)
+        ]
         self._max_age_s = timeouts.max_age_s
         self._max_age_jitter = timeouts.max_age_jitter
         self._trusted = parse_networks(spec.proxy.accept_from)
@@ -140,14 +149,16 @@ class Frontend:
 
     # --- a client arrives
 
-    def accepted(self, client: socket.socket, peer: Any) -> None:
+    def accepted(self, fd: int, family: int, peer: Any) -> None:
         """A listener's client; its address is the socket's, or a trusted proxy's word."""
-        ip, port = _packed(client.family, peer)
+        ip, port = _packed(family, peer)
         if self._trusted and ip is not None and ip in self._trusted:
+            client = socket.socket(family, socket.SOCK_STREAM, fileno=fd)
+            client.setblocking(False)
             reader = HeaderReader(client, self._header_read, reactor=self._reactor, timeout_s=self._header_timeout_s)
             self._readers.add(reader)
             return
-        self.arrived(Connection(self, client.detach(), ip, port, self._monotonic()))
+        self.arrived(Connection(self, fd, ip, port, self._monotonic()))
 
     def _header_read(self, reader: HeaderReader, header: Header | None) -> None:
         """A trusted proxy's header arrived, or (None) did not."""
@@ -165,8 +176,7 @@ class Frontend:
             return
         if header.source is not None and header.source.is_ip:
             connection.ip, connection.port = ipaddress.ip_address(header.source.host).packed, header.source.port
-            connection.tail = _Tail(0.0)
-            connection.tail.destination = header.destination
+            connection.tail = _Tail(header.destination)
         self.arrived(connection)
 
     def arrived(self, connection: Connection) -> None:
@@ -227,11 +237,6 @@ class Frontend:
 
     def _connect(self, connection: Connection, now: float) -> None:
         """Start the connect to the ticket's host. Failures of any kind come out of `_try_failed`."""
-        tail = connection.tail
-        if tail is None:
-            tail = connection.tail = _Tail(now + self._connect_s)
-        elif not tail.deadline:
-            tail.deadline = now + self._connect_s
         ticket = connection.ticket
         assert ticket is not None
         host = ticket.host
@@ -242,28 +247,23 @@ class Frontend:
             return
         family = target.family
         try:
-            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            sock = socket.SocketType(family, _STREAM)  # the plain one: no enumerations, half the cost
         except OSError as refusal:
             self.log.warn("no socket for a connect: {why}", why=refusal.strerror)
             self._leave(connection, Reason.RELAY_ERROR)
             return
-        if family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if family != _AF_UNIX:
+            sock.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
+            sock.setsockopt(_SOL_SOCKET, _SO_KEEPALIVE, 1)
         error = sock.connect_ex(target.sockaddr)
         if error in _IN_PROGRESS:
-            tries_left = max(1, min(MAX_TRIES - len(tail.tried), ticket.pool.eligible))
-            limits = self._limits
-            if tries_left > 1 or tail.tried or self._max_age_s:
-                limits = limits._replace(
-                    connect_s=max(0.001, (tail.deadline - now) / tries_left), max_age_s=self._age_limit()
-                )
+            limits = self._limits_of(connection, ticket, now)
             preface = self._preface(connection, self._send_proxy) if self._send_proxy else b""
             fd, connection.fd = connection.fd, -1
             connection.handle = self.relay.relay(connection, fd, sock.detach(), limits, preface)
             return
         sock.close()
-        if error == errno.EAGAIN and family == socket.AF_UNIX and now < tail.deadline:
+        if error == errno.EAGAIN and family == _AF_UNIX and now < self._deadline(connection, ticket):
             self._reactor.callLater(UNIX_RETRY_S, self._retry, connection)
         elif error in _OURS:
             self.log.warn("cannot connect to {host}: {why}", host=str(host.ref), why=os.strerror(error))
@@ -275,14 +275,29 @@ class Frontend:
         if connection in self.connections:
             self._connect(connection, self._monotonic())
 
-    def _age_limit(self) -> float:
-        if not self._max_age_s:
-            return 0.0
-        return self._max_age_s * (1.0 + self._max_age_jitter * (2.0 * self._random() - 1.0))
+    def _limits_of(self, connection: Connection, ticket: Ticket, now: float) -> Limits:
+        tail = connection.tail
+        if tail is None or not tail.deadline:
+            limits = self._limits[min(MAX_TRIES, ticket.pool.eligible)]
+        else:
+            tries_left = max(1, min(MAX_TRIES - len(tail.tried), ticket.pool.eligible))
+            limits = self._limits[1]._replace(connect_s=max(0.001, (tail.deadline - now) / tries_left))
+        if self._max_age_s:
+            jitter = self._max_age_jitter * (2.0 * self._random() - 1.0)
+            limits = limits._replace(max_age_s=self._max_age_s * (1.0 + jitter))
+        return limits
+
+    def _deadline(self, connection: Connection, ticket: Ticket) -> float:
+        """Of all tries; counted from the first pick."""
+        tail = connection.tail
+        return tail.deadline if tail is not None and tail.deadline else ticket.picked_at + self._connect_s
 
     def _try_failed(self, connection: Connection, error: int, why: str, now: float) -> None:
         ticket, tail = connection.ticket, connection.tail
-        assert ticket is not None and tail is not None
+        assert ticket is not None
+        if tail is None:
+            tail = connection.tail = _Tail()
+        tail.deadline = self._deadline(connection, ticket)
         host = ticket.host
         self._metrics.host(host.ref.group, host.ref.host).connect_failures.inc()
         self._inventory.connect_failed(host, why, now)
@@ -398,9 +413,9 @@ class Router:
 
 
 def _packed(family: int, peer: Any) -> tuple[bytes | None, int]:
-    if family == socket.AF_INET:
+    if family == _AF_INET:
         return socket.inet_aton(peer[0]), peer[1]
-    if family == socket.AF_INET6:
+    if family == _AF_INET6:
         return socket.inet_pton(family, peer[0].partition("%")[0]), peer[1]
     return None, 0
 

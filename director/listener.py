@@ -43,8 +43,8 @@ class BindError(Exception):
 class Accepts(Protocol):
     """Whoever takes accepted clients over."""
 
-    def accepted(self, client: socket.socket, peer: Any) -> None:
-        """Own *client* (non-blocking). Must not raise."""
+    def accepted(self, fd: int, family: int, peer: Any) -> None:
+        """Own *fd*, a connected non-blocking socket. Must not raise."""
 
 
 def bind(address: Address) -> socket.socket:
@@ -162,11 +162,14 @@ class Listener(Service):
 
     def doRead(self) -> None:
         sock, accepted = self._socket, self._frontend.accepted
+        if sock is None:
+            return
+        family = int(sock.family)
         for _ in range(ACCEPTS_PER_TURN):
-            if sock is None or not self._reading:
+            if not self._reading:
                 return
             try:
-                client, peer = sock.accept()
+                fd, peer = sock._accept()  # type: ignore[attr-defined]  # accept() less the socket object and its getsockname
             except BlockingIOError:
                 return
             except OSError as error:
@@ -176,8 +179,8 @@ class Listener(Service):
                     self.pause(error)
                     return
                 raise
-            client.setblocking(False)
-            accepted(client, peer)
+            os.set_blocking(fd, False)
+            accepted(fd, family, peer)
 
     def pause(self, error: OSError) -> None:
         """Stop accepting for `PAUSE_S`; clients wait in the backlog."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from typing import Any
@@ -16,6 +17,9 @@ from director.log import Output
 from director.service import DirectorService, StartError
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
+#: Objects made and not yet freed before the collector looks for cycles. A connection lives in half a dozen objects
+#: without cycles, so the default (700) would have it look through young connections a hundred times a second.
+_COLLECT_AFTER = 50_000
 
 
 class Process:
@@ -50,7 +54,13 @@ class Process:
         except Exception:
             self._failed(Failure())
         else:
-            self._tree.ready.addCallbacks(lambda _: self.log.info("ready"), self._failed)
+            self._tree.ready.addCallbacks(self._is_ready, self._failed)
+
+    def _is_ready(self, _: None) -> None:
+        gc.collect()
+        gc.freeze()  # what is there now stays for good
+        gc.set_threshold(_COLLECT_AFTER)
+        self.log.info("ready")
 
     def _failed(self, failure: Failure) -> None:
         if self._stopping:
