@@ -30,8 +30,12 @@ lint: $(READY) ## style, types, import borders
 coverage: $(READY) ## the suite with branch coverage
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
 
-bench: $(READY) ## the relay beside HAProxy, interleaved; writes bench/results
+bench: $(READY) ## the relays beside HAProxy, nginx and Envoy, interleaved; writes bench/results
+	@bench/prepare.sh
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	@$(BIN)/python -m bench.relay
+	@$(BIN)/python -m bench.busy
+	@$(BIN)/python -m bench.plot
 
 soak: $(READY) ## what sockets and time could make flaky, twenty times over
 	@for n in $$(seq 20); do $(BIN)/pytest -q -x tests/contract tests/integration || exit 1; done

@@ -1,201 +1,87 @@
-"""The relay beside HAProxy: ``python -m bench.relay [--quick] [--rounds N]``.
+"""The relays beside HAProxy, nginx stream and Envoy: ``python -m bench.relay [--quick] [--rounds N] [--peers A,B]``.
 
 All peers run in the same rounds, one after the other (A B C A B C …), on the same backend; what is reported are medians
-and ratios of medians. Proxies have one core to themselves, generator and backend the other. CPU is the proxy
-process's own, user and system, from ``/proc/PID/stat``. A new peer is one more entry of `PEERS`.
+and ratios of medians to HAProxy's. Proxies have one core to themselves, generator and backend the other. CPU is the
+proxy's own, user and system, children and threads included; memory is anonymous memory, the difference over the idle
+connections. A peer that is not installed is left out and said.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import shutil
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-HERE = Path(__file__).parent
-TICKS = os.sysconf("SC_CLK_TCK")
-PROXY_CORE, LOAD_CORE = "0", "1"
-IDLE_CONNECTIONS = 4000
+from bench.machine import HERE, Load, facts, proxy
+from bench.peers import BY_NAME, PEERS, Peer
+
+CONNECTIONS = 50
+STREAMS = 4
 #: What is measured, its unit, and whether more is better.
 MEASURES = {
     "small_per_s": ("small messages per second", True),
     "small_cpu": ("CPU ms per 1,000 small messages", False),
+    "small_p99": ("p99 of small messages, us", False),
     "connect_per_s": ("new connections per second", True),
     "connect_cpu": ("CPU ms per 1,000 connections", False),
     "bulk_mb_per_s": ("bulk MB per second", True),
     "bulk_cpu": ("CPU ms per GB", False),
+    "beside_bulk_p99": ("p99 of small beside 4 bulk streams, us", False),
     "idle_kb": ("user memory per idle connection, KB", False),
+    "beside_idle_p99": ("p99 of small beside the idle ones, us", False),
 }
 
 
-class Ports(NamedTuple):
-    echo: int
-    once: int
-    bulk: int
+class Sizes(NamedTuple):
+    """How long and how much."""
+
+    seconds: float
+    megabytes: int  #: of one bulk download
+    idle: int
 
 
-class Peer(NamedTuple):
-    name: str
-    command: Callable[[Path, Ports, Ports], list[str]]
+def one_round(peer: Peer, load: Load, directory: Path, sizes: Sizes) -> dict[str, float]:
+    with proxy(peer, load, directory) as (running, ports):
+        port, found = ports.listen, {}
+        for name, words in {
+            "small": ("messages", port, CONNECTIONS, 64, sizes.seconds),
+            "connect": ("connections", port, CONNECTIONS, sizes.seconds),
+            "bulk": ("bulk", port, STREAMS, sizes.megabytes, sizes.seconds),
+        }.items():
+            before = running.cpu_s()
+            answer = load.run(*words)
+            cpu = running.cpu_s() - before
+            if name == "bulk":
+                found["bulk_mb_per_s"] = answer["done"] / answer["seconds"] / 1e6
+                found["bulk_cpu"] = 1e12 * cpu / answer["done"]
+            else:
+                found[f"{name}_per_s"] = answer["done"] / answer["seconds"]
+                found[f"{name}_cpu"] = 1e6 * cpu / answer["done"]
+            if name == "small":
+                found["small_p99"] = answer["p99_us"]
+        with load.beside("bulk", port, STREAMS, sizes.megabytes, 3600):
+            found["beside_bulk_p99"] = load.run("messages", port, 8, 64, sizes.seconds)["p99_us"]
+    return found
 
 
-def haproxy(splice: bool) -> Callable[[Path, Ports, Ports], list[str]]:
-    def command(directory: Path, listen: Ports, backend: Ports) -> list[str]:
-        options = "  option splice-request\n  option splice-response\n" if splice else ""
-        text = (
-            "global\n  nbthread 1\n  maxconn 5000\n  maxpipes 2000\n"
-            "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n"
-            f"  timeout server 1h\n{options}"
-        )
-        for name, port, target in zip(Ports._fields, listen, backend, strict=True):
-            text += f"listen {name}\n  bind 127.0.0.1:{port}\n  server s 127.0.0.1:{target}\n"
-        config = directory / f"haproxy{splice}.cfg"
-        config.write_text(text)
-        return ["haproxy", "-db", "-q", "-f", str(config)]
-
-    return command
-
-
-def director(relay: str) -> Callable[[Path, Ports, Ports], list[str]]:
-    def command(directory: Path, listen: Ports, backend: Ports) -> list[str]:
-        text = '[node.log]\nlevel = "warn"\n'
-        for name, port, target in zip(Ports._fields, listen, backend, strict=True):
-            text += f'[services.{name}]\nlisten = ["127.0.0.1:{port}"]\nrelay = "{relay}"\n'
-            text += f'[services.{name}.groups.main.hosts]\ns = "127.0.0.1:{target}"\n'
-        config = directory / f"{relay}.toml"
-        config.write_text(text)
-        return [sys.executable, "-m", "director", "run", str(config)]
-
-    return command
-
-
-PEERS = (
-    Peer("haproxy", haproxy(splice=False)),
-    Peer("haproxy-splice", haproxy(splice=True)),
-    Peer("director-python", director("python")),
-)
-
-
-def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def anonymous_kb(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Anonymous:"):
-            return int(line.split()[1])
-    raise ValueError("no Anonymous line")
-
-
-class Bench:
-    def __init__(self, directory: Path, *, seconds: float, gigabytes: float) -> None:
-        self.directory = directory
-        self.seconds = seconds
-        self.bulk_bytes = int(gigabytes * 1e9 / 4)
-        self.load = str(directory / "load")
-        subprocess.run(["cc", "-O2", "-o", self.load, str(HERE / "load.c")], check=True)
-        self.backend = Ports(*free_ports(3))
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.start(["taskset", "-c", LOAD_CORE, self.load, "backend", *map(str, self.backend)], self.backend)
-
-    def start(self, command: list[str], ports: Ports) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(command)
-        self.processes.append(process)
-        deadline = time.monotonic() + 20
-        for port in ports:
-            while True:
-                with socket.socket() as sock:
-                    if sock.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise SystemExit(f"{command} did not start")
-                time.sleep(0.05)
-        return process
-
-    def stop(self, process: subprocess.Popen[bytes]) -> None:
-        process.kill()
-        process.wait()
-        self.processes.remove(process)
-
-    def run(self, peer: Peer) -> dict[str, float]:
-        listen = Ports(*free_ports(3))
-        command = ["taskset", "-c", PROXY_CORE, *peer.command(self.directory, listen, self.backend)]
-        proxy = self.start(command, listen)
-        time.sleep(0.5)  # the start's own work is over
-        try:
-            return {**self.small(proxy.pid, listen), **self.connect(proxy.pid, listen), **self.bulk(proxy.pid, listen)}
-        finally:
-            self.stop(proxy)
-
-    def idle(self, peer: Peer) -> float:
-        """KB of anonymous memory per idle connection, on a fresh process that has served one connection."""
-        listen = Ports(*free_ports(3))
-        proxy = self.start(["taskset", "-c", PROXY_CORE, *peer.command(self.directory, listen, self.backend)], listen)
-        try:
-            self.measure(proxy.pid, "small", listen.echo, 10, 0.2)
-            before = anonymous_kb(proxy.pid)
-            holder = subprocess.Popen([self.load, "idle", str(listen.echo), str(IDLE_CONNECTIONS)],
-                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            assert holder.stdout is not None and holder.stdin is not None
-            line = holder.stdout.readline()
-            assert line.startswith(b"ready 0"), line
+def idle(peer: Peer, load: Load, directory: Path, sizes: Sizes) -> dict[str, float]:
+    """On a fresh process that has served a few connections."""
+    with proxy(peer, load, directory) as (running, ports):
+        before = running.anonymous_kb()
+        with load.beside("idle", ports.listen, sizes.idle) as holder:
+            assert holder.stdout is not None
+            if not holder.stdout.readline():
+                raise SystemExit(f"{peer.name} does not hold {sizes.idle} connections")
             time.sleep(1.0)
-            held = anonymous_kb(proxy.pid) - before
-            holder.stdin.close()
-            holder.wait()
-            return held / IDLE_CONNECTIONS
-        finally:
-            self.stop(proxy)
-
-    def measure(self, pid: int, *words: object) -> tuple[float, float, float]:
-        """Count, seconds, and the proxy's CPU seconds."""
-        before = cpu_s(pid)
-        done = subprocess.run(["taskset", "-c", LOAD_CORE, self.load, *map(str, words)], capture_output=True,
-                              text=True, check=True, timeout=120)
-        count, seconds, failures = done.stdout.split()
-        if failures != "0":
-            raise SystemExit(f"{words}: {failures} failures")
-        return float(count), float(seconds), cpu_s(pid) - before
-
-    def small(self, pid: int, listen: Ports) -> dict[str, float]:
-        count, seconds, cpu = self.measure(pid, "small", listen.echo, 50, self.seconds)
-        return {"small_per_s": count / seconds, "small_cpu": 1e6 * cpu / count}
-
-    def connect(self, pid: int, listen: Ports) -> dict[str, float]:
-        count, seconds, cpu = self.measure(pid, "connect", listen.once, 50, self.seconds)
-        return {"connect_per_s": count / seconds, "connect_cpu": 1e6 * cpu / count}
-
-    def bulk(self, pid: int, listen: Ports) -> dict[str, float]:
-        count, seconds, cpu = self.measure(pid, "bulk", listen.bulk, 4, self.bulk_bytes)
-        if count != 4 * self.bulk_bytes:
-            raise SystemExit(f"bulk: {count:.0f} of {4 * self.bulk_bytes} bytes arrived")
-        return {"bulk_mb_per_s": count / seconds / 1e6, "bulk_cpu": 1e12 * cpu / count}
-
-    def close(self) -> None:
-        for process in list(self.processes):
-            self.stop(process)
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+            held = running.anonymous_kb() - before
+            p99 = load.run("messages", ports.listen, CONNECTIONS, 64, sizes.seconds)["p99_us"]
+    return {"idle_kb": held / sizes.idle, "beside_idle_p99": p99}
 
 
 def report(rounds: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
@@ -204,50 +90,57 @@ def report(rounds: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
         peer: {measure: statistics.median(each[measure] for each in runs if measure in each) for measure in MEASURES}
         for peer, runs in rounds.items()
     }
-    ratios = {peer: {measure: values[measure] / medians["haproxy"][measure] for measure in MEASURES}
+    base = medians[next(iter(medians))]
+    ratios = {peer: {measure: values[measure] / base[measure] for measure in MEASURES}
               for peer, values in medians.items()}
-    return {"medians": medians, "ratios_to_haproxy": ratios}
+    return {"medians": medians, "ratios": ratios}
 
 
 def show(result: dict[str, Any]) -> None:
     peers = list(result["medians"])
-    print(f"{'':44}" + "".join(f"{peer:>26}" for peer in peers))
+    print(f"{'':40}" + "".join(f"{peer:>22}" for peer in peers))
     for measure, (text, more) in MEASURES.items():
-        row = f"{text + (' (more is better)' if more else ''):52}"[:52].ljust(44)
+        row = f"{text}{' (more is better)' if more else ''}".ljust(46)[:46]
         for peer in peers:
-            cell = f"{result['medians'][peer][measure]:.2f} ({result['ratios_to_haproxy'][peer][measure]:.2f})"
-            row += f"{cell:>26}"
+            row += f"{result['medians'][peer][measure]:.2f} ({result['ratios'][peer][measure]:.2f})".rjust(22)
         print(row)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two short rounds, under a minute; nothing is written")
+    parser.add_argument("--quick", action="store_true", help="two short rounds; nothing is written")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peers", default=",".join(BY_NAME), help="the first is the base of the ratios")
     options = parser.parse_args()
-    if shutil.which("haproxy") is None:
-        raise SystemExit("this bench compares with HAProxy: apt-get install haproxy")
-    rounds: dict[str, list[dict[str, float]]] = {peer.name: [] for peer in PEERS}
-    with tempfile.TemporaryDirectory() as directory:
-        bench = Bench(Path(directory), seconds=0.5 if options.quick else 2.0, gigabytes=0.4 if options.quick else 2.0)
+    chosen = [BY_NAME[name] for name in options.peers.split(",")]
+    for peer in chosen:
+        if peer.missing:
+            print(f"{peer.name} is left out; to have it: {peer.missing}", file=sys.stderr)
+    peers = [peer for peer in chosen if not peer.missing]
+    if not peers or (PEERS[0].missing and PEERS[0] in chosen):
+        raise SystemExit(f"this bench compares with HAProxy: {PEERS[0].missing}")
+    sizes = Sizes(0.5, 50, 1_000) if options.quick else Sizes(2.0, 200, 9_000)
+    rounds: dict[str, list[dict[str, float]]] = {peer.name: [] for peer in peers}
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        load = Load(directory)
         try:
             for number in range(2 if options.quick else options.rounds):
-                for peer in PEERS:
-                    rounds[peer.name].append(bench.run(peer))
+                for peer in peers:
+                    rounds[peer.name].append(one_round(peer, load, directory, sizes))
                     print(f"round {number + 1}: {peer.name}", file=sys.stderr)
-            for peer in PEERS:
-                rounds[peer.name][0]["idle_kb"] = bench.idle(peer)
+            for peer in peers:
+                rounds[peer.name][0].update(idle(peer, load, directory, sizes))
+                print(f"idle: {peer.name}", file=sys.stderr)
         finally:
-            bench.close()
+            load.stop()
     result = report(rounds)
     show(result)
     if not options.quick:
-        version = subprocess.run(["haproxy", "-v"], capture_output=True, text=True, check=True).stdout.split()[2]
-        facts = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "kernel": platform.release(),
-                 "python": platform.python_version(), "haproxy": version, "rounds": rounds}
         path = HERE / "results" / f"relay-{datetime.now(UTC):%Y%m%d}.json"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(result | facts, indent=1) + "\n")
+        at = {"at": datetime.now(UTC).isoformat(timespec="seconds")}
+        path.write_text(json.dumps(result | at | facts() | {"rounds": rounds}, indent=1) + "\n")
         print(f"\nwritten to {path.relative_to(HERE.parent)}")
 
 

@@ -3,7 +3,7 @@
 Pages of pipes count against a quota per user that root does not see (``pipe-user-pages-soft``, 16,384 pages): a
 process of an ordinary user gets about 1,024 pipes of the default size and after that tiny ones. So the stock is
 bounded, a pipe is borrowed only while bytes are inside, and `take` may answer "none": the caller then copies. The first
-`LARGE_PIPES` are made larger, if the kernel lets them: each round trip through a pipe then moves four times as much.
+`LARGE_PIPES` are made larger, if the kernel lets them: each round trip through a pipe then moves eight times as much.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import NamedTuple
 #: What a pipe of full size is said to hold: 16 pages, the kernel's default.
 PIPE_BYTES = 65_536
 #: A large pipe. Beyond this, bulk gains nothing and small messages wait longer.
-LARGE_PIPE_BYTES = 262_144
-#: With the others they stay within two thirds of an ordinary user's pages: 64 × 64 + 448 × 16 of 16,384.
-LARGE_PIPES = 64
+LARGE_PIPE_BYTES = 524_288
+#: With the others they stay within two thirds of an ordinary user's pages: 32 × 128 + 480 × 16 of 16,384.
+LARGE_PIPES = 32
 #: Asked of one splice. A pipe's slot holds a page or, on loopback and with GRO, up to 32 KiB: more than PIPE_BYTES.
 SPLICE_BYTES = 524_288
 #: In use and idle together: half of what an ordinary user may have.

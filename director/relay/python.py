@@ -114,7 +114,8 @@ class PythonRelay:
             self._end(link, Reason.RELAY_ERROR, reset=True)
             self._deliver_soon()
             return handle
-        self._put(link, now)
+        if self._wheel.put(link, now + (limits.connect_s or float("inf")), now):
+            self._set_timer(now)
         return handle
 
     def kill(self, handle: int, reason: Reason) -> None:
@@ -232,10 +233,15 @@ class PythonRelay:
         link.host.active = self._now
         assert self._events is not None
         self._outbox.append((self._events.connected, (link.token,)))
-        self._move(link.client)
-        if link.host.link is not None:
-            self._move(link.host)
-        if link.host.link is not None:
+        for end in (link.client, link.host):
+            if end.readable or end.hold is not None:
+                self._move(end)
+                if end.link is None:
+                    return
+            else:
+                end.calm = True
+        limits = link.limits
+        if limits.max_age_s or limits.idle_s < limits.connect_s:  # else it is looked at early enough
             self._put_sooner(link)
 
     def _give_back(self, link: Link, error: int) -> None:
@@ -388,10 +394,6 @@ class PythonRelay:
             self._soon = self._reactor.callLater(0, self._deliver)
 
     # --- limits -------------------------------------------------------------------------------------------
-
-    def _put(self, link: Link, now: float) -> None:
-        if self._wheel.put(link, self._next_look(link, now), now):
-            self._set_timer(now)
 
     def _put_sooner(self, link: Link) -> None:
         """A limit of *link* may have moved closer."""
