@@ -286,6 +286,7 @@ class Node(Record, frozen=True):
     log: Logging = Logging()
     panic_fraction: Fraction = 0.5  #: silent agents beyond this at once: my own isolation, not their death
     resolvers: tuple[str, ...] = ()  #: DNS servers ``ip:port``; empty: the system's
+    relay_threads: Annotated[int, Meta(ge=1, le=16)] = 1  #: of the native relay
 
 
 class Configuration(Record, frozen=True):

@@ -125,8 +125,12 @@ class Director:
         log: Logging = Logging(),
         panic_fraction: float = Node().panic_fraction,
         resolvers: tuple[str, ...] = (),
+        relay_threads: int = Node().relay_threads,
     ) -> None:
-        self._node = Node(name=name, store=store, log=log, panic_fraction=panic_fraction, resolvers=resolvers)
+        self._node = Node(
+            name=name, store=store, log=log, panic_fraction=panic_fraction, resolvers=resolvers,
+            relay_threads=relay_threads,
+        )
         self._problems: list[Problem] = []
         self._services: _Named[ServiceBuilder] = _Named("services", self._problems)
         self._identities: _Named[Identity] = _Named("node.agents.identities", self._problems)

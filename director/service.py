@@ -37,6 +37,8 @@ from director.metrics import Metrics
 from director.node import Node
 from director.operations import NodeOperations
 from director.relay import make_relay
+from director.relay.choice import native_missing
+from director.relay.interface import Relay
 from director.reports_http import ReportResource
 from director.sync import Sync, seed
 
@@ -65,8 +67,8 @@ class DirectorService(MultiService):
         self.keys = Keys(CLUSTER)
         self.store: Store = make_store(configuration.node.store, reactor=reactor)
         self.node = Node(
-            configuration, {"python": make_relay("python", reactor=reactor)}, self.metrics, reactor=reactor,
-            random=random.random, on_closed=on_closed,
+            configuration, make_relays(configuration.node.relay_threads, reactor=reactor), self.metrics,
+            reactor=reactor, random=random.random, on_closed=on_closed,
         )
         self.sync = Sync(self.store, self.keys, self.node)
         self.operations = NodeOperations(
@@ -127,6 +129,14 @@ class DirectorService(MultiService):
                 await maybeDeferred(child.disownServiceParent)
         await maybeDeferred(super().stopService)
         await self.store.stop()
+
+
+def make_relays(threads: int, *, reactor: Any) -> dict[str, Relay]:
+    """Every relay there is, by name; the best one first."""
+    relays: dict[str, Relay] = {"python": make_relay("python", reactor=reactor)}
+    if not native_missing():
+        relays = {"native": make_relay("native", reactor=reactor, threads=threads), **relays}
+    return relays
 
 
 def make_store(where: str, *, reactor: Any) -> Store:

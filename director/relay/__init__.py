@@ -5,17 +5,24 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from cluster.errors import Misuse
+from director.relay.choice import choose, native_missing
 from director.relay.interface import Relay
 from director.relay.python import PythonRelay
 
 __all__ = ["make_relay"]
 
 
-def make_relay(kind: Literal["auto", "native", "python"] = "auto", *, reactor: Any) -> Relay:
+def make_relay(kind: Literal["auto", "native", "python"] = "auto", *, reactor: Any, threads: int = 1) -> Relay:
     """The implementation that *kind* names; ``auto`` is the fastest one there is.
 
+    :param threads: of the native relay.
     :raises Misuse: this installation has no such relay.
     """
-    if kind == "native":
-        raise Misuse("this installation has no native relay")
-    return PythonRelay(reactor=reactor)
+    missing = native_missing()
+    if kind == "native" and missing:
+        raise Misuse(f"no native relay: {missing}")
+    if choose(kind, missing).name == "python":
+        return PythonRelay(reactor=reactor)
+    from director.relay.native import NativeRelay
+
+    return NativeRelay(reactor=reactor, threads=threads)

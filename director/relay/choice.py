@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from importlib import import_module
 from typing import Literal, NamedTuple
 
 
@@ -15,7 +15,13 @@ class Choice(NamedTuple):
 
 def native_missing() -> str:
     """Why this installation cannot use the native relay; empty when it can."""
-    return "" if find_spec("director.relay._relay") else "its extension was not built"
+    try:
+        import_module("director.relay._relay")
+    except ModuleNotFoundError:
+        return "its extension was not built"
+    except ImportError as error:  # for another processor or C library
+        return f"its extension does not load: {error}"
+    return ""
 
 
 def choose(wanted: Literal["auto", "native", "python"], missing: str) -> Choice:

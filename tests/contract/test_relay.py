@@ -21,6 +21,7 @@ from twisted.trial.unittest import SkipTest, TestCase
 
 from cluster.errors import Misuse
 from cluster.model import Reason
+from director.relay.choice import native_missing
 from tests.contract.relay_kit import (
     LIMITS,
     Relayed,
@@ -734,3 +735,15 @@ class PythonRelayTests(Streams, Resets, Connects, Timeouts, Steering, Endurance,
     """The Python relay keeps the contract."""
 
     kind = "python"
+
+
+class NativeRelayTests(Streams, Resets, Connects, Timeouts, Steering, Endurance, TestCase):
+    """So does the native one."""
+
+    kind = "native"
+
+    def setUp(self) -> None:
+        if why := native_missing():
+            if os.environ.get("CI"):
+                raise AssertionError(f"no native relay: {why}")
+            raise SkipTest(f"no native relay: {why}; `python hatch_build.py` builds it")
