@@ -18,6 +18,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from cluster.errors import Misuse, StoreUnavailable
+from cluster.etcd import Access, EtcdStore
 from cluster.file import FileStore
 from cluster.memory import MemoryStore
 from cluster.store import (
@@ -33,6 +34,7 @@ from cluster.store import (
     Resync,
     Store,
 )
+from tests.etcd_server import EtcdCluster
 
 #: no condition here takes long, even over a network
 DEADLINE_S = 20.0
@@ -513,3 +515,27 @@ class ThreadedFileStoreTests(FileStoreTests):
 
     def threads(self, work: Callable[[], object]) -> Deferred[object]:
         return deferToThread(work)
+
+
+class EtcdStoreTests(StoreContract, TestCase):
+    """In a real etcd of one member."""
+
+    cluster: EtcdCluster
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.cluster = EtcdCluster().start()
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        cls.cluster.stop()
+
+    def make_store(self) -> Store:
+        return EtcdStore(Access(self.cluster.endpoints), reactor=reactor)
+
+    def turn(self) -> Deferred[None]:
+        return deferLater(reactor, 0.01)
+
+    async def lose(self, lease: Lease) -> None:
+        """Somebody else revokes it; a renewal finds out."""
+        self.cluster.etcdctl("lease", "revoke", f"{lease.id:x}")
