@@ -152,11 +152,11 @@ class EtcdCluster:
         """Give *arguments* (certificates, ``--user``) to every `etcdctl` from now on."""
         self._control += arguments
 
-    def etcdctl(self, *arguments: str) -> str:
-        """What ``etcdctl`` prints."""
+    def etcdctl(self, *arguments: str, said: str = "") -> str:
+        """What ``etcdctl`` prints, with *said* as its standard input."""
         urls = ",".join(member.client_url for member in self.members if member.process is not None)
-        done = subprocess.run([str(ETCDCTL), f"--endpoints={urls}", *self._control, *arguments], text=True,
-                              stdin=subprocess.DEVNULL, capture_output=True, timeout=60, env={**os.environ, "ETCDCTL_API": "3"}, check=False)
+        done = subprocess.run([str(ETCDCTL), f"--endpoints={urls}", *self._control, *arguments], input=said, text=True,
+                              capture_output=True, timeout=60, env={**os.environ, "ETCDCTL_API": "3"}, check=False)
         assert done.returncode == 0, f"etcdctl {arguments}: {done.stderr}"
         return done.stdout
 

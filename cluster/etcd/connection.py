@@ -99,7 +99,10 @@ class Connection:
     """One endpoint. Its calls fail with ``grpc.RpcError``."""
 
     def __init__(self, endpoint: str, access: Access, *, reactor: Any) -> None:
-        """:raises OSError: a file of *access* cannot be read."""
+        """
+        :raises OSError: a file of *access* cannot be read.
+        :raises ValueError: *access* is inconsistent.
+        """
         host, _, port = endpoint.rpartition(":")
         client = etcd3.Etcd3Client(host, port, ca_cert=access.ca, cert_cert=access.certificate, cert_key=access.key,
                                    grpc_options=_OPTIONS)
@@ -121,7 +124,8 @@ class Connection:
         self._client = client
         self._reactor = reactor
 
-    def call(self, method: Any, request: Any, timeout_s: float, read: Callable[[Any], _T]) -> Deferred[_T]:
+    def call(self, method: Any, request: Any, timeout_s: float, read: Callable[[Any], _T], *,
+             token: bool = True) -> Deferred[_T]:
         """Fires with *read* of the answer."""
         outcome: Deferred[_T] = Deferred()
 
@@ -132,7 +136,8 @@ class Connection:
                 result = Failure()
             self._reactor.callFromThread(outcome.callback, result)
 
-        method.future(request, timeout_s, metadata=self.metadata).add_done_callback(answered)
+        metadata = self.metadata if token else _NEEDS_LEADER
+        method.future(request, timeout_s, metadata=metadata).add_done_callback(answered)
         return outcome
 
     async def open(self, access: Access) -> str:
@@ -153,7 +158,8 @@ class Connection:
         """Get a token. Only as metadata: gRPC forbids call credentials on plaintext connections."""
         request = rpc.AuthenticateRequest(name=access.user, password=access.password)
         try:
-            token = await self.call(self._auth.Authenticate, request, AUTHENTICATE_S, lambda answer: answer.token)
+            token = await self.call(self._auth.Authenticate, request, AUTHENTICATE_S, lambda answer: answer.token,
+                                    token=False)  # with a token that has ended etcd would refuse this as well
         except grpc.RpcError as error:
             if "authentication is not enabled" not in error.details():
                 raise
@@ -195,7 +201,8 @@ class Caller:
         waiter: Deferred[Connection] = Deferred()
         self._waiters.append(waiter)
         if len(self._waiters) == 1:
-            Deferred.fromCoroutine(self._connect())
+            Deferred.fromCoroutine(self._connect()).addErrback(
+                lambda failure: self.log.failure("connecting to etcd failed", failure))
         return waiter
 
     async def call(self, method: Callable[[Connection], Any], request: Any, read: Callable[[Any], _T], *,
@@ -287,6 +294,8 @@ class Caller:
             why = _told(error)
         except OSError as error:
             why = f"{error.filename}: {error.strerror}"
+        except ValueError as error:  # a certificate without a key, or the reverse
+            why = str(error)
         self._trying = None
         if connection is None or not (why or self._stopped):
             return connection, why
