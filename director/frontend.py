@@ -39,21 +39,8 @@ UNIX_RETRY_S = 0.01
 #: Pick times are observed for one pick in this many: two clock readings cost a tenth of a pick.
 PICK_SAMPLE = 16
 
-_IN_PROGRESS = frozenset({0, errno.EINPROGRESS})
-# plain numbers: the socket module's enumerations cost a look-up in Python at each use
-_STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-_AF_INET, _AF_INET6, _AF_UNIX = int(socket.AF_INET), int(socket.AF_INET6), int(socket.AF_UNIX)
-_SOL_SOCKET, _SO_KEEPALIVE = socket.SOL_SOCKET, socket.SO_KEEPALIVE
-_IPPROTO_TCP, _TCP_NODELAY = socket.IPPROTO_TCP, socket.TCP_NODELAY
 #: connect(2) and socket(2) errors that are this machine's, not the host's.
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
-
-
-class Target(Protocol):
-    """Where a host is, resolved: ready for ``socket`` and ``connect``."""
-
-    family: int
-    sockaddr: Any
 
 
 class Closed(Protocol):
@@ -86,8 +73,7 @@ class Connection:
         """The client's address as text."""
         if self.ip is None:
             return "unix"
-        family = socket.AF_INET if len(self.ip) == 4 else socket.AF_INET6
-        return str(Address(socket.inet_ntop(family, self.ip), self.port))
+        return str(Address(socket.inet_ntop(_family(self.ip), self.ip), self.port))
 
 
 class _Tail:
@@ -149,26 +135,22 @@ class Frontend:
 
     # --- a client arrives
 
-    def accepted(self, fd: int, family: int, peer: Any) -> None:
+    def accepted(self, fd: int, ip: bytes | None, port: int) -> None:
         """A listener's client; its address is the socket's, or a trusted proxy's word."""
-        ip, port = _packed(family, peer)
         if self._trusted and ip is not None and ip in self._trusted:
-            client = socket.socket(family, socket.SOCK_STREAM, fileno=fd)
+            client = socket.socket(_family(ip), socket.SOCK_STREAM, fileno=fd)
             client.setblocking(False)
-            reader = HeaderReader(client, self._header_read, reactor=self._reactor, timeout_s=self._header_timeout_s)
-            self._readers.add(reader)
+            self._readers.add(HeaderReader(
+                client, lambda reader, header: self._header_read(reader, header, ip, port),
+                reactor=self._reactor, timeout_s=self._header_timeout_s,
+            ))
             return
         self.arrived(Connection(self, fd, ip, port, self._monotonic()))
 
-    def _header_read(self, reader: HeaderReader, header: Header | None) -> None:
+    def _header_read(self, reader: HeaderReader, header: Header | None, ip: bytes, port: int) -> None:
         """A trusted proxy's header arrived, or (None) did not."""
         self._readers.discard(reader)
-        client = reader.client
-        try:
-            ip, port = _packed(client.family, client.getpeername())
-        except OSError:  # reset meanwhile
-            ip, port = None, 0
-        connection = Connection(self, client.detach(), ip, port, self._monotonic())
+        connection = Connection(self, reader.client.detach(), ip, port, self._monotonic())
         if header is None:
             self._metrics.accepted.inc()
             self.connections.add(connection)
@@ -241,29 +223,18 @@ class Frontend:
         assert ticket is not None
         host = ticket.host
         entry = self._inventory.entry_of(host)
-        target: Target | None = entry.target if entry is not None else None
-        if target is None:
+        if entry is None or entry.target is None:
             self._try_failed(connection, errno.EADDRNOTAVAIL, entry.address_error if entry else "removed", now)
             return
-        family = target.family
-        try:
-            sock = socket.SocketType(family, _STREAM)  # the plain one: no enumerations, half the cost
-        except OSError as refusal:
-            self.log.warn("no socket for a connect: {why}", why=refusal.strerror)
-            self._leave(connection, Reason.RELAY_ERROR)
-            return
-        if family != _AF_UNIX:
-            sock.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
-            sock.setsockopt(_SOL_SOCKET, _SO_KEEPALIVE, 1)
-        error = sock.connect_ex(target.sockaddr)
-        if error in _IN_PROGRESS:
+        connecting = entry.target.connect()
+        if connecting >= 0:
             limits = self._limits_of(connection, ticket, now)
             preface = self._preface(connection, self._send_proxy) if self._send_proxy else b""
             fd, connection.fd = connection.fd, -1
-            connection.handle = self.relay.relay(connection, fd, sock.detach(), limits, preface)
+            connection.handle = self.relay.relay(connection, fd, connecting, limits, preface)
             return
-        sock.close()
-        if error == errno.EAGAIN and family == _AF_UNIX and now < self._deadline(connection, ticket):
+        error = -connecting
+        if error == errno.EAGAIN and entry.target.address.is_unix and now < self._deadline(connection, ticket):
             self._reactor.callLater(UNIX_RETRY_S, self._retry, connection)
         elif error in _OURS:
             self.log.warn("cannot connect to {host}: {why}", host=str(host.ref), why=os.strerror(error))
@@ -322,7 +293,7 @@ class Frontend:
         source: Address | None = None
         destination = connection.tail.destination if connection.tail is not None else None
         if connection.ip is not None:
-            family = socket.AF_INET if len(connection.ip) == 4 else socket.AF_INET6
+            family = _family(connection.ip)
             source = Address(socket.inet_ntop(family, connection.ip), connection.port)
             if destination is None:
                 name = _local_name(connection.fd, family)
@@ -412,12 +383,8 @@ class Router:
         token.frontend.closed(token, reason, to_host, to_client)
 
 
-def _packed(family: int, peer: Any) -> tuple[bytes | None, int]:
-    if family == _AF_INET:
-        return socket.inet_aton(peer[0]), peer[1]
-    if family == _AF_INET6:
-        return socket.inet_pton(family, peer[0].partition("%")[0]), peer[1]
-    return None, 0
+def _family(ip: bytes) -> socket.AddressFamily:
+    return socket.AF_INET if len(ip) == 4 else socket.AF_INET6
 
 
 def _local_name(fd: int, family: int) -> Any:

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from cluster.address import Address
+from director.sockets import accept
 
 #: Clients taken in one turn of the reactor, so that a connect storm can't starve the relay.
 ACCEPTS_PER_TURN = 64
@@ -43,8 +44,8 @@ class BindError(Exception):
 class Accepts(Protocol):
     """Whoever takes accepted clients over."""
 
-    def accepted(self, fd: int, family: int, peer: Any) -> None:
-        """Own *fd*, a connected non-blocking socket. Must not raise."""
+    def accepted(self, fd: int, ip: bytes | None, port: int) -> None:
+        """Own *fd*, a connected non-blocking socket, of *ip* (packed; None: UNIX) and *port*. Must not raise."""
 
 
 def bind(address: Address) -> socket.socket:
@@ -161,15 +162,12 @@ class Listener(Service):
         """The reactor gives the descriptor up only at its own end; `stopService` closes it."""
 
     def doRead(self) -> None:
-        sock, accepted = self._socket, self._frontend.accepted
-        if sock is None:
-            return
-        family = int(sock.family)
+        listening, accepted = self.fileno(), self._frontend.accepted
         for _ in range(ACCEPTS_PER_TURN):
             if not self._reading:
                 return
             try:
-                fd, peer = sock._accept()  # type: ignore[attr-defined]  # accept() less the socket object and its getsockname
+                client = accept(listening)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -179,8 +177,7 @@ class Listener(Service):
                     self.pause(error)
                     return
                 raise
-            os.set_blocking(fd, False)
-            accepted(fd, family, peer)
+            accepted(*client)
 
     def pause(self, error: OSError) -> None:
         """Stop accepting for `PAUSE_S`; clients wait in the backlog."""

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import socket
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 from cluster.address import Address
+from director.sockets import connector
 
 
 class Target(NamedTuple):
-    """What ``socket`` and ``connect`` take; *address* is the same for people and probes."""
+    """:ivar connect: starts a connect, as `director.sockets.connector` says. *address* is for people and probes."""
 
-    family: int
-    sockaddr: Any
+    connect: Callable[[], int]
     address: Address
 
 
 def target_of(address: Address) -> Target:
-    """The target of an address whose host is a literal, or of a UNIX socket (``@name``: abstract)."""
-    if address.path is not None:
-        path = address.path
-        return Target(socket.AF_UNIX, "\0" + path[1:] if path.startswith("@") else path, address)
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    return Target(family, (address.host, address.port), address)
+    """The target of an address whose host is a literal, or of a UNIX socket."""
+    return Target(connector(address), address)

@@ -8,6 +8,7 @@
 #include <Python.h>
 
 #include "_relay.h"
+#include "_relay_sockets.h"
 #include "_relay_sys.h"
 
 #include <errno.h>
@@ -402,6 +403,8 @@ static PyObject *module_fault(PyObject *Py_UNUSED(module), PyObject *arguments)
 
 static PyMethodDef module_methods[] = {
     {"start", module_start, METH_VARARGS, start_doc},
+    {"accept", sockets_accept, METH_O, "accept(fd): see director.sockets"},
+    {"connect", sockets_connect, METH_O, "connect(sockaddr): a descriptor, or an errno below 0"},
 #ifdef RELAY_FAULTS
     {"fault", module_fault, METH_VARARGS, "fault(site, errno, count): have the next calls there fail"},
 #endif

@@ -1,0 +1,95 @@
+"""The system calls of every connection: accepting a client, and starting a connect to a host.
+
+On bare descriptors, without socket objects: of what Python does for a connection those are the largest part. The native
+relay's extension has both in C; without it they are made of what Python offers. Decisions are the caller's alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable
+from functools import partial
+
+from cluster.address import Address
+
+try:
+    from director.relay import _relay as _native
+except ImportError:
+    _native = None  # type: ignore[assignment]
+
+# plain numbers: the socket module's enumerations cost a look-up in Python at each use
+_STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+_AF_INET, _AF_INET6, _AF_UNIX = int(socket.AF_INET), int(socket.AF_INET6), int(socket.AF_UNIX)
+
+#: A client as accepted: its descriptor, its packed address (None over a UNIX socket) and port.
+Client = tuple[int, bytes | None, int]
+
+
+def _accept(fd: int) -> Client:
+    listening = socket.socket(fileno=fd)
+    try:
+        client, peer = listening.accept()
+    finally:
+        listening.detach()
+    client.setblocking(False)
+    family = int(client.family)
+    if family == _AF_UNIX:
+        return client.detach(), None, 0
+    return client.detach(), socket.inet_pton(family, peer[0].partition("%")[0]), peer[1]
+
+
+def connector(address: Address) -> Callable[[], int]:
+    """What starts a non-blocking connect to *address* (a literal, or a UNIX socket) whenever it is called: with
+    TCP_NODELAY and SO_KEEPALIVE on TCP. It answers a descriptor, connected or under way, or an errno below 0."""
+    family, name = _sockaddr(address)
+    if _native is not None:
+        return partial(_native.connect, _packed(family, name))
+    return partial(_connect, family, name)
+
+
+def _connect(family: int, name: str | tuple[str, int]) -> int:
+    try:
+        sock = socket.SocketType(family, _STREAM)
+    except OSError as refused:
+        return -(refused.errno or errno.EIO)
+    if family != _AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    error: int = sock.connect_ex(name)
+    if error in (0, errno.EINPROGRESS):
+        return sock.detach()
+    sock.close()
+    return -error
+
+
+def _sockaddr(address: Address) -> tuple[int, str | tuple[str, int]]:
+    """What ``socket`` and ``connect`` take; ``@name``: an abstract UNIX socket."""
+    if address.path is not None:
+        path = address.path
+        return _AF_UNIX, "\0" + path[1:] if path.startswith("@") else path
+    family, _, _, _, name = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+    )[0]
+    return int(family), name  # type: ignore[return-value]
+
+
+def _packed(family: int, name: str | tuple[str | int, ...]) -> bytes:
+    """A ``struct sockaddr_un``, ``_in`` or ``_in6``."""
+    start = struct.pack("=H", family)
+    if isinstance(name, str):
+        raw = os.fsencode(name)
+        return start + raw if name.startswith("\0") else start + raw + b"\0"
+    host, port = str(name[0]), int(name[1])
+    start += struct.pack("!H", port)
+    if family == _AF_INET:
+        return start + socket.inet_aton(host) + bytes(8)
+    flow, scope = (int(part) for part in name[2:4])
+    return start + struct.pack("!I", flow) + socket.inet_pton(family, host.partition("%")[0]) + struct.pack("=I", scope)
+
+
+#: Take the next client of a listening descriptor; its own is non-blocking. Raises BlockingIOError when nobody waits, and
+#: other OSErrors as accept(2).
+accept: Callable[[int], Client] = _accept if _native is None else _native.accept

@@ -1,0 +1,98 @@
+"""Accepting and connecting, in C and in Python: the same on real sockets."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import tempfile
+from functools import partial
+from pathlib import Path
+from unittest import skipIf
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from cluster.address import Address, parse_address
+from director import sockets
+from director.listener import bind
+
+
+class Mixin:
+    """*accept* and *connect* of one implementation; `connect` takes an address."""
+
+    def accept(self, fd: int) -> sockets.Client:
+        raise NotImplementedError
+
+    def connect(self, address: Address) -> int:
+        raise NotImplementedError
+
+    def listening(self, text: str) -> tuple[socket.socket, Address]:
+        address = parse_address(text, any_port=True)
+        sock = bind(address)
+        self.addCleanup(sock.close)  # type: ignore[attr-defined]
+        return sock, address if address.is_unix else address._replace(port=sock.getsockname()[1])
+
+    def meet(self, text: str) -> tuple[socket.socket, sockets.Client, socket.socket]:
+        """Connect and accept; the connecting socket, what was accepted, and its socket."""
+        listening, address = self.listening(text)
+        fd = self.connect(address)
+        self.assertGreaterEqual(fd, 0, os.strerror(-fd))  # type: ignore[attr-defined]
+        ours = socket.socket(fileno=fd)
+        self.addCleanup(ours.close)  # type: ignore[attr-defined]
+        select.select([listening], [], [], 10)
+        accepted = self.accept(listening.fileno())
+        theirs = socket.socket(fileno=accepted[0])
+        self.addCleanup(theirs.close)  # type: ignore[attr-defined]
+        return ours, accepted, theirs
+
+    def test_families(self) -> None:
+        """IPv4 and IPv6: the client's packed address and port, and descriptors that don't block, with the options."""
+        for text, loopback in (("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "::1")):
+            ours, (_, ip, port), theirs = self.meet(text)
+            self.assertEqual((socket.inet_ntop(ours.family, ip), port), (loopback, ours.getsockname()[1]))
+            for sock in (ours, theirs):
+                self.assertFalse(os.get_blocking(sock.fileno()))
+                self.assertFalse(os.get_inheritable(sock.fileno()))
+                self.assertTrue(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+                self.assertTrue(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
+    def test_unix(self) -> None:
+        """UNIX sockets by path and abstract: clients have no address, bytes pass."""
+        with tempfile.TemporaryDirectory() as directory:
+            for text in (f"unix:{Path(directory) / 's'}", f"unix:@txdirector-test-{os.getpid()}-{id(self)}"):
+                ours, accepted, theirs = self.meet(text)
+                self.assertEqual(accepted[1:], (None, 0))
+                ours.send(b"x")
+                select.select([theirs], [], [], 10)
+                self.assertEqual(theirs.recv(1), b"x")
+
+    def test_nobody(self) -> None:
+        """Nobody waits: BlockingIOError; nobody listens: the errno, at once or from the descriptor, and none is left."""
+        listening, _ = self.listening("127.0.0.1:0")
+        self.assertRaises(BlockingIOError, self.accept, listening.fileno())
+        self.assertRaises(OSError, self.accept, os.open(os.devnull, os.O_RDONLY))
+        before = len(os.listdir("/proc/self/fd"))
+        self.assertEqual(self.connect(parse_address("unix:/nonexistent/socket")), -errno.ENOENT)
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
+
+class PythonTests(Mixin, SynchronousTestCase):
+    """Without the extension."""
+
+    def accept(self, fd: int) -> sockets.Client:
+        return sockets._accept(fd)
+
+    def connect(self, address: Address) -> int:
+        return partial(sockets._connect, *sockets._sockaddr(address))()
+
+
+@skipIf(sockets._native is None, "the extension is not built; install a C compiler and the Python headers")
+class NativeTests(Mixin, SynchronousTestCase):
+    """With the extension."""
+
+    def accept(self, fd: int) -> sockets.Client:
+        return sockets.accept(fd)
+
+    def connect(self, address: Address) -> int:
+        return sockets.connector(address)()
