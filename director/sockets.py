@@ -18,7 +18,9 @@ from cluster.address import Address
 try:
     from director.relay import _relay as _native
 except ImportError:
-    _native = None  # type: ignore[assignment]
+    IN_C = False
+else:
+    IN_C = True
 
 # plain numbers: the socket module's enumerations cost a look-up in Python at each use
 _STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -45,7 +47,7 @@ def connector(address: Address) -> Callable[[], int]:
     """What starts a non-blocking connect to *address* (a literal, or a UNIX socket) whenever it is called: with
     TCP_NODELAY and SO_KEEPALIVE on TCP. It answers a descriptor, connected or under way, or an errno below 0."""
     family, name = _sockaddr(address)
-    if _native is not None:
+    if IN_C:
         return partial(_native.connect, _packed(family, name))
     return partial(_connect, family, name)
 
@@ -92,4 +94,4 @@ def _packed(family: int, name: str | tuple[str | int, ...]) -> bytes:
 
 #: Take the next client of a listening descriptor; its own is non-blocking. Raises BlockingIOError when nobody waits, and
 #: other OSErrors as accept(2).
-accept: Callable[[int], Client] = _accept if _native is None else _native.accept
+accept: Callable[[int], Client] = _native.accept if IN_C else _accept

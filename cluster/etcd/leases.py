@@ -17,7 +17,8 @@ from twisted.python.failure import Failure
 
 from cluster.errors import StoreUnavailable
 
-#: A renewal is a question to etcd's memory: no disk, no consensus. Four for each time to live, so that two in a row may fail.
+#: A renewal is a question to etcd's memory: no disk, no consensus. Four for each time to live, so that two in a row may
+#: fail.
 RENEWALS_PER_TTL = 4
 #: An unanswered question makes the endpoint suspect after this share of the time to live: enough is left for another.
 PATIENCE = 0.35

@@ -87,7 +87,7 @@ class PythonTests(Mixin, SynchronousTestCase):
         return partial(sockets._connect, *sockets._sockaddr(address))()
 
 
-@skipIf(sockets._native is None, "the extension is not built; install a C compiler and the Python headers")
+@skipIf(not sockets.IN_C, "the extension is not built; install a C compiler and the Python headers")
 class NativeTests(Mixin, SynchronousTestCase):
     """With the extension."""
 
