@@ -276,6 +276,23 @@ class Logging(Record, frozen=True):
     access: bool = False  #: one line for each connection
 
 
+class Peers(Record, frozen=True):
+    """Where the other directors connect, and by what a director is known to them: a secret, a certificate, or both."""
+
+    listen: str | None = None
+    advertise: str | None = None  #: where they find us, when that is not what we listen on
+    secret_file: str | None = None  #: the cluster's secret; no agent's token
+    tls: TLS | None = None  #: with *client_ca*: certificates both ways
+    certificate_domain: str | None = None  #: a director's certificate has the DNS name ``<director>.<this>``
+
+
+class Vips(Record, frozen=True):
+    """Addresses that the leading director owns."""
+
+    interface: str | None = None
+    addresses: tuple[str, ...] = ()  #: ``10.0.0.100/24``, ``2001:db8::100/64``
+
+
 class Node(Record, frozen=True):
     """What is local to one director."""
 
@@ -286,6 +303,10 @@ class Node(Record, frozen=True):
     log: Logging = Logging()
     panic_fraction: Fraction = 0.5  #: silent agents beyond this at once: my own isolation, not their death
     resolvers: tuple[str, ...] = ()  #: DNS servers ``ip:port``; empty: the system's
+    peers: Peers = Peers()
+    vips: Vips = Vips()
+    vip_on_isolation: Literal["release", "keep"] = "release"  #: what a leader does with the VIPs when etcd is away
+    leader_lease_s: Annotated[float, Meta(ge=1, le=60)] = 2.0  #: a dead leader is noticed after this and half a second
     relay_threads: Annotated[int, Meta(ge=1, le=16)] = 1  #: of the native relay
 
 
@@ -318,6 +339,44 @@ class Registered(Record, frozen=True):
     boot_id: str
     at: float  #: POSIX seconds
     approved: bool
+
+
+# --- what directors tell each other through the store -------------------------------------------------------
+
+
+class Shared(Record, frozen=True, forbid_unknown_fields=False):
+    """Base of what directors of different versions read of each other: unknown keys are ignored."""
+
+
+class Member(Shared, frozen=True):
+    """A director that lives, as it describes itself (``directors/<name>``)."""
+
+    name: Name
+    boot_id: str  #: a new one each time the director's process starts
+    version: str
+    started: float  #: POSIX seconds
+    peers: str | None = None  #: where other directors reach it
+    agents: tuple[str, ...] = ()  #: where agents reach it
+    admin: tuple[str, ...] = ()  #: where operators reach it
+    roles: tuple[str, ...] = ("balance", "manage")
+
+
+class Leader(Shared, frozen=True):
+    """Who leads (``leader``). The term is the record's create_revision."""
+
+    name: Name
+    boot_id: str
+    since: float  #: POSIX seconds
+
+
+class VipOwner(Shared, frozen=True):
+    """Who last took a virtual address (``vips/<address>``); deleted by an owner that gave it up in order."""
+
+    owner: Name
+    interface: str
+    term: int  #: under which it was taken
+    since: float  #: POSIX seconds
+    linger_s: SecondsOrOff = 0.0  #: the address may outlive the owner's leader lease by this
 
 
 # --- what agents report -----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Pure: whether files can be read is asked through a function. Errors keep a direc
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 from cluster.address import Address, parse_address
 from cluster.errors import Problem
-from cluster.model import TLS, AgentListeners, Configuration, Group, Identity, Node, Probe, Service
+from cluster.model import TLS, AgentListeners, Configuration, Group, Identity, Node, Peers, Probe, Service, Vips
 from cluster.validate import did_you_mean, join
 from director.core.access import parse_networks
 from director.core.schedulers import check_parameters
@@ -140,6 +141,10 @@ def _node_errors(node: Node, unreadable: Unreadable) -> Iterator[Problem]:
         if address is not None and not address.is_ip:
             yield Problem(join("node.resolvers", i), "a resolver needs an IP address")
     yield from _agents_errors(node.agents, unreadable)
+    yield from _peers_errors(node.peers, unreadable)
+    yield from _vips_errors(node.vips)
+    if node.vip_on_isolation == "keep" and node.peers.listen is None:
+        yield Problem("node.vip_on_isolation", '"keep" needs the other directors\' promises', "set node.peers.listen")
     admin = node.admin
     for i, endpoint in enumerate(admin.endpoints):
         place = join("node.admin.endpoints", i)
@@ -213,6 +218,45 @@ def _identity_errors(place: str, identity: Identity, agents: AgentListeners) -> 
             )
 
 
+def _peers_errors(peers: Peers, unreadable: Unreadable) -> Iterator[Problem]:
+    yield from _tls_errors("node.peers.tls", peers.tls, unreadable)
+    if peers.secret_file is not None and (why := unreadable(peers.secret_file)):
+        yield Problem("node.peers.secret_file", f"cannot read {peers.secret_file}: {why}")
+    if peers.tls is not None and peers.tls.client_ca is None:
+        yield Problem("node.peers.tls.client_ca", "missing", "directors prove who they are by their certificates")
+    if peers.tls is not None and peers.certificate_domain is None:
+        yield Problem("node.peers.certificate_domain", "missing", "it tells a director's certificate from an agent's")
+    for place, text in (("node.peers.listen", peers.listen), ("node.peers.advertise", peers.advertise)):
+        address, problems = (None, []) if text is None else _parsed(place, text, any_port=place.endswith("listen"))
+        yield from problems
+        if address is not None and address.is_unix:
+            yield Problem(place, "other directors connect by TCP")
+        if address is not None and address.host in _WILDCARDS and peers.advertise in (None, text):
+            yield Problem("node.peers.advertise", f"other directors cannot connect to {address.host}",
+                          "give the address of this machine that they reach")
+    if peers.listen is not None and peers.secret_file is None and peers.tls is None:
+        yield Problem("node.peers", "expected secret_file, tls or both", "the other directors have to prove who they are")
+
+
+def _vips_errors(vips: Vips) -> Iterator[Problem]:
+    if vips.addresses and vips.interface is None:
+        yield Problem("node.vips.interface", "missing", "the network interface that takes the addresses")
+    if vips.interface is not None and not re.fullmatch(r"[^\s/]{1,15}", vips.interface):
+        yield Problem("node.vips.interface", "expected the name of a network interface, as `ip link` shows it")
+    owners: dict[object, str] = {}
+    for i, text in enumerate(vips.addresses):
+        place = join("node.vips.addresses", i)
+        try:
+            ip = ipaddress.ip_interface(text).ip
+        except ValueError:
+            yield Problem(place, f"expected an address like 10.0.0.100/24 or 2001:db8::100/64, got {text!r}")
+            continue
+        if ip.is_loopback or ip.is_multicast or ip.is_unspecified:
+            yield Problem(place, f"{ip} cannot be moved between machines")
+        if (owner := owners.setdefault(ip, place)) != place:
+            yield Problem(place, f"{ip} is there already, as {owner}")
+
+
 def _tls_errors(place: str, tls: TLS | None, unreadable: Unreadable) -> Iterator[Problem]:
     if tls is None:
         return
@@ -249,6 +293,8 @@ def _shared_listeners(configuration: Configuration) -> Iterator[Problem]:
         (join("node.admin.endpoints", i, "listen"), endpoint.listen)
         for i, endpoint in enumerate(configuration.node.admin.endpoints)
     ]
+    if configuration.node.peers.listen is not None:
+        wanted.append(("node.peers.listen", configuration.node.peers.listen))
     listeners = [
         _Listener(place, address)
         for place, text in wanted

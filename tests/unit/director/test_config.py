@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import tomllib
@@ -227,6 +228,34 @@ class CheckTests(FilesTestCase):
             "node.agents.listen[0]",
             "node.agents.listen = ['127.0.0.1:1']\nnode.admin.endpoints = [{listen = '127.0.0.1:1'}]",
         )
+
+    def test_peers(self) -> None:
+        """Directors must be able to prove who they are, and to find each other; certificates need a role and files."""
+        here = "[node.peers]\nlisten = '127.0.0.1:1'\n"
+        secret = f"secret_file = {json.dumps(self.write(b'x' * 16))}\n"
+        files = "".join(f"tls.{key} = {json.dumps(self.write(b''))}\n" for key in ("certificate", "key", "client_ca"))
+        self.assertEqual(problems(here + secret), [])
+        self.assertEqual(problems(here + files + "certificate_domain = 'directors'"), [])
+        self.broken("node.peers", "secret_file, tls", here)
+        self.broken("node.peers.secret_file", "cannot read", here + "secret_file = '/nonexistent'")
+        self.broken("node.peers.certificate_domain", "missing", here + files)
+        self.broken("node.peers.tls.client_ca", "missing",
+                    here + files.rpartition("tls.client_ca")[0] + "certificate_domain = 'directors'")
+        self.broken("node.peers.listen", "by TCP", "[node.peers]\nlisten = 'unix:/a'\n" + secret)
+        self.broken("node.peers.advertise", "cannot connect", "[node.peers]\nlisten = '0.0.0.0:1'\n" + secret)
+        self.assertEqual(problems("[node.peers]\nlisten = '0.0.0.0:1'\nadvertise = '10.0.0.1:1'\n" + secret), [])
+        self.broken("node.peers.listen", "is taken by", here + secret + "[node.agents]\nlisten = ['127.0.0.1:1']")
+
+    def test_vips(self) -> None:
+        """Virtual addresses need an interface, must be movable and different; keeping them needs peers."""
+        here = "[node.vips]\ninterface = 'eth0'\n"
+        self.assertEqual(problems(here + "addresses = ['10.0.0.1/24', '2001:db8::1/64', '10.0.0.2']"), [])
+        self.broken("node.vips.interface", "missing", "node.vips.addresses = ['10.0.0.1/24']")
+        self.broken("node.vips.interface", "network interface", "node.vips.interface = 'a/b'")
+        for wrong, words in (("ten", "like"), ("127.0.0.2/8", "cannot be moved"), ("224.0.0.1", "cannot be moved")):
+            self.broken("node.vips.addresses[0]", words, here + f"addresses = ['{wrong}']")
+        self.broken("node.vips.addresses[1]", "there already", here + "addresses = ['10.0.0.1/24', '10.0.0.1/32']")
+        self.broken("node.vip_on_isolation", "promises", "node.vip_on_isolation = 'keep'")
 
     def test_health(self) -> None:
         """A host must be suspect before it can be out, and probes need a sane path, address and header."""
