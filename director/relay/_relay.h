@@ -158,12 +158,14 @@ struct conn {
     struct link timer;   /* in a bucket of the wheel; `next` also in inbox, outbox and free list */
     struct link again;   /* in the list of those whose turn was over with more to do */
     uint32_t told_next;  /* in the outbox of established connects */
+    uint32_t kill_next;
     int error;           /* errno of a failed connect, else 0 */
     uint16_t bucket;     /* of the wheel; WHEEL_TICKS: outside */
-    uint8_t state;
+    uint8_t state;       /* others may PEEK */
     uint8_t again_sides; /* bits 1 << side; 0: not in the list */
     uint8_t reset_from;  /* the side that broke */
     uint8_t reason;      /* whose FIN or RST came first; in the end, why it is over */
+    uint8_t kill_reason; /* the reactor's thread's; NO_REASON: nobody ordered it */
     bool refused;        /* epoll would not have it. The reactor's thread's, before the inbox */
     bool adopted;        /* came through the inbox */
     bool connected;      /* the connect succeeded */
@@ -174,16 +176,6 @@ struct conn {
 /* A queue of slots, linked by `timer.next` or `told_next`. */
 struct queue {
     uint32_t head, tail;
-};
-
-struct kill {
-    uint64_t id;
-    uint8_t reason;
-};
-
-struct kills {
-    struct kill *list;
-    size_t count, room;
 };
 
 struct worker {
@@ -203,7 +195,7 @@ struct worker {
     /* under the lock */
     pthread_mutex_t lock;
     struct queue inbox, told, over; /* in; connected, over: out */
-    struct kills kills;
+    uint32_t killed;                /* orders, newest first, by `kill_next` */
     int64_t sleeps_until_ms; /* 0: awake, and looks at the inbox before it sleeps */
     bool eager;              /* wake it for whatever comes into the inbox */
     bool stopping;
@@ -214,7 +206,6 @@ struct worker {
     struct queue told_now, over_now; /* on their way to the outbox */
     uint32_t again;
     uint32_t unadopted; /* over, but not seen in the inbox yet */
-    struct kills kills_now;
     int64_t busy_ms; /* when it last had something to do */
     uint32_t bucket[WHEEL_TICKS];
     uint64_t occupied[WHEEL_TICKS / 64];
@@ -267,10 +258,10 @@ void conn_again(struct worker *w, struct conn *c);
 void conn_look(struct worker *w, struct conn *c);
 void conn_end(struct worker *w, struct conn *c, uint8_t reason, bool reset);
 
-/* _relay_worker.c: for the reactor's thread. Those that return int return 0 or an errno. */
-int worker_start(struct worker *w, unsigned number, unsigned workers, int signal);
+/* _relay_worker.c: for the reactor's thread */
+int worker_start(struct worker *w, unsigned number, unsigned workers, int signal); /* 0 or an errno */
 void worker_submit(struct worker *w, struct conn *c);
-int worker_kill(struct worker *w, uint64_t id, uint8_t reason);
+void worker_kill(struct worker *w, struct conn *c, uint8_t reason);
 void worker_stop(struct worker *w); /* returns when the thread is gone */
 void worker_close(struct worker *w);
 int64_t monotonic_ms(void);

@@ -113,7 +113,7 @@ static void finish(struct worker *w, struct conn *c)
 
 static void over(struct worker *w, struct conn *c)
 {
-    c->state = OVER;
+    POST(c->state, OVER);
     stream_discard(w, end_of(c, CLIENT));
     stream_discard(w, end_of(c, HOST));
     note_stalled(w, c);
@@ -256,7 +256,7 @@ static void host_answered(struct worker *w, struct conn *c, uint32_t mask)
     } else if (!(mask & EPOLLOUT)) {
         return;
     }
-    c->state = RELAYING;
+    POST(c->state, RELAYING);
     c->connected = true;
     POST(c->active_ms, w->now_ms);
     queue_put(w, &w->told_now, c, BY_TOLD);

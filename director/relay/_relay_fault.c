@@ -2,24 +2,35 @@
 #include "_relay_sys.h"
 
 #include <errno.h>
+#include <pthread.h>
 
 #ifdef RELAY_FAULTS
-static int errors[SITES], counts[SITES];
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct {
+    int error, skip, count;
+} orders[SITES];
 
-void fault_order(enum site site, int error, int count)
+void fault_order(enum site site, int error, int skip, int count)
 {
-    __atomic_store_n(&errors[site], error, __ATOMIC_RELAXED);
-    __atomic_store_n(&counts[site], count, __ATOMIC_RELAXED);
+    pthread_mutex_lock(&lock);
+    orders[site].error = error;
+    orders[site].skip = skip;
+    orders[site].count = count;
+    pthread_mutex_unlock(&lock);
 }
 
 bool fault(enum site site)
 {
-    int left = __atomic_load_n(&counts[site], __ATOMIC_RELAXED);
-    do
-        if (left <= 0)
-            return false;
-    while (!__atomic_compare_exchange_n(&counts[site], &left, left - 1, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
-    errno = __atomic_load_n(&errors[site], __ATOMIC_RELAXED);
-    return true;
+    bool hit = false;
+    pthread_mutex_lock(&lock);
+    if (orders[site].count > 0 && orders[site].skip > 0)
+        orders[site].skip--;
+    else if (orders[site].count > 0) {
+        orders[site].count--;
+        errno = orders[site].error;
+        hit = true;
+    }
+    pthread_mutex_unlock(&lock);
+    return hit;
 }
 #endif

@@ -143,8 +143,8 @@ static PyObject *engine_kill(PyObject *object, PyObject *const *arguments, Py_ss
         PyErr_SetString(PyExc_ValueError, "no such reason");
         return NULL;
     }
-    if (c != NULL && worker_kill(w, c->id, reason) != 0)
-        return PyErr_NoMemory();
+    if (c != NULL)
+        worker_kill(w, c, reason);
     Py_RETURN_NONE;
 }
 
@@ -393,10 +393,10 @@ static PyObject *module_start(PyObject *module, PyObject *arguments)
 #ifdef RELAY_FAULTS
 static PyObject *module_fault(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
-    int site, error, count;
-    if (!PyArg_ParseTuple(arguments, "iii", &site, &error, &count))
+    int site, error, skip, count;
+    if (!PyArg_ParseTuple(arguments, "iiii", &site, &error, &skip, &count))
         return NULL;
-    fault_order(site, error, count);
+    fault_order(site, error, skip, count);
     Py_RETURN_NONE;
 }
 #endif
@@ -406,7 +406,7 @@ static PyMethodDef module_methods[] = {
     {"accept", sockets_accept, METH_O, "accept(fd): see director.sockets"},
     {"connect", sockets_connect, METH_O, "connect(sockaddr): a descriptor, or an errno below 0"},
 #ifdef RELAY_FAULTS
-    {"fault", module_fault, METH_VARARGS, "fault(site, errno, count): have the next calls there fail"},
+    {"fault", module_fault, METH_VARARGS, "fault(site, errno, skip, count): have calls there fail, after some that do not"},
 #endif
     {NULL, NULL, 0, NULL},
 };

@@ -40,7 +40,7 @@ struct conn *slot_take(struct worker *w)
     c->end[CLIENT].flags = c->end[HOST].flags = WRITABLE;
     c->end[HOST].flags |= WAITS; /* that is how a connect ends */
     c->reset_from = NOBODY;
-    c->reason = NO_REASON;
+    c->reason = c->kill_reason = NO_REASON;
     c->bucket = WHEEL_TICKS;
     return c;
 }

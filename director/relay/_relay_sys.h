@@ -13,7 +13,7 @@ enum site { AT_RECV, AT_SEND, AT_SPLICE, AT_PIPE, AT_EPOLL_ADD, AT_EPOLL_MOD, AT
 
 #ifdef RELAY_FAULTS
 bool fault(enum site site); /* sets errno when the call is to fail */
-void fault_order(enum site site, int error, int count);
+void fault_order(enum site site, int error, int skip, int count);
 #else
 static inline bool fault(enum site site) { return (void)site, false; }
 #endif

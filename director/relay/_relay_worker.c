@@ -62,12 +62,18 @@ static int exchange(struct worker *w, bool *stopping)
     queue_move(w, &w->told, &w->told_now, BY_TOLD);
     queue_move(w, &w->over, &w->over_now, BY_TIMER);
     bool tell = was_empty && !(w->told.head == NONE && w->over.head == NONE);
-    struct kills kills = w->kills;
-    w->kills = w->kills_now;
-    uint32_t slot = w->inbox.head;
+    uint32_t slot = w->inbox.head, killed = NONE;
     w->inbox.head = NONE;
+    for (uint32_t next; w->killed != NONE; w->killed = next) {
+        struct conn *c = slot_at(w, w->killed);
+        next = c->kill_next;
+        if (c->state != OVER) { /* else it may be given back as soon as the lock is open */
+            c->kill_next = killed;
+            killed = w->killed;
+        }
+    }
     *stopping = w->stopping;
-    if (slot != NONE || kills.count > 0 || *stopping)
+    if (slot != NONE || killed != NONE || *stopping)
         until = 0;
     w->sleeps_until_ms = until;
     w->eager = w->unadopted > 0;
@@ -80,13 +86,12 @@ static int exchange(struct worker *w, bool *stopping)
         slot = c->timer.next;
         conn_adopt(w, c);
     }
-    for (size_t i = 0; i < kills.count; i++) {
-        struct conn *c = slot_at(w, SLOT_OF(kills.list[i].id));
-        if (PEEK(c->id) == kills.list[i].id && c->state != OVER)
-            conn_end(w, c, kills.list[i].reason, true);
+    while (killed != NONE) {
+        struct conn *c = slot_at(w, killed);
+        killed = c->kill_next;
+        if (c->state != OVER)
+            conn_end(w, c, c->kill_reason, true);
     }
-    kills.count = 0;
-    w->kills_now = kills;
     if (until == INT64_MAX)
         return -1;
     int64_t wait = until - w->now_ms;
@@ -151,7 +156,7 @@ int worker_start(struct worker *w, unsigned number, unsigned workers, int signal
     w->number = number;
     w->signal = signal;
     w->pipe_share = MAX_PIPES / workers;
-    w->free = w->again = NONE;
+    w->free = w->again = w->killed = NONE;
     w->inbox.head = w->told.head = w->over.head = w->told_now.head = w->over_now.head = NONE;
     w->told_drained.head = w->over_drained.head = NONE;
     w->now_ms = monotonic_ms();
@@ -192,26 +197,22 @@ void worker_submit(struct worker *w, struct conn *c)
         write_eventfd(w->wake);
 }
 
-int worker_kill(struct worker *w, uint64_t id, uint8_t reason)
+/* The first order counts. */
+void worker_kill(struct worker *w, struct conn *c, uint8_t reason)
 {
+    bool wake = false;
+    if (c->kill_reason != NO_REASON)
+        return;
     pthread_mutex_lock(&w->lock);
-    struct kills *kills = &w->kills;
-    if (kills->count == kills->room) {
-        size_t room = kills->room > 0 ? 2 * kills->room : 16;
-        struct kill *list = realloc(kills->list, room * sizeof *list);
-        if (list == NULL) {
-            pthread_mutex_unlock(&w->lock);
-            return ENOMEM;
-        }
-        kills->list = list;
-        kills->room = room;
+    if (PEEK(c->state) != OVER) {
+        c->kill_reason = reason;
+        c->kill_next = w->killed;
+        w->killed = SLOT_OF(c->id);
+        wake = w->sleeps_until_ms != 0;
     }
-    kills->list[kills->count++] = (struct kill){.id = id, .reason = reason};
-    bool wake = w->sleeps_until_ms != 0;
     pthread_mutex_unlock(&w->lock);
     if (wake)
         write_eventfd(w->wake);
-    return 0;
 }
 
 void worker_stop(struct worker *w)
@@ -230,8 +231,6 @@ void worker_close(struct worker *w)
         close(w->epoll);
     if (w->wake >= 0)
         close(w->wake);
-    free(w->kills.list);
-    free(w->kills_now.list);
     pools_close(w);
     pthread_mutex_destroy(&w->lock);
 }

@@ -27,9 +27,14 @@ from typing import Any, NamedTuple
 from twisted.internet import reactor
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 
+import director.relay
 from cluster.model import Reason
 from director.relay import make_relay
 from director.relay.interface import Limits, Relay
+
+#: Where another build of the extension is, with sanitizers or faults, to be tested instead of the installed one.
+if directory := os.environ.get("TEST_RELAY_BUILD"):
+    director.relay.__path__.insert(0, directory)
 
 #: Nothing on loopback takes this long, on whatever machine; it ends a test that hangs.
 PATIENCE_S = 20.0
@@ -183,6 +188,10 @@ class RelayKit:
         sock.settimeout(PATIENCE_S)
         self._sockets.append(sock)
         return sock
+
+    def open_sockets(self) -> list[socket.socket]:
+        """The tests' own that are still open."""
+        return [sock for sock in self._sockets if sock.fileno() >= 0]
 
     def listener(self, family: int = socket.AF_INET, backlog: int = 4096) -> socket.socket:
         sock = self.keep(socket.socket(family, socket.SOCK_STREAM))
