@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: help demo run test lint bench soak clean coverage
+.PHONY: help demo run test test-native-sanitizers lint bench soak clean coverage
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
@@ -24,10 +24,14 @@ run: $(READY) ## the director on deploy/examples/director.toml
 test: $(READY) ## the whole test suite
 	$(BIN)/pytest $(PYTEST_ARGS)
 
+test-native-sanitizers: $(READY) ## the native relay under the address, leak, undefined and thread sanitizers
+	@PYTHON=$(BIN)/python .ci/sanitizers
+
 lint: $(READY) ## style, types, import borders
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python hatch_build.py --into build/lint -Werror
 
 coverage: $(READY) ## the suite with branch coverage
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
