@@ -44,6 +44,11 @@ def free_port() -> int:
         return port
 
 
+def _state(task: Path) -> str:
+    """A thread's, as the kernel abbreviates it."""
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
+
+
 class Member:
     """One etcd process, which may come and go; its data and its ports stay."""
 
@@ -93,7 +98,14 @@ class Member:
         self.process.send_signal(number)
 
     def freeze(self) -> None:
+        """SIGSTOP; returns once every thread stands still."""
         self.send(signal.SIGSTOP)
+        assert self.process is not None
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        deadline = time.monotonic() + DEADLINE_S
+        while any(_state(task) != "T" for task in tasks.iterdir()):
+            assert time.monotonic() < deadline, f"{self.name} does not stop"
+            time.sleep(0.005)
 
     def thaw(self) -> None:
         self.send(signal.SIGCONT)
