@@ -351,6 +351,7 @@ class StoreContract:
 
         watch = self.store.watch(self.prefix, react)
         self.assertEqual(inside, [], "delivered from within watch()")
+        await self.until(lambda: inside)  # or "a" may come by its first event
         await self.put("a")
         await self.until(lambda: self.key("b") in watcher.picture)
         await self.settled(watcher)
