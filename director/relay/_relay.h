@@ -38,14 +38,18 @@
 /* Below this much in a turn a direction is no bulk any more: two splices cost more than copying so little. */
 #define BULK_BYTES 16384
 /* What one direction may move before the others get their turn. */
-#define TURN_BYTES 262144
+#define TURN_BYTES 524288
 /* Chunks kept for the next stall; more are freed when they come back. */
 #define IDLE_CHUNKS 64
 
 /* What a pipe of full size is said to hold: 16 pages, the kernel's default. */
 #define PIPE_BYTES 65536
-/* Asked of one splice. A pipe's slot holds a page or, on loopback and with GRO, up to 32 KiB. */
-#define SPLICE_BYTES 262144
+/* A large pipe; as many as stay, with the others, within two thirds of an ordinary user's pages. Each round trip through
+ * one moves eight times as much: bulk costs half. */
+#define LARGE_PIPE_BYTES 524288
+#define LARGE_PIPES 32
+/* Asked of one splice. */
+#define SPLICE_BYTES 524288
 /* In use and idle, over all workers: half of what an ordinary user may have (pipe-user-pages-soft). */
 #define MAX_PIPES 512
 /* Kept for the next burst; more are closed when they come back. */
@@ -57,6 +61,9 @@
 #define BATCH 256
 /* A worker that has just been busy looks at its inbox at least this often, so that submitting need not wake it. */
 #define NAP_MS 1000
+/* What the scheduler lets a worker run at a time (EEVDF). Its default of about 3 ms is also the time that a worker, waking
+ * up on the interpreter's core, may have to wait; a short slice lets it preempt. */
+#define SLICE_NS 100000
 /* How long a reset may wait for the other side's send queue to empty. */
 #define RST_GRACE_MS 1000
 
@@ -184,7 +191,7 @@ struct worker {
     int epoll;
     int wake;         /* eventfd, edge-triggered, never read */
     int signal;       /* eventfd that the reactor reads; all workers' */
-    uint32_t pipe_share; /* of MAX_PIPES */
+    uint32_t pipe_share, large_pipe_share; /* of MAX_PIPES and LARGE_PIPES */
 
     struct conn *slabs[SLABS]; /* written by the reactor's thread before a slot of it is used */
 

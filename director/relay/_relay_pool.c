@@ -123,6 +123,8 @@ struct pipe *pipe_borrow(struct worker *w)
         w->refusals_left = PIPE_PATIENCE;
         return NULL;
     }
+    if (w->pipe_count <= w->large_pipe_share) /* refused by an ordinary user's quota it keeps its size */
+        fcntl(pipe->writer, F_SETPIPE_SZ, LARGE_PIPE_BYTES);
     return pipe;
 }
 
