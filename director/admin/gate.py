@@ -1,4 +1,4 @@
-"""Lets callers in, by the headers of their requests."""
+"""Lets callers in: by the headers of their requests, or by a form's name and password."""
 
 from __future__ import annotations
 
@@ -41,8 +41,29 @@ class Gate:
                 raise Forbidden("no users are configured: only this machine may call, by a loopback address")
             return caller
         name, password = _basic(request.getHeader("authorization") or "")
+        return await self.sign_in(name, password, peer)
+
+    @property
+    def open(self) -> bool:
+        """There are no users: this machine needs no password."""
+        return self._portal is None
+
+    async def sign_in(self, name: bytes, password: bytes, peer: str | None) -> Caller:
+        """:param peer: the client's IP address; None for a UNIX socket.
+        :raises UnauthorizedLogin: wrong credentials.
+        :raises Throttled: wrong ones too often."""
+        assert self._portal is not None
         credentials = AddressedPassword(name, password, peer or "unix")
         _, avatar, _ = await self._portal.login(credentials, peer or "unix", ICaller)
+        assert isinstance(avatar, Caller)
+        return avatar
+
+    def known(self, name: str, peer: str | None) -> Caller:
+        """Who signed in as *name* earlier, with the role of now.
+
+        :raises UnauthorizedLogin: there is no such user any more."""
+        assert self._portal is not None
+        _, avatar, _ = self._portal.realm.requestAvatar(name.encode(), peer or "unix", ICaller)
         assert isinstance(avatar, Caller)
         return avatar
 

@@ -1,4 +1,4 @@
-"""The small pages: metrics, the pointer at ``/``, and what is missing."""
+"""Metrics, for Prometheus."""
 
 from __future__ import annotations
 
@@ -8,35 +8,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
-from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from director.admin.control import Caller
 from director.admin.gate import Gate
-from director.admin.web import Page, dress, is_read, only_read, refusal
-
-
-class Missing(Resource):
-    """404 as JSON, for paths that name nothing."""
-
-    isLeaf = True
-
-    def render(self, request: Request) -> bytes:
-        dress(request)
-        return refusal(request, 404, "nothing is here; the API is under /api/v1, metrics under /metrics")
-
-
-class Welcome(Resource):
-    """Where to go; tells nothing that needs a password."""
-
-    isLeaf = True
-
-    def render(self, request: Request) -> bytes:
-        dress(request)
-        if not is_read(request):
-            return only_read(request)
-        request.setHeader("Content-Type", "text/plain; charset=utf-8")
-        return b"txdirector\n\n/api/v1/status  the whole state as JSON\n/metrics        for Prometheus\n"
+from director.admin.web import Page, is_read, only_read
 
 
 class MetricsPage(Page):

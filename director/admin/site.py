@@ -21,8 +21,9 @@ from cluster.address import Address, parse_address
 from cluster.model import Admin, AdminEndpoint
 from director.admin.control import Control
 from director.admin.gate import Gate
-from director.admin.pages import MetricsPage, Missing, Welcome
+from director.admin.pages import MetricsPage
 from director.admin.rest import Api
+from director.admin.ui.assembly import make_ui
 from director.agents import server_options
 from director.listener import bind
 
@@ -77,27 +78,34 @@ class Root(Resource):
     """``/``
 
     :param exact: resources of whole paths, before all others: what is not the operators' has its own authentication.
+    :param rest: for all paths that nothing else has.
     """
 
-    def __init__(self, exact: Mapping[bytes, Resource]) -> None:
+    def __init__(self, exact: Mapping[bytes, Resource], rest: Resource) -> None:
         super().__init__()
         self._exact = exact
+        self._rest = rest
 
     def getChildWithDefault(self, path: bytes, request: Request) -> IResource:
         return self._exact.get(request.path) or super().getChildWithDefault(path, request)
 
     def getChild(self, path: bytes, request: Request) -> IResource:
-        return Missing()
+        return self._rest
 
 
 def make_site(
-    gate: Gate, control: Control, registry: CollectorRegistry, *, reactor: Any, exact: Mapping[bytes, Resource]
+    gate: Gate, control: Control, registry: CollectorRegistry, ui: Mapping[bytes, Resource], *, reactor: Any,
+    exact: Mapping[bytes, Resource],
 ) -> AdminSite:
-    """Everything that is served, the same at every endpoint."""
-    root = Root(exact)
-    root.putChild(b"", Welcome())
+    """Everything that is served, the same at every endpoint.
+
+    :param ui: of `director.admin.ui.make_ui`.
+    """
+    root = Root(exact, ui[b""])
     root.putChild(b"api", Api(gate, control))
     root.putChild(b"metrics", MetricsPage(gate, registry, clock=reactor))
+    for path, resource in ui.items():
+        root.putChild(path, resource)
     return AdminSite(root, requestFactory=AdminRequest, timeout=IDLE_S, reactor=reactor)
 
 
@@ -154,10 +162,13 @@ def admin_service(
         admin.users, clock=reactor,
         in_thread=lambda work: deferToThreadPool(reactor, reactor.getThreadPool(), work),
     )
-    site = make_site(gate, control, registry, reactor=reactor, exact=exact)
+    ui, feed = make_ui(gate, control, admin, reactor=reactor)
+    site = make_site(gate, control, registry, ui, reactor=reactor, exact=exact)
     service = MultiService()
     service.setName("admin")
     for number, endpoint in enumerate(admin.endpoints):
         listener = AdminListener(endpoint, site, place=f"node.admin.endpoints[{number}]", reactor=reactor)
         listener.setServiceParent(service)
+    if admin.endpoints:
+        feed.setServiceParent(service)
     return service

@@ -14,15 +14,19 @@ from argon2 import PasswordHasher
 from prometheus_client import CollectorRegistry
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from zope.interface import implementer
 
 from cluster.errors import StoreUnavailable
+from cluster.model import Admin as AdminConfig
 from cluster.model import AdminState, HostRef, HostState, LoadReport, User
 from director.admin.control import Audit, Control
 from director.admin.errors import Conflict
 from director.admin.gate import Gate
 from director.admin.site import AdminSite, make_site
+from director.admin.ui.assembly import make_ui
 from director.core.snapshot import (
     CandidatePicture,
     CheckPicture,
@@ -133,6 +137,13 @@ class SmallDirector:
         return succeed(None)
 
 
+@implementer(ISSLTransport)
+class Secure(StringTransport):
+    """As if through TLS."""
+
+    def setTcpNoDelay(self, enabled: bool) -> None: ...
+
+
 class Answer:
     """A parsed response."""
 
@@ -160,6 +171,7 @@ class Admin:
     """The admin's site over a `SmallDirector`, spoken to in bytes.
 
     :param users: none: open to this machine.
+    :ivar channel: the server's end of the latest connection.
     """
 
     def __init__(self, users: Mapping[str, User] = USERS) -> None:
@@ -169,22 +181,30 @@ class Admin:
         self.registry = CollectorRegistry()
         gate = Gate.of_users(users, clock=self.clock, in_thread=lambda work: succeed(work()))
         control = Control(self.director, audit=self.audited.append)
-        self.site: AdminSite = make_site(gate, control, self.registry, reactor=self.clock, exact={})
+        config = AdminConfig(refresh_s=7.0, project_url="https://project.example/")
+        ui, self.feed = make_ui(gate, control, config, reactor=self.clock)
+        self.site: AdminSite = make_site(gate, control, self.registry, ui, reactor=self.clock, exact={})
 
-    def exchange(self, wire: bytes, peer: str = "127.0.0.1") -> bytes:
-        """What comes back for the bytes of a request, sent byte groups at once, from *peer*."""
+    def connect(self, wire: bytes, peer: str = "127.0.0.1", *, secure: bool = False) -> StringTransport:
+        """The transport of a client at *peer* that sent these bytes; *secure*: as if through TLS."""
         channel = self.site.buildProtocol(IPv4Address("TCP", peer, 40000))
         assert channel is not None
-        transport = StringTransport(IPv4Address("TCP", "127.0.0.1", 7401), IPv4Address("TCP", peer, 40000))
+        kind = Secure if secure else StringTransport
+        transport = kind(IPv4Address("TCP", "127.0.0.1", 7401), IPv4Address("TCP", peer, 40000))
+        self.channel = channel
         channel.makeConnection(transport)
         channel.dataReceived(wire)
         for _ in range(200):  # pages may work in several turns of the reactor
             self.clock.advance(0)
-        return transport.value()
+        return transport
+
+    def exchange(self, wire: bytes, peer: str = "127.0.0.1", *, secure: bool = False) -> bytes:
+        """What comes back."""
+        return self.connect(wire, peer, secure=secure).value()
 
     def ask(
         self, method: str, path: str, body: object = None, *, user: str | None = "ada:engine", peer: str = "127.0.0.1",
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None, secure: bool = False,
     ) -> Answer:
         """One request; *body* is sent as JSON unless it is bytes."""
         lines = {"Host": "127.0.0.1:7401"}
@@ -195,7 +215,7 @@ class Admin:
             lines |= {"Content-Type": "application/json", "Content-Length": str(len(content))}
         lines |= headers or {}
         head = f"{method} {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-        return Answer(self.exchange(head.encode("latin-1") + b"\r\n" + content, peer), method)
+        return Answer(self.exchange(head.encode("latin-1") + b"\r\n" + content, peer, secure=secure), method)
 
 
 def basic(user: str) -> str:

@@ -1,0 +1,199 @@
+"""What pages show of the snapshot and keep current while they are open: texts by key. Pure.
+
+A key is ``<subject>:<what>``. The subject is a host (``service/group/host``), a group, a service, or empty for the
+director. A cell is the text to show, or a pair of a mark (which icon and colour) and the text. Templates print the
+same cells that the stream sends, so that a page says one thing however it came by it.
+
+A cell ``…:shape`` stands for what a page can't follow cell by cell: when it differs, rows or facts came or went, and the
+page has itself drawn again.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from cluster.model import AdminState, HostState
+from director.admin.ui import text
+from director.core.snapshot import DirectorPicture, GroupPicture, HostPicture, ServicePicture
+
+Cell = str | tuple[str, str]
+
+#: Samples of a load line, and the seconds between them: the last four minutes.
+LINE_SAMPLES = 48
+LINE_STEP_S = 5.0
+LINE_WIDTH, LINE_HEIGHT = 96, 24
+
+ORDERED: Mapping[AdminState, str] = {AdminState.UP: "", AdminState.DRAIN: "draining", AdminState.DOWN: "ordered down"}
+
+#: Hosts of a group that pages of everything list; of a larger one, those out of use come first.
+MAX_LISTED = 12
+
+
+def listed(group: GroupPicture) -> tuple[HostPicture, ...]:
+    """The hosts of a group that pages of everything list."""
+    if len(group.hosts) <= MAX_LISTED:
+        return group.hosts
+    return tuple(sorted(group.hosts, key=lambda host: host.in_rotation)[:MAX_LISTED])
+
+
+class Loads:
+    """A short history of every host's load; forgets hosts that are gone."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, deque[float]] = {}
+
+    def sample(self, picture: DirectorPicture) -> None:
+        of = self._of
+        self._of = {}
+        for host in hosts_of(picture):
+            line = of.get(ref(host)) or deque(maxlen=LINE_SAMPLES)
+            line.append(load(host) or 0.0)
+            self._of[ref(host)] = line
+
+    def line(self, host: HostPicture) -> str:
+        """The points of an SVG polyline, the latest at the right. Utilisation is drawn to scale, connections up to
+        their own peak. It begins and ends below the drawing, so that its fill is the area under the line."""
+        values = self._of.get(ref(host), ())
+        if len(values) < 2:
+            return ""
+        peak = 1.0 if utilisation(host) is not None else max(*values, 1.0)
+        step = LINE_WIDTH / (LINE_SAMPLES - 1)
+        left = LINE_WIDTH - step * (len(values) - 1)
+        floor = LINE_HEIGHT + 2
+        points = [
+            f"{left + step * index:.0f},{(LINE_HEIGHT - 1) - (LINE_HEIGHT - 3) * min(value / peak, 1.0):.1f}"
+            for index, value in enumerate(values)
+        ]
+        return " ".join((f"{left:.0f},{floor}", *points, f"{LINE_WIDTH + 2},{points[-1].split(',')[1]}",
+                         f"{LINE_WIDTH + 2},{floor}"))
+
+
+def utilisation(host: HostPicture) -> float | None:
+    return host.report.utilisation if host.report is not None else None
+
+
+def load(host: HostPicture) -> float | None:
+    """What the agent reports, else the open connections."""
+    reported = utilisation(host)
+    return reported if reported is not None else float(host.in_flight)
+
+
+def ref(host: HostPicture) -> str:
+    return f"{host.service}/{host.group}/{host.name}"
+
+
+def hosts_of(picture: DirectorPicture) -> Iterator[HostPicture]:
+    return (host for service in picture.services for group in service.groups for host in group.hosts)
+
+
+def cells(picture: DirectorPicture, loads: Loads) -> dict[str, Cell]:
+    """Every cell there is."""
+    found: dict[str, Cell] = {}
+    everyone: list[HostPicture] = []
+    for service in picture.services:
+        found |= _service(service)
+        for group in service.groups:
+            found |= _group(group)
+            everyone += group.hosts
+            for host in group.hosts:
+                found |= _host(host, loads)
+    return found | _director(picture, everyone)
+
+
+def changed(before: Mapping[str, Cell], after: Mapping[str, Cell]) -> dict[str, Cell]:
+    """The cells of *after* that differ; those that are gone show in the shape of what had them."""
+    return {key: cell for key, cell in after.items() if before.get(key) != cell}
+
+
+def front(found: Mapping[str, Cell], picture: DirectorPicture) -> dict[str, Cell]:
+    """The cells on pages of everything: all but those of hosts that are not listed there."""
+    hosts = {ref(host) for service in picture.services for group in service.groups for host in listed(group)}
+    return {key: cell for key, cell in found.items()
+            if key.count("/") < 2 or key.rpartition(":")[0] in hosts}
+
+
+def within(found: Mapping[str, Cell], scope: str) -> dict[str, Cell]:
+    """The cells of *scope* and of what is below it; the director's always."""
+    return {key: cell for key, cell in found.items() if key[0] == ":" or key.startswith((f"{scope}:", f"{scope}/"))}
+
+
+def _director(picture: DirectorPicture, hosts: Sequence[HostPicture]) -> dict[str, Cell]:
+    modes = (picture.isolated, picture.grace, picture.store_available)
+    open_groups = [f"{group.service}/{group.name}" for service in picture.services for group in service.groups
+                   if group.failing_open or group.backups_in_use]
+    return {
+        ":in_rotation": f"{sum(host.in_rotation for host in hosts)} / {len(hosts)}",
+        ":connections": text.number(sum(service.connections for service in picture.services), 0),
+        ":queued": text.number(sum(service.queued for service in picture.services), 0),
+        ":failures": text.number(sum(host.connect_failures for host in hosts), 0),
+        ":modes": _shape((modes, open_groups)),
+        ":shape": _shape(_members(service) for service in picture.services),
+        ":bad": _shape((ref(host), host.state, host.admin, host.in_rotation, len(host.history), _last(host))
+                       for host in hosts),
+    }
+
+
+def _service(service: ServicePicture) -> dict[str, Cell]:
+    return {
+        f"{service.name}:connections": text.count(service.connections, service.max_connections),
+        f"{service.name}:queued": text.count(service.queued, service.queue),
+        f"{service.name}:sticky": text.number(service.sticky_entries, 0),
+        f"{service.name}:shape": _shape(_members(service)),
+    }
+
+
+def _group(group: GroupPicture) -> dict[str, Cell]:
+    name = f"{group.service}/{group.name}"
+    return {
+        f"{name}:available": f"{group.available} / {len(group.hosts)}",
+        f"{name}:in_flight": text.number(group.in_flight, 0),
+        f"{name}:shape": _shape(_facts(group)),
+    }
+
+
+def _host(host: HostPicture, loads: Loads) -> dict[str, Cell]:
+    name = ref(host)
+    orders = [(each.by, each.state.value, each.who, each.why, each.at) for each in host.orders]
+    return {
+        f"{name}:state": state(host),
+        f"{name}:admin": (host.admin.value, ORDERED[host.admin]),
+        f"{name}:why_not": host.why_not,
+        f"{name}:weight": text.fixed(host.weight),
+        f"{name}:load": text.percent(utilisation(host)),
+        f"{name}:line": loads.line(host),
+        f"{name}:in_flight": text.count(host.in_flight, host.max_connections),
+        f"{name}:heard": text.heard(host.heartbeat_age_s),
+        f"{name}:picks": text.number(host.picks, 0),
+        f"{name}:failures": text.number(host.connect_failures, 0),
+        f"{name}:shape": _shape((orders, len(host.history), _last(host), host.address, host.configured_weight,
+                                 host.registered, host.check.at, host.check.ok, host.why)),
+    }
+
+
+def state(host: HostPicture) -> tuple[str, str]:
+    """What health says; a host in good health that takes no connections (a backup, a full one) is told apart."""
+    if host.state is HostState.UP and host.admin is AdminState.UP and not host.in_rotation:
+        return "idle", "up, unused"
+    return host.state.value, host.state.value
+
+
+def _last(host: HostPicture) -> float:
+    return host.history[-1].at if host.history else host.since
+
+
+def _facts(group: GroupPicture) -> tuple[object, ...]:
+    return (group.name, group.enabled, group.scheduler, group.failing_open, group.backups_in_use,
+            len(group.hosts) > MAX_LISTED and [host.name for host in listed(group)],
+            [(host.name, host.address, host.backup, host.registered) for host in group.hosts])
+
+
+def _members(service: ServicePicture) -> tuple[object, ...]:
+    return service.name, service.listen, service.enabled, [_facts(group) for group in service.groups]
+
+
+def _shape(facts: object) -> str:
+    """A short digest; a collision would leave one page stale until it is loaded again."""
+    listed = list(facts) if isinstance(facts, Iterable) else facts
+    return f"{zlib.crc32(repr(listed).encode()):08x}"

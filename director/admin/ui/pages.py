@@ -1,0 +1,152 @@
+"""What each page shows: a coroutine from a look at the control interface to the values of a template."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+
+from director.admin.control import Caller, Control
+from director.admin.errors import Invalid, NotFound
+from director.admin.ui.cells import Cell, Loads, cells, hosts_of, listed, ref
+from director.core.snapshot import DirectorPicture
+
+#: Hosts on one page of a group.
+MAX_ROWS = 100
+#: Rows of the pages of past events.
+MAX_EVENTS = 200
+
+Values = dict[str, Any]
+
+
+class Look(NamedTuple):
+    """One visitor's look.
+
+    :ivar query: of the address."""
+
+    caller: Caller
+    control: Control
+    loads: Loads
+    query: Mapping[str, str]
+
+    async def ask(self, operation: str, **arguments: object) -> Any:
+        return await self.control.call(self.caller, operation, arguments, text=True)
+
+    def cells(self, picture: DirectorPicture) -> Mapping[str, Cell]:
+        return cells(picture, self.loads)
+
+
+class PageRoute(NamedTuple):
+    """A page.
+
+    :ivar path: ``{name}`` stands for a part that the function gets.
+    :ivar template: shows its values.
+    :ivar refresh: reloads by itself where there is no JavaScript; never a page with something to fill in.
+    """
+
+    path: str
+    template: str
+    show: Callable[..., Awaitable[Values]]
+    refresh: bool
+
+    def match(self, segments: tuple[str, ...]) -> dict[str, str] | None:
+        parts = self.path.split("/")
+        if len(parts) != len(segments):
+            return None
+        places = {}
+        for part, segment in zip(parts, segments, strict=True):
+            if part.startswith("{") and segment:
+                places[part[1:-1]] = segment
+            elif part != segment:
+                return None
+        return places
+
+
+PAGES: list[PageRoute] = []
+
+
+def _page(path: str, template: str, *, refresh: bool = False) -> Callable[[Callable[..., Awaitable[Values]]], Any]:
+    def declare(show: Callable[..., Awaitable[Values]]) -> Any:
+        PAGES.append(PageRoute(path, template, show, refresh))
+        return show
+
+    return declare
+
+
+def route_of(path: str) -> tuple[PageRoute, dict[str, str]]:
+    """:raises NotFound: no page is there. *path* is decoded."""
+    segments = tuple(path.removeprefix("/").split("/"))
+    for route in PAGES:
+        if (places := route.match(segments)) is not None:
+            return route, places
+    raise NotFound(f"there is no page {path}")
+
+
+# Every page sets ``live``, the scope of its cells and the shapes that it must be drawn again for; and ``refused`` when
+# it could not answer what was asked.
+
+
+@_page("", "overview.html", refresh=True)
+async def overview(look: Look) -> Values:
+    picture = await look.ask("status")
+    return {"picture": picture, "cells": look.cells(picture), "listed": listed, "live": ("", ":shape", ":modes")}
+
+
+@_page("services/{service}", "service.html", refresh=True)
+async def service(look: Look, service: str) -> Values:
+    found = await look.ask("service", service=service)
+    picture = await look.ask("status")
+    return {"picture": picture, "cells": look.cells(picture), "service": found,
+            "live": (service, f"{service}:shape", ":modes")}
+
+
+@_page("services/{service}/groups/{group}", "group.html")
+async def group(look: Look, service: str, group: str) -> Values:
+    found = await look.ask("group", service=service, group=group)
+    picture = await look.ask("status")
+    pages = max(1, -(-len(found.hosts) // MAX_ROWS))
+    page = min(max(1, int(look.query["page"])), pages) if look.query.get("page", "").isdecimal() else 1
+    name = f"{service}/{group}"
+    return {
+        "picture": picture, "cells": look.cells(picture), "group": found, "page": page, "pages": pages,
+        "shown": found.hosts[(page - 1) * MAX_ROWS : page * MAX_ROWS], "live": (name, f"{name}:shape"),
+    }
+
+
+@_page("services/{service}/groups/{group}/hosts/{host}", "host.html")
+async def host(look: Look, service: str, group: str, host: str) -> Values:
+    found = await look.ask("host", service=service, group=group, host=host)
+    picture = await look.ask("status")
+    return {"picture": picture, "cells": look.cells(picture), "host": found, "live": (ref(found), f"{ref(found)}:shape")}
+
+
+@_page("bad-hosts", "bad_hosts.html", refresh=True)
+async def bad_hosts(look: Look) -> Values:
+    """Hosts that are out now, and when any was."""
+    picture = await look.ask("status")
+    hosts = list(hosts_of(picture))
+    bad = [host for host in hosts if not host.in_rotation]
+    past = sorted(((event, host) for host in hosts for event in host.history), key=lambda pair: -pair[0].at)
+    return {
+        "picture": picture, "cells": look.cells(picture), "bad": bad[:MAX_ROWS], "more": max(0, len(bad) - MAX_ROWS),
+        "events": past[:MAX_EVENTS], "live": ("", ":bad"),
+    }
+
+
+@_page("connections", "connections.html", refresh=True)
+async def connections(look: Look) -> Values:
+    picture = await look.ask("status")
+    return {"picture": picture, "cells": look.cells(picture), "listed": listed, "live": ("", ":shape")}
+
+
+@_page("explain", "explain.html")
+async def explain(look: Look) -> Values:
+    client, service = (look.query.get(name, "").strip() for name in ("client", "service"))
+    values: Values = {"services": await look.ask("services"), "client": client, "service": service, "answer": None,
+                      "factors": [], "live": ()}
+    if client and service:
+        try:
+            answer = values["answer"] = await look.ask("explain", client=client, service=service)
+            values["factors"] = sorted({name for each in answer.candidates for name in each.factors})
+        except (Invalid, NotFound) as error:
+            values["refused"] = error
+    return values
