@@ -65,29 +65,34 @@ class Machine:
         _run("ip", "netns", "exec", self.namespace, "nft", "add table inet cables; "
              "add chain inet cables in { type filter hook input priority 0; }; "
              "add chain inet cables out { type filter hook output priority 0; }")
-        self._cut: set[str] = set()
+        self._cut: set[tuple[str, int | None]] = set()
 
     # --- cables
 
-    def cut(self, *others: Machine) -> None:
-        """Nothing passes between this machine and *others* any more, in either direction."""
+    def cut(self, *others: Machine, port: int | None = None) -> None:
+        """Nothing passes between this machine and *others* any more, in either direction; or nothing to a TCP port there."""
         for other in others:
-            for one, two in ((self, other), (other, self)):
-                one._cut.add(two.address)
-                one._filter()
+            self._cut.add((other.address, port))
+            self._filter()
+            if port is None:
+                other._cut.add((self.address, None))
+                other._filter()
 
-    def heal(self, *others: Machine) -> None:
+    def heal(self, *others: Machine, port: int | None = None) -> None:
         """Plug the cables in again."""
         for other in others:
-            for one, two in ((self, other), (other, self)):
-                one._cut.discard(two.address)
-                one._filter()
+            self._cut.discard((other.address, port))
+            self._filter()
+            if port is None:
+                other._cut.discard((self.address, None))
+                other._filter()
 
     def _filter(self) -> None:
         rules = ["flush chain inet cables in", "flush chain inet cables out"]
-        for address in sorted(self._cut):
-            rules.append(f"add rule inet cables in ip saddr {address} drop")
-            rules.append(f"add rule inet cables out ip daddr {address} drop")
+        for address, port in self._cut:
+            here, there = ("", "") if port is None else (f"tcp sport {port}", f"tcp dport {port}")
+            rules.append(f"add rule inet cables in ip saddr {address} {here} drop")
+            rules.append(f"add rule inet cables out ip daddr {address} {there} drop")
         _run("ip", "netns", "exec", self.namespace, "nft", "; ".join(rules))
 
     # --- processes
