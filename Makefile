@@ -27,6 +27,13 @@ test: $(READY) ## the whole test suite
 test-native-sanitizers: $(READY) ## the native relay under the address, leak, undefined and thread sanitizers
 	@PYTHON=$(BIN)/python .ci/sanitizers
 
+test-chaos: $(READY) ## a real cluster in namespaces, and every cable pulled; needs root, etcd, nftables
+	$(BIN)/pytest tests/chaos $(PYTEST_ARGS)
+
+cluster-demo: $(READY) ## three etcd members, two directors with a VIP, four backends; the leader killed, etcd stopped
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,demo]'
+	@$(BIN)/python -m deploy.cluster_demo
+
 lint: $(READY) ## style, types, import borders
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -42,6 +49,10 @@ bench: $(READY) ## the relays beside HAProxy, nginx and Envoy, interleaved; writ
 	@$(BIN)/python -m bench.relay
 	@$(BIN)/python -m bench.busy
 	@$(BIN)/python -m bench.plot
+
+bench-cluster: $(READY) ## takeovers, resignations, drains and reports of a real cluster; needs root and etcd
+	@bench/prepare.sh
+	@$(BIN)/python -m bench.cluster
 
 soak: $(READY) ## what sockets and time could make flaky, twenty times over
 	@for n in $$(seq 20); do $(BIN)/pytest -q -x tests/contract tests/integration || exit 1; done

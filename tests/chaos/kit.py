@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
@@ -33,7 +35,7 @@ def answered(seen: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def longest_gap(seen: Sequence[dict[str, Any]]) -> float:
     """Seconds between two successive answers, at most."""
     times = sorted(attempt["began"] + attempt["took"] for attempt in answered(seen))
-    return max((later - earlier for earlier, later in zip(times, times[1:], strict=False)), default=float("inf"))
+    return max((later - earlier for earlier, later in pairwise(times)), default=float("inf"))
 
 
 class ChaosTestCase(SynchronousTestCase):
@@ -43,7 +45,7 @@ class ChaosTestCase(SynchronousTestCase):
     """
 
     etcd = 1
-    options: dict[str, Any] = {}
+    options: ClassVar[Mapping[str, Any]] = MappingProxyType({})  #: of the cluster
 
     def setUp(self) -> None:
         reason = why_not() or ("" if etcd_program() else "etcd is missing: apt-get install etcd-server")

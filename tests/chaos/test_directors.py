@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
+from typing import Any, ClassVar
 
 from deploy.lab.cluster import ADMIN, AGENTS, WEB
 from tests.chaos.kit import TAKEOVER_S, VIP, ChaosTestCase, answered, failed, longest_gap, until
@@ -97,7 +98,7 @@ class OrderTests(ChaosTestCase):
 
 
 class StickyTests(ChaosTestCase):
-    options = {"service": '[services.web.sticky]\nmode = "hash"\n[services.web.proxy]\naccept_from = ["10.77.0.0/24"]\n'}
+    options: ClassVar[dict[str, Any]] = {"service": '[services.web.sticky]\nmode = "hash"\n[services.web.proxy]\naccept_from = ["10.77.0.0/24"]\n'}
 
     def test_hash_survives_the_leader(self) -> None:
         """10,000 clients keep their host when the leader dies: both directors agree without having talked."""

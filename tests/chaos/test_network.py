@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any, ClassVar
 
 from deploy.lab.cluster import AGENTS, BACKEND
 from tests.chaos.kit import ChaosTestCase, all_up, failed, until
@@ -92,7 +93,7 @@ class AgentTests(ChaosTestCase):
 
 class ReconnectTests(ChaosTestCase):
     AGENTS = 1_000
-    options = {"service": "", "backends": 1}
+    options: ClassVar[dict[str, Any]] = {"service": "", "backends": 1}
 
     def test_a_thousand_agents_come_back(self) -> None:
         """A director restarts, a thousand agents reconnect: nothing is evicted, and every heartbeat is heard again."""
