@@ -10,9 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
-
 import hatch_build
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 ROOT = Path(__file__).parents[2]
 
