@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: help demo run test test-native-sanitizers lint bench soak clean coverage
+.PHONY: help demo cluster-demo run test test-chaos test-native-sanitizers lint bench bench-cluster soak clean coverage
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
