@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: help demo cluster-demo run test test-chaos test-native-sanitizers lint bench bench-cluster soak clean coverage
+.PHONY: help demo cluster-demo run test test-chaos test-native-sanitizers lint bench bench-cluster soak repeat clean coverage
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
@@ -54,7 +54,10 @@ bench-cluster: $(READY) ## takeovers, resignations, drains and reports of a real
 	@bench/prepare.sh
 	@$(BIN)/python -m bench.cluster
 
-soak: $(READY) ## what sockets and time could make flaky, twenty times over
+soak: $(READY) ## 200,000 connections through each relay, every byte compared; about five minutes
+	SOAK_CONNECTIONS=200000 $(BIN)/pytest -q tests/contract/test_relay_soak.py
+
+repeat: $(READY) ## what sockets and time could make flaky, twenty times over
 	@for n in $$(seq 20); do $(BIN)/pytest -q -x tests/contract tests/integration || exit 1; done
 
 clean: ## the virtual environment and everything generated

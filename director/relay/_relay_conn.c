@@ -281,7 +281,7 @@ void conn_ready(struct worker *w, struct conn *c, enum side side, uint32_t mask)
         if (side == HOST)
             host_answered(w, c, mask);
         else if (mask & EPOLLERR)
-            conn_end(w, c, CLIENT_RESET, false);
+            conn_end(w, c, CLIENT_RESET, true);
         return;
     }
     if (mask & EPOLLERR)

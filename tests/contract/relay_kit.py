@@ -138,10 +138,9 @@ class Relayed(NamedTuple):
 class RelayKit:
     """A running relay, and sockets that close with the test. Everything but `start` and `stop` is for other threads."""
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, threads: int = 1) -> None:
         self.events = Recorder()
-        self.relay: Relay = make_relay(kind, reactor=reactor)  # type: ignore[arg-type]
+        self.relay: Relay = make_relay(kind, reactor=reactor, threads=threads)  # type: ignore[arg-type]
         self.tokens: list[int] = []
         self._token = itertools.count()
         self.pool = ThreadPoolExecutor(64)

@@ -48,12 +48,13 @@ class RelayContract:
     """Base of the parts of the contract: a fresh relay for each test, and what must hold at the end of every one."""
 
     kind: str
+    threads = 1
 
     def begin(self) -> None:
         """In the test's thread, once the reactor runs (which has descriptors of its own)."""
         gc.collect()
         self.descriptors = descriptors()
-        self.kit = RelayKit(self.kind)
+        self.kit = RelayKit(self.kind, self.threads)
         self.addCleanup(self.check_the_end)  # type: ignore[attr-defined]
         self.kit.on_reactor(self.kit.start)
 
@@ -525,6 +526,9 @@ class Steering(RelayContract):
             assert receive(relayed.server, len(b"%d" % turn)) == b"%d" % turn
         assert not self.kit.events.has_final(relayed.token)
 
+    def progress_of(self, relayed: Relayed) -> Any:
+        return self.kit.on_reactor(self.kit.relay.progress, relayed.handle)
+
     @blocking
     def test_progress(self) -> None:
         """Bytes each way and the time since the last of them, until it is over."""
@@ -533,9 +537,8 @@ class Steering(RelayContract):
         receive(relayed.server, 100_007)
         relayed.server.sendall(bytes(200))
         receive(relayed.client, 200)
-        progress = self.kit.on_reactor(self.kit.relay.progress, relayed.handle)
-        assert progress[:2] == (100_000, 200)
-        assert 0 <= progress.idle_s < 20
+        wait_until(lambda: self.progress_of(relayed)[:2] == (100_000, 200))  # counted right after it was sent
+        assert 0 <= self.progress_of(relayed).idle_s < 20
         relayed.client.close()
         relayed.server.close()
         self.kit.events.final(relayed.token)
@@ -767,3 +770,9 @@ class NativeRelayTests(Streams, Resets, Connects, Timeouts, Steering, Endurance,
             if os.environ.get("CI"):
                 raise AssertionError(f"no native relay: {why}")
             raise SkipTest(f"no native relay: {why}; `python hatch_build.py` builds it")
+
+
+class NativeRelayThreadsTests(NativeRelayTests):
+    """And with several threads, where a connection may be on any of them."""
+
+    threads = 3
