@@ -10,8 +10,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
-import hatch_build
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+import hatch_build
 
 ROOT = Path(__file__).parents[2]
 
