@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from unittest import SkipTest
 
@@ -27,6 +29,7 @@ _TIED = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
 DEADLINE_S = 30.0
 #: In memory, where there is one: a test of ours is no test of a disk.
 _FAST = Path("/dev/shm")
+_PORTS = (15_000, 32_000)
 
 
 def require_etcd() -> None:
@@ -38,10 +41,13 @@ def require_etcd() -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A port for a server that may die and come back: below those that the kernel gives to outgoing connections, one of
+    which might take it meanwhile."""
+    while True:
+        port = random.randrange(*_PORTS)
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 def _state(task: Path) -> str:
