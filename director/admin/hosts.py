@@ -1,0 +1,60 @@
+"""Operations on hosts as they run: orders, weights, registrations, probes. Each answers the host as it is afterwards."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from cluster.model import AdminState, SecondsOrOff, Weight
+from director.admin.errors import Invalid
+from director.admin.looking import find_host
+from director.admin.offers import Operations
+from director.admin.operation import Caller, OfHost, Role, operation
+from director.core.snapshot import HostPicture
+
+#: An operator's reason, as kept with the order: a sentence, not a document.
+MAX_WHY = 500
+
+
+class Order(OfHost, frozen=True, kw_only=True):
+    state: AdminState
+    why: Annotated[str, Meta(max_length=MAX_WHY)] = ""
+    deadline_s: SecondsOrOff | None = None
+
+
+class SetWeight(OfHost, frozen=True, kw_only=True):
+    weight: Weight
+
+
+@operation(Role.FULL, Order)
+async def order(director: Operations, caller: Caller, p: Order) -> HostPicture:
+    """Order a host up, into drain, or down."""
+    if p.deadline_s is not None and p.state is not AdminState.DRAIN:
+        raise Invalid("only a drain has a deadline", "deadline_s")
+    find_host(director.snapshot(), p.ref)
+    await director.order(p.ref, p.state, who=caller.who, why=p.why, deadline_s=p.deadline_s)
+    return find_host(director.snapshot(), p.ref)
+
+
+@operation(Role.FULL, SetWeight)
+async def weight(director: Operations, caller: Caller, p: SetWeight) -> HostPicture:
+    """Set a host's configured weight; 0 takes no new connections."""
+    find_host(director.snapshot(), p.ref)
+    await director.set_weight(p.ref, p.weight, who=caller.who)
+    return find_host(director.snapshot(), p.ref)
+
+
+@operation(Role.FULL, OfHost)
+async def approve(director: Operations, caller: Caller, p: OfHost) -> HostPicture:
+    """Let a host into its group that registered through its agent and waits."""
+    await director.approve(p.ref, who=caller.who)
+    return find_host(director.snapshot(), p.ref)
+
+
+@operation(Role.FULL, OfHost)
+async def retry(director: Operations, caller: Caller, p: OfHost) -> HostPicture:
+    """Probe a host now; it comes back if it passes."""
+    find_host(director.snapshot(), p.ref)
+    await director.retry(p.ref)
+    return find_host(director.snapshot(), p.ref)
