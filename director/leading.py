@@ -66,10 +66,10 @@ class Leading(Service):
 
     log = Logger()
 
-    def __init__(self, store: Store, keys: Keys, *, name: str, boot_id: str, reactor: Any, ttl_s: float = 2.0,
+    def __init__(self, store: Store, keys: Keys, *, director: str, boot_id: str, reactor: Any, ttl_s: float = 2.0,
                  boottime: Callable[[], float] = boottime, wall: Callable[[], float] = time.time) -> None:
         self.setName("leading")
-        self.name = name
+        self.director = director
         self.ttl_s = ttl_s
         self.known: Known | None = None
         self.on_gained: list[Callable[[int], None]] = []  #: called with the term
@@ -80,7 +80,7 @@ class Leading(Service):
         self._key = keys.leader()
         self._reactor = reactor
         self._boottime = boottime
-        value = msgspec.json.encode(Leader(name=name, boot_id=boot_id, since=wall()))
+        value = msgspec.json.encode(Leader(name=director, boot_id=boot_id, since=wall()))
         self._machine = Leadership(self._key, value)
         self._lease: Lease | None = None
         self._watch: Watch | None = None
@@ -110,7 +110,7 @@ class Leading(Service):
         Fails with `NotLeading`, and as `Store.commit`.
         """
         if not self.leads:
-            return fail(NotLeading(f"{self.name} does not lead"))
+            return fail(NotLeading(f"{self.director} does not lead"))
         return self._store.commit(operations, when=[self._machine.fence(), *when])
 
     def resign(self, hold_s: float = RESIGN_HOLD_S) -> Deferred[None]:
@@ -196,10 +196,11 @@ class Leading(Service):
                     assert put.lease is not None
                     self._campaign(put.lease, self._store.commit([put], when=[when]))
                 case Gained(term):
-                    self.log.info("{name} leads, term {term}", name=self.name, term=term)
+                    self.log.info("{director} leads, term {term}", director=self.director, term=term)
                     self._tell(self.on_gained, term)
                 case Lost(term, why):
-                    self.log.warn("{name} leads no more, term {term}: {why}", name=self.name, term=term, why=why)
+                    self.log.warn("{director} leads no more, term {term}: {why}", director=self.director, term=term,
+                                  why=why)
                     self._tell(self.on_lost)
                 case GiveUp(lease):
                     self._give_up(lease)
@@ -261,8 +262,8 @@ class Leading(Service):
             if lease is not None:
                 await lease.revoke().addTimeout(RESIGN_TIMEOUT_S, self._reactor)
         except Exception as error:
-            self.log.warn("the store does not know that {name} resigned; its lease lapses: {why}", name=self.name,
-                          why=error)
+            self.log.warn("the store does not know that {director} resigned; its lease lapses: {why}",
+                          director=self.director, why=error)
         stopped = self._machine.state is State.STOPPING
         self._follow(self._machine.resigned(self._boottime()))
         over, self._over = self._over, None

@@ -25,6 +25,8 @@ from director.sockets import accept
 ACCEPTS_PER_TURN = 64
 #: Waiting clients the kernel may hold; Linux caps it at net.core.somaxconn.
 BACKLOG = 4096
+#: socket(7)'s names that Python does not have: bind to an address that this machine may get later.
+_IP_FREEBIND, _IPV6_FREEBIND = 15, 78
 #: How long accepting pauses when descriptors or kernel memory ran out: long enough for connections to end,
 #: short enough that clients, who wait in the backlog meanwhile, hardly notice.
 PAUSE_S = 0.1
@@ -48,10 +50,12 @@ class Accepts(Protocol):
         """Own *fd*, a connected non-blocking socket, of *ip* (packed; None: UNIX) and *port*. Must not raise."""
 
 
-def bind(address: Address) -> socket.socket:
+def bind(address: Address, *, absent: bool = False) -> socket.socket:
     """A non-blocking listening socket.
 
     A UNIX socket's file that nobody listens on any more is replaced; one that answers is not.
+
+    :param absent: the address need not be this machine's (yet): a virtual one.
 
     :raises BindError: the address is taken, not ours, or not permitted.
     """
@@ -63,12 +67,12 @@ def bind(address: Address) -> socket.socket:
         if not address.is_ip:
             family, _, _, _, sockaddr = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)[0]
             host = str(sockaddr[0])
-        return _listen(family, (host, address.port))
+        return _listen(family, (host, address.port), absent=absent)
     except OSError as error:
         raise BindError(f"cannot listen on {address}: {error.strerror or error}") from error
 
 
-def _listen(family: int, name: Any) -> socket.socket:
+def _listen(family: int, name: Any, *, absent: bool = False) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         if family != socket.AF_UNIX:
@@ -77,6 +81,9 @@ def _listen(family: int, name: Any) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, absent)
+        elif family == socket.AF_INET:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, absent)
         sock.bind(name)
         sock.listen(BACKLOG)
     except BaseException:
@@ -103,16 +110,19 @@ class Listener(Service):
 
     :param frontend: takes the clients.
     :param sock: an already listening socket to use instead of binding (socket activation, upgrades).
+    :param absent: the address need not be this machine's (yet): a virtual one.
     """
 
     log = Logger()
 
-    def __init__(self, address: Address, frontend: Accepts, *, reactor: Any, sock: socket.socket | None = None) -> None:
+    def __init__(self, address: Address, frontend: Accepts, *, reactor: Any, sock: socket.socket | None = None,
+                 absent: bool = False) -> None:
         self.setName(f"listener {address}")
         self.address = address
         self._frontend = frontend
         self._reactor = reactor
         self._socket = sock
+        self._absent = absent
         self._resume: Any = None
         self._reading = False
 
@@ -122,7 +132,7 @@ class Listener(Service):
         :raises BindError:
         """
         if self._socket is None:
-            self._socket = bind(self.address)
+            self._socket = bind(self.address, absent=self._absent)
             if self.address.path is None and self.address.port == 0:
                 self.address = self.address._replace(port=self._socket.getsockname()[1])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from ipaddress import ip_address, ip_interface
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -63,6 +64,7 @@ class Node(MultiService):
         self.frontends: dict[str, Frontend] = {}
         self._listeners: dict[tuple[str, str], Listener] = {}
         self.bind_errors: dict[tuple[str, str], BindError] = {}  #: by service and address; tried again until they end
+        self._virtual = frozenset(ip_interface(text).ip for text in node.vips.addresses)
         self._on_closed = on_closed
         self._random = random
         self._reactor = reactor
@@ -157,7 +159,9 @@ class Node(MultiService):
     def _open_listener(self, service: str, text: str) -> None:
         if (service, text) in self._listeners or self._stopping:
             return
-        listener = Listener(parse_address(text, any_port=True), self.frontends[service], reactor=self._reactor)
+        address = parse_address(text, any_port=True)
+        absent = address.is_ip and ip_address(address.host) in self._virtual
+        listener = Listener(address, self.frontends[service], reactor=self._reactor, absent=absent)
         try:
             listener.open()
         except BindError as error:

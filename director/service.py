@@ -4,13 +4,16 @@
       ├─ node        listeners, relay, prober, resolver
       ├─ sync        the store's content into the node
       ├─ agents      where agents connect
-      └─ admin       one child for each endpoint
+      ├─ admin       one child for each endpoint
+      ├─ leading     campaigns for the leadership; with virtual addresses only
+      └─ vips        the addresses that the leader owns
 """
 
 from __future__ import annotations
 
 import random
 import time
+import uuid
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -32,6 +35,7 @@ from director.agents import AgentListener
 from director.attendance import Attendance
 from director.frontend import Closed
 from director.gauges import SnapshotCollector
+from director.leading import Leading
 from director.listener import BindError
 from director.metrics import Metrics
 from director.node import Node
@@ -41,6 +45,7 @@ from director.relay.choice import native_missing
 from director.relay.interface import Relay
 from director.reports_http import ReportResource
 from director.sync import Sync, seed
+from director.vips import Vips
 
 #: An embedded store is one cluster of one director.
 CLUSTER = "default"
@@ -87,6 +92,12 @@ class DirectorService(MultiService):
             configuration.node.admin, self.control, self.registry, reactor=reactor,
             exact={b"/api/v1/report": reports},
         )
+        self.boot_id = uuid.uuid4().hex
+        self.leading = Leading(
+            self.store, self.keys, director=configuration.node.name, boot_id=self.boot_id, reactor=reactor,
+            ttl_s=configuration.node.leader_lease_s,
+        )
+        self.vips = Vips(configuration.node.vips, self.leading, self.store, self.keys, reactor=reactor)
         self.ready: Deferred[None] = Deferred()
         self._reactor = reactor
         self._starting: Deferred[None] | None = None
@@ -110,6 +121,9 @@ class DirectorService(MultiService):
                 problems.append(f"{child.name}: {error}")
         if problems:
             raise StartError("\n".join(problems))
+        if self.configuration.node.vips.addresses:  # last: whoever cannot serve must not lead
+            self.vips.setServiceParent(self)
+            self.leading.setServiceParent(self)
 
     def _tell_agent(self, ref: HostRef, order: Order | None) -> None:
         """The host's own agent hears of an operator's order, so that its application can prepare."""
@@ -121,10 +135,11 @@ class DirectorService(MultiService):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        """Clients first: while they finish, agents report and operators can look."""
+        """Leadership first, so that another takes new clients; then clients: while they finish, agents report and
+        operators can look."""
         if self._starting is not None:
             self._starting.cancel()
-        for child in (self.node, self.agents, self.admin, self.sync):
+        for child in (self.leading, self.vips, self.node, self.agents, self.admin, self.sync):
             if child.parent is not None:
                 await maybeDeferred(child.disownServiceParent)
         await maybeDeferred(super().stopService)

@@ -36,7 +36,7 @@ class LeadingTestCase(SynchronousTestCase):
         self.successResultOf(self.store.start())
 
     def director(self, name: str) -> Leading:
-        leading = Leading(self.store, KEYS, name=name, boot_id=f"{name}-1", reactor=self.clock,
+        leading = Leading(self.store, KEYS, director=name, boot_id=f"{name}-1", reactor=self.clock,
                           boottime=self.clock.seconds, wall=lambda: 5.0)
         self.told: list[str]
         leading.on_gained.append(lambda term: self.told.append(f"{name} gained"))

@@ -1,0 +1,70 @@
+"""When a director may hold the virtual addresses. Pure; `director.vips` acts on it.
+
+The kernel is asked to forget each address after `VALID_S` unless it is told again, so that a director that was killed or
+frozen loses them without doing anything. Hence the one rule:
+
+    An address is added or refreshed only while the right to it (the leader's lease, or the promises of everybody who
+    could lead) lasts for `needed_s` more.
+
+So the address is gone before the right ends. A lease too short for that (1 s, on an etcd tuned for it) is used down to
+its half, and what the address may outlive it by, `linger_s`, is waited for by whoever leads next.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+
+#: What the kernel is asked for; it counts in whole seconds.
+VALID_S = 1
+#: Four attempts for each lifetime: the reactor may be late for three of them.
+REFRESH_S = 0.25
+#: The longest that an address is seen after its last refresh: 1.01 to 1.04 s when measured, more on a busy kernel.
+OUTLIVES_S = VALID_S + 0.2
+#: A shorter lease leaves no room for the rule: renewed four times in its life, it has 1.5 s left of 2 at times.
+SHORT_S = 2.0
+
+
+def needed_s(ttl_s: float) -> float:
+    """How long the right must last still for an address to be refreshed, under leases of *ttl_s*."""
+    return OUTLIVES_S if ttl_s >= SHORT_S else ttl_s / 2
+
+
+def linger_s(ttl_s: float) -> float:
+    """How long an address may outlive a lease of *ttl_s*."""
+    return max(0.0, OUTLIVES_S - needed_s(ttl_s))
+
+
+class Act(enum.Enum):
+    NOTHING = "nothing"
+    TAKE = "take"  #: add, and tell the neighbours
+    REFRESH = "refresh"
+    DROP = "drop"
+
+
+class Custody:
+    """All virtual addresses of one director: they are held together or not at all. Times are seconds of any one clock.
+
+    :param needed: see `needed_s`.
+    """
+
+    def __init__(self, needed: float) -> None:
+        self.held = False
+        self._needed_s = needed
+        self._take_at = -math.inf
+        self._refreshed_at = -math.inf
+
+    def gained(self, now: float, wait_s: float) -> None:
+        """Leads from now on; the former owner's addresses may live for *wait_s* still."""
+        self._take_at = now + wait_s
+
+    def step(self, now: float, right_s: float, *, leads: bool) -> Act:
+        """What to do now that the right lasts for *right_s* more. Only who leads takes what it does not hold."""
+        if right_s <= 0:
+            was, self.held = self.held, False
+            return Act.DROP if was else Act.NOTHING
+        if right_s < self._needed_s or now < self._take_at or not (self.held or leads):
+            return Act.NOTHING
+        fresh = self.held and now - self._refreshed_at < VALID_S
+        self.held, self._refreshed_at = True, now
+        return Act.REFRESH if fresh else Act.TAKE
