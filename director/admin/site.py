@@ -24,6 +24,7 @@ from director.admin.gate import Gate
 from director.admin.pages import MetricsPage
 from director.admin.rest import Api
 from director.admin.ui.assembly import make_ui
+from director.admin.xmlrpc import XmlRpc
 from director.agents import server_options
 from director.listener import bind
 
@@ -103,6 +104,7 @@ def make_site(
     """
     root = Root(exact, ui[b""])
     root.putChild(b"api", Api(gate, control))
+    root.putChild(b"RPC2", XmlRpc(gate, control, clock=reactor))
     root.putChild(b"metrics", MetricsPage(gate, registry, clock=reactor))
     for path, resource in ui.items():
         root.putChild(path, resource)
