@@ -23,6 +23,7 @@ from director.admin.control import Control
 from director.admin.gate import Gate
 from director.admin.pages import MetricsPage
 from director.admin.rest import Api
+from director.admin.running import RunningText
 from director.admin.ui.assembly import make_ui
 from director.admin.xmlrpc import XmlRpc
 from director.agents import server_options
@@ -105,6 +106,7 @@ def make_site(
     root = Root(exact, ui[b""])
     root.putChild(b"api", Api(gate, control))
     root.putChild(b"RPC2", XmlRpc(gate, control, clock=reactor))
+    root.putChild(b"running.txt", RunningText(gate, control))
     root.putChild(b"metrics", MetricsPage(gate, registry, clock=reactor))
     for path, resource in ui.items():
         root.putChild(path, resource)
