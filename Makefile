@@ -21,8 +21,16 @@ demo: $(READY) ## a director, four backends with agents, load, a failure, a summ
 run: $(READY) ## the director on deploy/examples/director.toml
 	@$(BIN)/director run deploy/examples/director.toml
 
-test: $(READY) ## the whole test suite
-	$(BIN)/pytest $(PYTEST_ARGS)
+test: $(READY) ## the test suite; what needs a browser: test-browser
+	$(BIN)/pytest --ignore=tests/browser $(PYTEST_ARGS)
+
+test-browser: $(READY) ## the web interface in Chromium, against a running director
+	$(BIN)/pytest tests/browser $(PYTEST_ARGS)
+
+screenshots: $(READY) ## docs/images, anew
+	@mkdir -p docs/images
+	TXDIRECTOR_SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/pytest -q tests/browser/test_looks.py
+	@! command -v pngquant >/dev/null || pngquant --force --ext .png --skip-if-larger 64 docs/images/web-*.png
 
 test-native-sanitizers: $(READY) ## the native relay under the address, leak, undefined and thread sanitizers
 	@PYTHON=$(BIN)/python .ci/sanitizers

@@ -116,7 +116,9 @@ async def group(look: Look, service: str, group: str) -> Values:
 async def host(look: Look, service: str, group: str, host: str) -> Values:
     found = await look.ask("host", service=service, group=group, host=host)
     picture = await look.ask("status")
-    return {"picture": picture, "cells": look.cells(picture), "host": found, "live": (ref(found), f"{ref(found)}:shape")}
+    return {"picture": picture, "cells": look.cells(picture), "host": found,
+            "history": [(event, found) for event in reversed(found.history)],
+            "live": (ref(found), f"{ref(found)}:shape")}
 
 
 @_page("bad-hosts", "bad_hosts.html", refresh=True)

@@ -1,0 +1,167 @@
+"""An operator at work in Chromium, with JavaScript and without, against a director that serves real backends."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import PATIENCE_MS, Visit
+from tests.browser.stage import Stage, until
+
+expect.set_options(timeout=PATIENCE_MS)
+AMBER = "/services/web/groups/main/hosts/amber"
+both = pytest.mark.parametrize("scripting", [True, False], ids=["scripts", "no-scripts"])
+
+
+@pytest.fixture(autouse=True)
+def as_found(stage: Stage) -> None:
+    """Each test finds amber up, and mx1, which has no agent whose load would move its weight, of weight 1."""
+    stage.api("PUT", "services/web/groups/main/hosts/amber/state", {"state": "up"})
+    stage.api("PUT", "services/mail/groups/all/hosts/mx1/weight", {"weight": 1})
+
+
+def row(page: Page, host: str) -> Locator:
+    return page.get_by_role("row").filter(has=page.get_by_role("rowheader", name=host))
+
+
+@both
+def test_sign_in(visit: Visit, scripting: bool) -> None:
+    """A wrong password is told and asked for again; the right one leads to the page that was wanted; signing out ends it."""
+    page = visit(None, scripting=scripting)
+    page.goto("/bad-hosts")
+    page.get_by_label("Name").fill("ada")
+    page.get_by_label("Password").fill("wrong")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_contain_text("wrong name or password")
+    page.get_by_label("Password").fill("engine")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Bad hosts")
+    page.get_by_role("button", name="Sign out").click()
+    page.goto("/")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
+
+
+@both
+def test_a_weight_changes_while_one_looks(visit: Visit, stage: Stage, scripting: bool) -> None:
+    """Another operator's change shows on an open page: in place by the stream, or by reloading where there are no
+    scripts."""
+    page = visit(scripting=scripting)
+    page.evaluate("window.untouched = true")
+    cell = row(page, "mx1").get_by_role("cell").nth(1)
+    expect(cell).to_have_text("1.00")
+    stage.api("PUT", "services/mail/groups/all/hosts/mx1/weight", {"weight": 2.5})
+    expect(cell).to_have_text("2.50")
+    assert page.evaluate("Boolean(window.untouched)") == scripting
+
+
+@both
+def test_drain_and_raise(visit: Visit, stage: Stage, scripting: bool) -> None:
+    """A host is drained with a reason, which the page and the overview then tell, and raised again; the director acts."""
+    page = visit(scripting=scripting)
+    page.get_by_role("link", name="amber").click()
+    page.get_by_label("Reason").fill("new <kernel>")
+    page.get_by_role("button", name="Drain").click()
+    expect(page.get_by_role("status").filter(has_text="The order is in force.")).to_be_visible()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("draining")
+    expect(page.get_by_role("main")).to_contain_text("by operator ada")
+    host = stage.host("amber")
+    assert (host["admin"], host["in_rotation"], host["orders"][0]["why"]) == ("drain", False, "new <kernel>")
+    page.get_by_role("link", name="Overview").click()
+    expect(row(page, "amber")).to_contain_text("draining, ordered by operator ada: new <kernel>")
+    page.goto(AMBER)
+    page.get_by_role("button", name="Up").click()
+    expect(page.get_by_role("status").filter(has_text="The order is in force.")).to_be_visible()
+    until(lambda: stage.host("amber")["in_rotation"], "amber's agent has heard of it, too")
+    if not scripting:
+        page.reload()
+    expect(page.get_by_role("heading", level=1)).not_to_contain_text("draining")
+
+
+@both
+def test_errors(visit: Visit, stage: Stage, scripting: bool) -> None:
+    """What is refused is told in a sentence where it was asked for, and what was typed is still there."""
+    page = visit(scripting=scripting)
+    page.goto(AMBER)
+    page.get_by_label("Configured weight").fill("-1")
+    page.get_by_role("button", name="Set weight").click()
+    expect(page.get_by_role("alert")).to_contain_text("Not done: weight:")
+    expect(page.get_by_label("Configured weight")).to_have_value("-1")
+    assert stage.host("amber")["configured_weight"] == 1
+    page.goto("/services/web/groups/main/hosts/gone")
+    expect(page.get_by_role("alert")).to_contain_text("no host is called 'gone'")
+
+
+@both
+def test_explain(visit: Visit, scripting: bool) -> None:
+    """Who would serve a client, asked through a form."""
+    page = visit(scripting=scripting)
+    page.get_by_role("link", name="Explain").click()
+    page.get_by_label("Client’s IP address").fill("192.0.2.7")
+    page.get_by_label("Service").select_option("mail")
+    page.get_by_role("button", name="Explain").click()
+    expect(page.get_by_role("main")).to_contain_text("192.0.2.7 would get mx1")
+    expect(row(page, "mx2")).to_contain_text("failed")
+
+
+@both
+def test_looking_only(visit: Visit, scripting: bool) -> None:
+    """Who may only look is offered nothing to change, on any host's page."""
+    page = visit("bob", scripting=scripting)
+    page.goto(AMBER)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("amber")
+    expect(page.get_by_role("button")).to_have_count(1)  # to sign out
+
+
+def test_typing_is_left_alone(visit: Visit, stage: Stage) -> None:
+    """While facts of a page are drawn again, what somebody types stays, and so does the focus."""
+    page = visit()
+    page.goto(AMBER)
+    expect(page.locator("#live")).to_have_text("Live")
+    page.get_by_label("Reason").press_sequentially("half a sent")
+    stage.api("PUT", "services/web/groups/main/hosts/amber/state", {"state": "drain", "why": "somebody else"})
+    expect(page.get_by_role("main")).to_contain_text("somebody else")
+    page.keyboard.type("ence")
+    expect(page.get_by_label("Reason")).to_have_value("half a sentence")
+
+
+def test_a_host_fails_while_one_looks(visit: Visit, stage: Stage) -> None:
+    """A backend that dies leaves the overview's list of hosts in use, and the page of bad hosts tells why; when it is
+    back it is shown back."""
+    page, bad = visit(), visit()
+    bad.goto("/bad-hosts")
+    expect(bad.locator("#live")).to_have_text("Live")
+    with stage.without("cedar"):
+        expect(row(page, "cedar").get_by_role("cell").first).to_contain_text("down")
+        expect(bad.get_by_role("table").first).to_contain_text("web/main/cedar")
+        expect(bad.get_by_role("table").nth(1)).to_contain_text("refused")
+    expect(row(page, "cedar").get_by_role("cell").first).to_have_text("up ")
+    until(lambda: stage.host("cedar")["in_rotation"], "cedar is back")
+
+
+def test_signed_out_elsewhere(visit: Visit) -> None:
+    """A page that is open when its session ends does not go on pretending: it shows the sign-in."""
+    page = visit()
+    expect(page.locator("#live")).to_have_text("Live")
+    other = page.context.new_page()
+    other.goto("/")
+    other.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
+
+
+def test_keyboard(visit: Visit) -> None:
+    """The first stop skips to the content; every stop from there to a button is seen; Enter does it."""
+    page = visit()
+    page.goto(AMBER)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to content")).to_be_in_viewport()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        outline = page.evaluate("(({outlineStyle, outlineWidth}) => outlineStyle != 'none' && parseFloat(outlineWidth) >= 2)"
+                                "(getComputedStyle(document.activeElement))")
+        assert outline, page.evaluate("document.activeElement.outerHTML")
+        if page.evaluate("document.activeElement.textContent").strip() == "Drain":
+            break
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("draining")
