@@ -226,7 +226,7 @@ class Caller:
                 verdict = _verdict(error)
                 if verdict is _Verdict.STALE and renew:
                     renew = False
-                    if connection.metadata == used and not await self._renewed(connection):
+                    if not await self.renew(connection, used):
                         _give_up(error, connection.endpoint)
                 elif verdict is _Verdict.ENDPOINT:
                     self.drop(connection, _told(error))
@@ -235,6 +235,17 @@ class Caller:
                     again = False
                 else:
                     _give_up(error, connection.endpoint)
+
+    async def renew(self, connection: Connection, used: tuple[tuple[str, str], ...]) -> bool:
+        """Get a new token in place of the one *used*, unless somebody has; answers whether there is one to try."""
+        if self._access.user is None or connection.metadata != used or self._stopped:
+            return not self._stopped
+        try:
+            await connection.authenticate(self._access)
+        except grpc.RpcError as error:
+            self.drop(connection, f"not authenticated: {_told(error)}")
+            return False
+        return True
 
     def drop(self, connection: Connection, why: str) -> None:
         """Use *connection* no more; the next call looks for another. Doing so again does nothing."""
@@ -251,14 +262,6 @@ class Caller:
             if connection is not None:
                 connection.close()
         self._connection = None
-
-    async def _renewed(self, connection: Connection) -> bool:
-        try:
-            await connection.authenticate(self._access)
-        except grpc.RpcError as error:
-            self.drop(connection, f"not authenticated: {_told(error)}")
-            return False
-        return True
 
     async def _connect(self) -> None:
         """Try every endpoint once, and tell all who wait."""

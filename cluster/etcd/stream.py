@@ -31,16 +31,21 @@ class Reader(Protocol):
 
 
 class Stream:
-    """:ivar ended: fires once, with why, when nothing more will be heard and the thread is done."""
+    """
+    :ivar ended: fires once, with why, when nothing more will be heard and the thread is done.
+    :ivar closed: whether that was our wish.
+    """
 
     def __init__(self, connection: Connection, *, reactor: Any) -> None:
         self.ended: Deferred[str] = Deferred()
+        self.closed = False
+        self.metadata = connection.metadata
         self._reactor = reactor
         self._pending: deque[Reader] = deque()  # etcd answers requests for watches in their order
         self._readers: dict[int, Reader] = {}
         self._unheard = threading.Semaphore(MAX_UNHEARD)
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._call = connection.watch(iter(self._requests.get, None), metadata=connection.metadata)
+        self._call = connection.watch(iter(self._requests.get, None), metadata=self.metadata)
         self._thread = threading.Thread(target=self._read, name="txdirector-etcd-watch", daemon=True)
         self._thread.start()
 
@@ -58,6 +63,7 @@ class Stream:
 
     def close(self) -> None:
         """End the stream; `ended` fires soon."""
+        self.closed = True
         self._call.cancel()
         self._requests.put(None)
 

@@ -149,7 +149,10 @@ class Watching:
                 self._begin(watched)
             why = await stream.ended
             self._stream = None
-            self._caller.drop(connection, why)
+            if stream.closed:  # the endpoint is good, and others may be asking it something
+                await self._caller.renew(connection, stream.metadata)
+            else:
+                self._caller.drop(connection, why)
             if self._reactor.seconds() - began < 2 * RETRY_S:
                 await self._pause()
 
