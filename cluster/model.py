@@ -293,11 +293,27 @@ class Vips(Record, frozen=True):
     addresses: tuple[str, ...] = ()  #: ``10.0.0.100/24``, ``2001:db8::100/64``
 
 
+class Etcd(Record, frozen=True):
+    """The store that directors share, for ``store = "etcd:"``. With *ca* the connection is TLS."""
+
+    endpoints: tuple[str, ...] = ()  #: ``host:port``, all of one cluster
+    cluster: Name = "main"  #: several clusters of directors may share an etcd
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    user: str | None = None
+    password_file: str | None = None
+    snapshot: str | None = None  #: where the last known state is kept, for a start without etcd
+
+
 class Node(Record, frozen=True):
     """What is local to one director."""
 
     name: Name = "director"
-    store: str = "memory:"  #: ``memory:`` or ``file:/path``
+    store: str = "memory:"  #: ``memory:``, ``file:/path`` or ``etcd:``
+    etcd: Etcd = Etcd()
+    roles: tuple[Literal["balance", "manage"], ...] = ("balance", "manage")  #: serve clients; probe hosts and lead
+    summary_s: SecondsOrOff = 60.0  #: between two summaries for inspection with etcdctl; 0: none
     agents: AgentListeners = AgentListeners()
     admin: Admin = Admin()
     log: Logging = Logging()

@@ -130,9 +130,31 @@ def _service_warnings(place: str, service: Service, agents: AgentListeners) -> I
 # --- the node ---------------------------------------------------------------------------------------------
 
 
+def _etcd_errors(node: Node, unreadable: Unreadable) -> Iterator[Problem]:
+    etcd, used = node.etcd, node.store == "etcd:"
+    if used and not etcd.endpoints:
+        yield Problem("node.etcd.endpoints", "at least one is needed")
+    if etcd.endpoints and not used:
+        yield Problem("node.store", "node.etcd is there, but not used", 'store = "etcd:" uses it')
+    yield from _addresses("node.etcd.endpoints", etcd.endpoints)
+    if (etcd.certificate is None) is not (etcd.key is None):
+        yield Problem("node.etcd", "certificate and key belong together")
+    if etcd.certificate is not None and etcd.ca is None:
+        yield Problem("node.etcd.ca", "missing", "a certificate is shown only over TLS")
+    if (etcd.user is None) is not (etcd.password_file is None):
+        yield Problem("node.etcd", "user and password_file belong together")
+    for key in ("ca", "certificate", "key", "password_file"):
+        path = getattr(etcd, key)
+        if path is not None and (why := unreadable(path)):
+            yield Problem(f"node.etcd.{key}", f"{path}: {why}")
+
+
 def _node_errors(node: Node, unreadable: Unreadable) -> Iterator[Problem]:
-    if not re.fullmatch(r"memory:|file:/.+", node.store):
-        yield Problem("node.store", "expected memory: or file:/path", "the path must be absolute")
+    if not re.fullmatch(r"memory:|file:/.+|etcd:", node.store):
+        yield Problem("node.store", "expected memory:, file:/path or etcd:", "the path must be absolute")
+    yield from _etcd_errors(node, unreadable)
+    if not node.roles:
+        yield Problem("node.roles", "a director without a role does nothing", 'give it "balance", "manage" or both')
     if not node.log.target:
         yield Problem("node.log.target", "expected stderr, stdout or a file's path")
     for i, text in enumerate(node.resolvers):

@@ -66,6 +66,12 @@ DIRECTOR_GAUGES: Sequence[tuple[str, str, Callable[[DirectorPicture], float]]] =
      lambda director: director.isolated),
     ("grace", "1 after a start, while nothing is evicted yet.", lambda director: director.grace),
     ("store_available", "1 while the store answers.", lambda director: director.store_available),
+    ("cold_start", "1 while a snapshot stands in for a store that has not answered yet.",
+     lambda director: director.cold_start),
+    ("leads", "1 while this director leads the cluster.", lambda director: director.leads),
+    ("vips_held", "Virtual addresses that this director holds.", lambda director: len(director.vips_held)),
+    ("peers_connected", "Other directors that are connected.",
+     lambda director: sum(peer.connected for peer in director.peers)),
     ("start_time_seconds", "POSIX time of the director's start.", lambda director: director.started),
 )
 

@@ -11,6 +11,7 @@ from cluster.keys import Keys
 from cluster.model import AdminState, Host, HostRef, Order, Service
 from cluster.store import Delete, Put, Store
 from director.admin.errors import Conflict, NotFound
+from director.clustering import Clustering
 from director.core.inventory import ServiceEntry
 from director.core.pictures import picture_services, why_not
 from director.core.snapshot import CandidatePicture, DirectorPicture, Explanation
@@ -23,17 +24,19 @@ from director.version import VERSION
 class NodeOperations:
     """Reads the node's inventory, writes the store; the change comes back through the node's `Sync`."""
 
-    def __init__(self, node: Node, store: Store, sync: Sync, keys: Keys, *, store_name: str) -> None:
+    def __init__(self, node: Node, store: Store, sync: Sync, keys: Keys, clustering: Clustering, *,
+                 store_name: str) -> None:
         self._node = node
         self._store = store
         self._sync = sync
         self._keys = keys
+        self._clustering = clustering
         self._store_name = store_name
 
     # --- looking
 
     def snapshot(self) -> DirectorPicture:
-        node = self._node
+        node, clustering = self._node, self._clustering
         now = node.monotonic()
         return DirectorPicture(
             name=node.director,
@@ -43,7 +46,11 @@ class NodeOperations:
             isolated=node.inventory.isolation.isolated,
             grace=node.inventory.in_grace(now),
             store=self._store_name,
-            store_available=True,
+            store_available=clustering.available,
+            cold_start=clustering.cold,
+            leader=clustering.leader,
+            leads=clustering.leading.leads,
+            vips_held=clustering.vips_held,
             services=picture_services(node.inventory, now, node.wall() - now, node.listening),
         )
 

@@ -5,37 +5,40 @@
       ├─ sync        the store's content into the node
       ├─ agents      where agents connect
       ├─ admin       one child for each endpoint
-      ├─ leading     campaigns for the leadership; with virtual addresses only
-      └─ vips        the addresses that the leader owns
+      └─ clustering  membership, leadership, virtual addresses, the snapshot on disk
 """
 
 from __future__ import annotations
 
 import random
 import time
-import uuid
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from cluster import wire
+from cluster.errors import StoreUnavailable
+from cluster.etcd import EtcdStore
 from cluster.file import FileStore
 from cluster.keys import Keys
 from cluster.memory import MemoryStore
 from cluster.model import AdminState, Configuration, HostRef, Order
+from cluster.model import Node as NodeConfig
 from cluster.store import Store
 from director.admin.control import Control
 from director.admin.site import admin_service
 from director.agents import AgentListener
 from director.attendance import Attendance
+from director.clustering import Clustering, etcd_access
 from director.frontend import Closed
 from director.gauges import SnapshotCollector
-from director.leading import Leading
 from director.listener import BindError
 from director.metrics import Metrics
 from director.node import Node
@@ -45,10 +48,12 @@ from director.relay.choice import native_missing
 from director.relay.interface import Relay
 from director.reports_http import ReportResource
 from director.sync import Sync, seed
-from director.vips import Vips
 
 #: An embedded store is one cluster of one director.
 CLUSTER = "default"
+ETCD = "etcd:"
+#: Between two attempts to reach a store that was away at the start.
+RECONNECT_S = 1.0
 
 
 class StartError(Exception):
@@ -69,15 +74,19 @@ class DirectorService(MultiService):
         self.configuration = configuration
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
-        self.keys = Keys(CLUSTER)
-        self.store: Store = make_store(configuration.node.store, reactor=reactor)
+        node = configuration.node
+        shared = node.store == ETCD
+        self.keys = Keys(node.etcd.cluster if shared else CLUSTER)
+        self.store: Store = make_store(node, reactor=reactor)
         self.node = Node(
             configuration, make_relays(configuration.node.relay_threads, reactor=reactor), self.metrics,
             reactor=reactor, random=random.random, on_closed=on_closed,
         )
         self.sync = Sync(self.store, self.keys, self.node)
+        self.clustering = Clustering(configuration, self.store, self.keys, self.sync, reactor=reactor)
         self.operations = NodeOperations(
-            self.node, self.store, self.sync, self.keys, store_name=configuration.node.store
+            self.node, self.store, self.sync, self.keys, self.clustering,
+            store_name=f"{ETCD}{','.join(node.etcd.endpoints)}" if shared else node.store,
         )
         self.control = Control(self.operations)
         self.registry.register(SnapshotCollector(self.operations.snapshot, self.node.counters))
@@ -92,15 +101,10 @@ class DirectorService(MultiService):
             configuration.node.admin, self.control, self.registry, reactor=reactor,
             exact={b"/api/v1/report": reports},
         )
-        self.boot_id = uuid.uuid4().hex
-        self.leading = Leading(
-            self.store, self.keys, director=configuration.node.name, boot_id=self.boot_id, reactor=reactor,
-            ttl_s=configuration.node.leader_lease_s,
-        )
-        self.vips = Vips(configuration.node.vips, self.leading, self.store, self.keys, reactor=reactor)
         self.ready: Deferred[None] = Deferred()
         self._reactor = reactor
         self._starting: Deferred[None] | None = None
+        self._reconnecting: Deferred[None] | None = None
 
     def startService(self) -> None:
         super().startService()
@@ -108,10 +112,13 @@ class DirectorService(MultiService):
         self._starting.addCallbacks(self.ready.callback, self.ready.errback)
 
     async def _start(self) -> None:
-        await self.store.start()
-        await seed(self.store, self.keys, self.configuration.services)
+        connected = await self._connect()
         self.node.setServiceParent(self)
         self.sync.setServiceParent(self)
+        if connected:
+            self.sync.follow()
+        else:
+            self.sync.assume(self.clustering.last_known)
         await self.sync.synced
         problems = [str(error) for error in self.node.bind_errors.values()]
         for child in (self.agents, self.admin):
@@ -121,9 +128,46 @@ class DirectorService(MultiService):
                 problems.append(f"{child.name}: {error}")
         if problems:
             raise StartError("\n".join(problems))
-        if self.configuration.node.vips.addresses:  # last: whoever cannot serve must not lead
-            self.vips.setServiceParent(self)
-            self.leading.setServiceParent(self)
+        if connected:
+            self.clustering.setServiceParent(self)  # last: whoever cannot serve must not lead
+        else:
+            self._reconnecting = Deferred.fromCoroutine(self._reconnect())
+            self._reconnecting.addErrback(self._not_reconnected)
+
+    async def _connect(self) -> bool:
+        """Start the store. False: it is away, but what it last said is known."""
+        if not self.clustering.shared:
+            await self.store.start()
+            await seed(self.store, self.keys, self.configuration.services)
+            return True
+        while True:
+            try:
+                await self.store.start()
+            except StoreUnavailable as error:
+                if self.clustering.remember():
+                    self.log.warn("starting without the store, from the snapshot: {why}", why=str(error))
+                    return False
+                self.log.warn("waiting for the store: {why}; {missing}", why=str(error), missing=self.clustering.missing)
+                await deferLater(self._reactor, RECONNECT_S)
+            else:
+                return True
+
+    async def _reconnect(self) -> None:
+        """The store was away at the start: try until it is there."""
+        while True:
+            await deferLater(self._reactor, RECONNECT_S)
+            try:
+                await self.store.start()
+            except StoreUnavailable:
+                continue
+            self.log.info("the store is there")
+            self.sync.follow()
+            self.clustering.setServiceParent(self)
+            return
+
+    def _not_reconnected(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            self.log.failure("the store cannot be followed", failure)
 
     def _tell_agent(self, ref: HostRef, order: Order | None) -> None:
         """The host's own agent hears of an operator's order, so that its application can prepare."""
@@ -137,9 +181,11 @@ class DirectorService(MultiService):
     async def _stop(self) -> None:
         """Leadership first, so that another takes new clients; then clients: while they finish, agents report and
         operators can look."""
-        if self._starting is not None:
-            self._starting.cancel()
-        for child in (self.leading, self.vips, self.node, self.agents, self.admin, self.sync):
+        for under_way in (self._starting, self._reconnecting):
+            if under_way is not None:
+                under_way.cancel()
+        await self.clustering.hand_over()
+        for child in (self.node, self.agents, self.admin, self.sync, self.clustering):
             if child.parent is not None:
                 await maybeDeferred(child.disownServiceParent)
         await maybeDeferred(super().stopService)
@@ -154,11 +200,13 @@ def make_relays(threads: int, *, reactor: Any) -> dict[str, Relay]:
     return relays
 
 
-def make_store(where: str, *, reactor: Any) -> Store:
-    """``memory:``, or ``file:/path``."""
-    kind, _, path = where.partition(":")
+def make_store(node: NodeConfig, *, reactor: Any) -> Store:
+    """``memory:``, ``file:/path`` or ``etcd:``."""
+    kind, _, path = node.store.partition(":")
     if kind == "memory":
         return MemoryStore(clock=reactor, wall=time.time)
+    if kind == "etcd":
+        return EtcdStore(etcd_access(node.etcd), reactor=reactor)
     return FileStore(
         path, clock=reactor, wall=time.time,
         threads=lambda work: deferToThreadPool(reactor, reactor.getThreadPool(), work),

@@ -11,7 +11,8 @@ through the admin since, stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -22,7 +23,7 @@ from twisted.logger import Logger
 from cluster.errors import Misuse
 from cluster.keys import BootKey, Keys
 from cluster.model import HostRef, Order, Registered, Service
-from cluster.store import Compare, Delete, Event, Operation, Put, Record, Resync, Store, Watch
+from cluster.store import Compare, Delete, Event, Listing, Operation, Put, Record, Resync, Store, Watch
 
 #: A compare-and-swap that loses this often is not racing with people any more.
 MAX_ATTEMPTS = 10
@@ -43,7 +44,12 @@ class Applies(Protocol):
 
 
 class Sync(TwistedService):
-    """Watches while it runs."""
+    """Mirrors the store while it runs: from `follow` on.
+
+    Without the store `assume` stands in for it with what was last known; the store's first word replaces that.
+
+    :ivar on_change: called after records were applied.
+    """
 
     log = Logger()
 
@@ -55,7 +61,10 @@ class Sync(TwistedService):
         self._watches: list[Watch] = []
         self._mirrors: tuple[_Mirror, ...] = ()
         self._missing = 0
-        self.synced: Deferred[None] = Deferred()  #: fires once all three watches have answered
+        self.synced: Deferred[None] = Deferred()  #: fires once all three prefixes are known, be it from a snapshot
+        self.assumed = False  #: what is applied is a snapshot's
+        self.on_change: list[Callable[[], None]] = []
+        self.prefixes = (keys.services(), keys.registered_hosts(), keys.orders())
 
     def startService(self) -> None:
         super().startService()
@@ -68,7 +77,27 @@ class Sync(TwistedService):
         self._missing = len(self._mirrors)
         for mirror in self._mirrors:
             mirror.answered.addCallback(self._answered)
-            self._watches.append(self._store.watch(mirror.prefix, mirror.deliver))
+
+    def follow(self) -> None:
+        """Watch the store, which runs now."""
+        unheard = {mirror.prefix for mirror in self._mirrors}
+
+        def deliver(mirror: _Mirror, event: Event) -> None:
+            mirror.deliver(event)
+            unheard.discard(mirror.prefix)
+            self.assumed = self.assumed and bool(unheard)
+            for told in self.on_change:
+                told()
+
+        for mirror in self._mirrors:
+            self._watches.append(self._store.watch(mirror.prefix, partial(deliver, mirror)))
+
+    def assume(self, records: Sequence[Record]) -> None:
+        """Apply what was last known, until the store is there to `follow`."""
+        self.assumed = True
+        for mirror in self._mirrors:
+            known = tuple(record for record in records if record.key.startswith(mirror.prefix))
+            mirror.deliver(Resync(Listing(known, 0)))
 
     def stopService(self) -> None:
         super().stopService()

@@ -96,6 +96,68 @@ class ServicePicture(Picture, frozen=True):
     groups: tuple[GroupPicture, ...]
 
 
+class PeerPicture(Picture, frozen=True):
+    """Another director, over the peer link."""
+
+    name: str
+    address: str
+    connected: bool
+    heard_s: float | None  #: since it was last heard; None: never
+
+
+class MemberPicture(Picture, frozen=True):
+    """A director that lives, as it describes itself in the store."""
+
+    name: str
+    version: str
+    started: float
+    boot_id: str
+    peers: str | None
+    agents: tuple[str, ...]
+    admin: tuple[str, ...]
+    roles: tuple[str, ...]
+    leads: bool
+
+
+class VipPicture(Picture, frozen=True):
+    address: str
+    owner: str
+    since: float
+    term: int
+
+
+class DisagreementPicture(Picture, frozen=True):
+    """A host that directors see differently."""
+
+    host: str  #: ``service/group/host``
+    views: dict[str, str]  #: state by director; one that is not named sees it up
+
+
+class ClusterPicture(Picture, frozen=True):
+    """The directors together."""
+
+    cluster: str
+    director: str  #: who says so
+    store: str
+    store_available: bool
+    cold_start: bool
+    leader: str | None
+    term: int
+    members: tuple[MemberPicture, ...] = ()
+    vips: tuple[VipPicture, ...] = ()
+    disagreements: tuple[DisagreementPicture, ...] = ()
+
+
+class PastPicture(Picture, frozen=True):
+    """One change in the store's history."""
+
+    revision: int
+    at: float | None  #: POSIX seconds, when the store or the value knows
+    key: str
+    what: str  #: in words
+    value: str | None  #: as it was written; None: deleted
+
+
 class DirectorPicture(Picture, frozen=True):
     name: str
     version: str
@@ -106,6 +168,11 @@ class DirectorPicture(Picture, frozen=True):
     store: str  #: ``memory:``, ``file:/path``…
     store_available: bool
     services: tuple[ServicePicture, ...]
+    cold_start: bool = False  #: serves what a snapshot on disk said; the store has not answered yet
+    leader: str | None = None  #: of the cluster, as far as is known
+    leads: bool = False  #: this director is it
+    vips_held: tuple[str, ...] = ()
+    peers: tuple[PeerPicture, ...] = ()
 
     def host(self, service: str, group: str, name: str) -> HostPicture | None:
         """Find one host."""

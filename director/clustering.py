@@ -1,0 +1,125 @@
+"""What makes a director one of several: who lives, who leads, who has the virtual addresses, what was last known.
+
+    Clustering
+      ├─ membership  this director among the living; on etcd
+      ├─ vips        the addresses that the leader owns, if there are any
+      ├─ leading     campaigns for the leadership; last, since whoever cannot serve must not lead
+      └─ keeping     the store's content on disk, if a snapshot is configured
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import maybeDeferred
+from twisted.logger import Logger
+
+from cluster.errors import StoreUnavailable
+from cluster.etcd import Access, EtcdStore
+from cluster.keys import Keys
+from cluster.model import Configuration, Etcd, Member
+from cluster.store import Record, Store
+from director.keeping import Keeping, last_known
+from director.leading import Leading
+from director.membership import Membership
+from director.sync import Sync
+from director.version import VERSION
+from director.vips import Vips
+
+
+class Clustering(MultiService):
+    """Started once the store is there.
+
+    :ivar missing: after `remember`, why there is nothing to start with; empty when there is.
+    """
+
+    log = Logger()
+
+    def __init__(self, configuration: Configuration, store: Store, keys: Keys, sync: Sync, *, reactor: Any) -> None:
+        super().__init__()
+        self.setName("clustering")
+        node = configuration.node
+        self.cluster = node.etcd.cluster
+        self.boot_id = uuid.uuid4().hex
+        self.last_known: Sequence[Record] = ()
+        self.missing = ""
+        self._store = store
+        self._sync = sync
+        self._snapshot = node.etcd.snapshot
+        self.shared = isinstance(store, EtcdStore)  #: with other directors
+        self.member = Member(
+            name=node.name, boot_id=self.boot_id, version=VERSION, started=time.time(),
+            peers=node.peers.advertise or node.peers.listen, agents=node.agents.listen,
+            admin=tuple(endpoint.listen for endpoint in node.admin.endpoints), roles=node.roles,
+        )
+        self.membership = Membership(store, keys, self.member, reactor=reactor)
+        self.leading = Leading(
+            store, keys, director=node.name, boot_id=self.boot_id, reactor=reactor, ttl_s=node.leader_lease_s
+        )
+        self.vips = Vips(node.vips, self.leading, store, keys, reactor=reactor)
+        if self.shared:
+            self.membership.setServiceParent(self)
+        if node.vips.addresses:
+            self.vips.setServiceParent(self)
+        if node.vips.addresses or (self.shared and "manage" in node.roles):
+            self.leading.setServiceParent(self)
+        if self._snapshot is not None:
+            keeping = Keeping(store, sync.prefixes, self._snapshot, self.cluster, reactor=reactor)
+            keeping.setServiceParent(self)
+            sync.on_change.append(keeping.changed)
+
+    def remember(self) -> bool:
+        """Look for what was last known; False when there is nothing, `missing` says why."""
+        snapshot, self.missing = last_known(self._snapshot, self.cluster)
+        if snapshot is None:
+            return False
+        self.last_known = snapshot.records
+        return True
+
+    async def hand_over(self) -> None:
+        """Lead no more, so that another takes new clients."""
+        for child in (self.leading, self.vips):
+            if child.parent is not None:
+                await maybeDeferred(child.disownServiceParent)
+
+    # --- what is known
+
+    @property
+    def available(self) -> bool:
+        """Whether the store answers."""
+        return self._store.available if isinstance(self._store, EtcdStore) else True
+
+    @property
+    def cold(self) -> bool:
+        """Whether a snapshot stands in for the store."""
+        return self._sync.assumed
+
+    @property
+    def leader(self) -> str | None:
+        known = self.leading.known
+        return known.leader.name if known is not None else None
+
+    @property
+    def term(self) -> int:
+        """The leader's, whoever it is; 0 without one."""
+        return self.leading.known.term if self.leading.known is not None else 0
+
+    @property
+    def vips_held(self) -> tuple[str, ...]:
+        return tuple(str(each.ip) for each in self.vips.addresses) if self.vips.held else ()
+
+
+def etcd_access(etcd: Etcd) -> Access:
+    """:raises StoreUnavailable: the password's file cannot be read."""
+    password = None
+    if etcd.password_file is not None:
+        try:
+            password = Path(etcd.password_file).read_text().rstrip("\n")
+        except OSError as error:
+            raise StoreUnavailable(f"{etcd.password_file}: {error.strerror}") from error
+    return Access(etcd.endpoints, ca=etcd.ca, certificate=etcd.certificate, key=etcd.key, user=etcd.user, password=password)
