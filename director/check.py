@@ -306,6 +306,28 @@ class _Listener(NamedTuple):
 
 def _shared_listeners(configuration: Configuration) -> Iterator[Problem]:
     """Two listeners that cannot both be had, wherever they are configured."""
+    for one, other in combinations(_listeners(configuration), 2):
+        if one.clashes(other):
+            yield Problem(other.place, f"{other.address} is taken by {one.place} ({one.address})")
+
+
+def listener_errors(name: str, service: Service, beside: Configuration) -> Iterator[Problem]:
+    """The addresses of a service that it has twice, or that something else in *beside* has."""
+    others = {other: spec for other, spec in beside.services.items() if other != name}
+    taken: dict[object, list[_Listener]] = {}  # by port or path: only these can clash
+    for other in _listeners(Configuration(node=beside.node, services=others)):
+        taken.setdefault(other.address.path or other.address.port, []).append(other)
+    for mine in _listeners(Configuration(services={name: service})):
+        near = taken.setdefault(mine.address.path or mine.address.port, [])
+        for other in near:
+            if mine.clashes(other):
+                yield Problem(mine.place, f"{mine.address} is taken by {other.place} ({other.address})")
+        if mine.address.is_unix or mine.address.port:
+            near.append(mine)
+
+
+def _listeners(configuration: Configuration) -> list[_Listener]:
+    """Every address that is configured to be listened on; malformed ones are left out."""
     texts: Mapping[str, tuple[str, ...]] = {
         "node.agents.listen": configuration.node.agents.listen,
         **{join("services", name, "listen"): service.listen for name, service in configuration.services.items()},
@@ -317,14 +339,11 @@ def _shared_listeners(configuration: Configuration) -> Iterator[Problem]:
     ]
     if configuration.node.peers.listen is not None:
         wanted.append(("node.peers.listen", configuration.node.peers.listen))
-    listeners = [
+    return [
         _Listener(place, address)
         for place, text in wanted
         if (address := _parsed(place, text, any_port=True)[0]) is not None
     ]
-    for one, other in combinations(listeners, 2):
-        if one.clashes(other):
-            yield Problem(other.place, f"{other.address} is taken by {one.place} ({one.address})")
 
 
 def _parsed(place: str, text: str, *, any_port: bool = False) -> tuple[Address | None, list[Problem]]:

@@ -45,6 +45,7 @@ class Clustering(MultiService):
         self.setName("clustering")
         node = configuration.node
         self.cluster = node.etcd.cluster
+        self.store_name = f"etcd:{','.join(node.etcd.endpoints)}" if node.etcd.endpoints else node.store
         self.boot_id = uuid.uuid4().hex
         self.last_known: Sequence[Record] = ()
         self.missing = ""

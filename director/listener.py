@@ -133,8 +133,8 @@ class Listener(Service):
         """
         if self._socket is None:
             self._socket = bind(self.address, absent=self._absent)
-            if self.address.path is None and self.address.port == 0:
-                self.address = self.address._replace(port=self._socket.getsockname()[1])
+        if self.address.path is None and self.address.port == 0:
+            self.address = self.address._replace(port=self._socket.getsockname()[1])
 
     def privilegedStartService(self) -> None:
         self.open()

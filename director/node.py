@@ -7,6 +7,7 @@ due. Everything runs on the reactor's thread.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_interface
@@ -22,7 +23,7 @@ from director.alarm import Alarm
 from director.core import inventory as happened
 from director.core.inventory import HostEntry, Inventory
 from director.frontend import Closed, Frontend, Router
-from director.listener import BindError, Listener
+from director.listener import BindError, Listener, bind
 from director.metrics import Metrics
 from director.probes import ProbeLoop, Prober, ProbeResult
 from director.relay.interface import Counters, Relay
@@ -65,6 +66,7 @@ class Node(MultiService):
         self._listeners: dict[tuple[str, str], Listener] = {}
         self.bind_errors: dict[tuple[str, str], BindError] = {}  #: by service and address; tried again until they end
         self._virtual = frozenset(ip_interface(text).ip for text in node.vips.addresses)
+        self._reserved: dict[tuple[str, str], socket.socket] = {}
         self._on_closed = on_closed
         self._random = random
         self._reactor = reactor
@@ -156,12 +158,43 @@ class Node(MultiService):
         """A service's addresses as bound."""
         return tuple(str(listener.address) for (name, _), listener in self._listeners.items() if name == service)
 
+    def reserve(self, service: str, listen: tuple[str, ...]) -> None:
+        """Listen on addresses that *service* is about to get, so that having them is certain before it is configured.
+
+        What the `apply_service` that follows has not taken over is given back by `release`. An address that clashes
+        with one of the service's own is left to `apply_service`, which gives up the old ones first.
+
+        :raises BindError: one cannot be had; none was taken.
+        """
+        ports = {listener.address.port for (name, _), listener in self._listeners.items() if name == service}
+        for text in listen:
+            address = parse_address(text, any_port=True)
+            if (service, text) in self._reserved or (not address.is_unix and address.port in ports):
+                continue
+            try:
+                self._reserved[service, text] = bind(address, absent=self._is_virtual(address))
+            except BindError:
+                self.release(service)
+                raise
+
+    def release(self, service: str) -> None:
+        """Give back what was reserved for *service* and not used."""
+        for key in [key for key in self._reserved if key[0] == service]:
+            self._reserved.pop(key).close()
+
+    def _is_virtual(self, address: Address) -> bool:
+        """Whether another director may have it now."""
+        return address.is_ip and ip_address(address.host) in self._virtual
+
     def _open_listener(self, service: str, text: str) -> None:
         if (service, text) in self._listeners or self._stopping:
             return
         address = parse_address(text, any_port=True)
-        absent = address.is_ip and ip_address(address.host) in self._virtual
-        listener = Listener(address, self.frontends[service], reactor=self._reactor, absent=absent)
+        listener = Listener(
+            address, self.frontends[service], reactor=self._reactor, absent=self._is_virtual(address),
+            sock=self._reserved.pop((service, text), None),
+        )
+        listener.setName(f"listener {service} {text}")  # the address alone may not be unique: port 0
         try:
             listener.open()
         except BindError as error:

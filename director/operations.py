@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 
 import msgspec
 from twisted.internet.defer import Deferred
 
 from cluster.keys import Keys
-from cluster.model import AdminState, Host, HostRef, Order, Service
+from cluster.model import AdminState, Configuration, Host, HostRef, Order, Service
 from cluster.store import Delete, Put, Store
-from director.admin.errors import Conflict, NotFound
+from director.admin.errors import NotFound
+from director.admin.offers import Change, Stored
+from director.changes import ServiceChanges
 from director.clustering import Clustering
 from director.core.inventory import ServiceEntry
 from director.core.pictures import picture_services, why_not
 from director.core.snapshot import CandidatePicture, DirectorPicture, Explanation
 from director.node import Node
-from director.sync import Conflict as StoreConflict
-from director.sync import Sync, change_service
+from director.sync import Sync
 from director.version import VERSION
 
 
@@ -25,13 +27,14 @@ class NodeOperations:
     """Reads the node's inventory, writes the store; the change comes back through the node's `Sync`."""
 
     def __init__(self, node: Node, store: Store, sync: Sync, keys: Keys, clustering: Clustering, *,
-                 store_name: str) -> None:
+                 boot: Configuration) -> None:
         self._node = node
         self._store = store
         self._sync = sync
         self._keys = keys
         self._clustering = clustering
-        self._store_name = store_name
+        self._boot = boot
+        self._changes = ServiceChanges(node, store, sync, keys, boot.node)
 
     # --- looking
 
@@ -45,7 +48,7 @@ class NodeOperations:
             started=node.started_at,
             isolated=node.inventory.isolation.isolated,
             grace=node.inventory.in_grace(now),
-            store=self._store_name,
+            store=clustering.store_name,
             store_available=clustering.available,
             cold_start=clustering.cold,
             leader=clustering.leader,
@@ -126,15 +129,8 @@ class NodeOperations:
             changed = msgspec.structs.replace(registered, host=host)
             revision = (await self._store.commit([Put(key, msgspec.json.encode(changed))])).revision
         else:
-            key = self._keys.service(ref.service)
-            try:
-                revision = await change_service(
-                    self._store, self._keys, ref.service, lambda spec: _with_weight(spec, ref, weight)
-                )
-            except KeyError:
-                raise NotFound(f"{ref} is not configured any more") from None
-            except StoreConflict as error:
-                raise Conflict(str(error)) from error
+            await self._changes.change(ref.service, lambda spec: _with_weight(spec, ref, weight), None)
+            return
         await self._sync.reached(key, revision)
 
     def approve(self, ref: HostRef, *, who: str) -> Deferred[None]:
@@ -154,10 +150,34 @@ class NodeOperations:
     def retry(self, ref: HostRef) -> Deferred[None]:
         return self._node.retry(ref)
 
+    def forget(self, ref: HostRef) -> Deferred[int | None]:
+        return Deferred.fromCoroutine(self._forget(ref))
 
-def _with_weight(spec: Service, ref: HostRef, weight: float) -> Service:
-    """*spec* with one host's weight changed. Raises KeyError when it has no such host."""
-    group = spec.groups[ref.group]
+    async def _forget(self, ref: HostRef) -> int | None:
+        if self._node.inventory.registered(ref) is None:
+            return None
+        key = self._keys.registered(ref)
+        committed = await self._store.commit([Delete(key)])
+        await self._sync.reached(key, committed.revision)
+        return committed.revision
+
+    # --- configuration
+
+    def boot(self) -> Configuration:
+        return self._boot
+
+    def stored(self) -> Deferred[Mapping[str, Stored]]:
+        return Deferred.fromCoroutine(self._changes.stored())
+
+    def change(self, service: str, change: Change, *, revision: int | None = None) -> Deferred[int]:
+        return Deferred.fromCoroutine(self._changes.change(service, change, revision))
+
+
+def _with_weight(spec: Service | None, ref: HostRef, weight: float) -> Service:
+    """*spec* with one host's weight changed."""
+    group = spec.groups.get(ref.group) if spec is not None else None
+    if spec is None or group is None or ref.host not in group.hosts:
+        raise NotFound(f"{ref} is not configured any more")
     host: Host = msgspec.structs.replace(group.hosts[ref.host], weight=weight)
     group = msgspec.structs.replace(group, hosts={**group.hosts, ref.host: host})
     return msgspec.structs.replace(spec, groups={**spec.groups, ref.group: group})

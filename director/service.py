@@ -85,8 +85,7 @@ class DirectorService(MultiService):
         self.sync = Sync(self.store, self.keys, self.node)
         self.clustering = Clustering(configuration, self.store, self.keys, self.sync, reactor=reactor)
         self.operations = NodeOperations(
-            self.node, self.store, self.sync, self.keys, self.clustering,
-            store_name=f"{ETCD}{','.join(node.etcd.endpoints)}" if shared else node.store,
+            self.node, self.store, self.sync, self.keys, self.clustering, boot=configuration
         )
         self.control = Control(self.operations)
         self.registry.register(SnapshotCollector(self.operations.snapshot, self.node.counters))

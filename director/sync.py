@@ -20,17 +20,9 @@ from twisted.application.service import Service as TwistedService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from cluster.errors import Misuse
 from cluster.keys import BootKey, Keys
 from cluster.model import HostRef, Order, Registered, Service
-from cluster.store import Compare, Delete, Event, Listing, Operation, Put, Record, Resync, Store, Watch
-
-#: A compare-and-swap that loses this often is not racing with people any more.
-MAX_ATTEMPTS = 10
-
-
-class Conflict(Misuse):
-    """The record kept changing under the caller."""
+from cluster.store import Delete, Event, Listing, Put, Record, Resync, Store, Watch
 
 
 class Applies(Protocol):
@@ -191,22 +183,3 @@ async def seed(store: Store, keys: Keys, services: Mapping[str, Service]) -> Non
         place = keys.parse(record.key)
         if isinstance(place, BootKey) and place.service not in services:
             await store.commit([Delete(record.key), Delete(keys.service(place.service))])
-
-
-async def change_service(store: Store, keys: Keys, name: str, change: Callable[[Service], Service]) -> int:
-    """Compare and swap one service; answers the revision of the change.
-
-    :raises KeyError: there is no such service.
-    :raises Conflict: others kept changing it.
-    """
-    key = keys.service(name)
-    for _ in range(MAX_ATTEMPTS):
-        record = await store.get(key)
-        if record is None:
-            raise KeyError(name)
-        spec = change(msgspec.json.decode(record.value, type=Service))
-        operations: list[Operation] = [Put(key, msgspec.json.encode(spec))]
-        committed = await store.commit(operations, when=[Compare(key, record.mod_revision)])
-        if committed.succeeded:
-            return committed.revision
-    raise Conflict(f"service {name} kept changing; try again")

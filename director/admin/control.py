@@ -20,7 +20,7 @@ import msgspec
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 
-from director.admin import hosts, looking
+from director.admin import configuration, hosts, looking
 from director.admin.errors import Forbidden, Invalid, NotFound
 from director.admin.offers import Operations
 from director.admin.operation import OPERATIONS, Caller, Operation, Parameters, Role
@@ -28,7 +28,7 @@ from director.admin.operation import OPERATIONS, Caller, Operation, Parameters, 
 __all__ = ["DECLARED_IN", "OPERATIONS", "Audit", "Caller", "Control", "Operations", "Role", "log_audit"]
 
 #: The modules that declare the operations; importing them fills `OPERATIONS`.
-DECLARED_IN = (looking, hosts)
+DECLARED_IN = (looking, hosts, configuration)
 
 
 class Audit(NamedTuple):

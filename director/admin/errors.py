@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from cluster.errors import Misuse
+from collections.abc import Sequence
+
+from cluster.errors import Misuse, Problem
 
 
 class Refused(Misuse):
@@ -20,13 +22,26 @@ class Invalid(Refused):
         self.place = place
 
 
+class Wrong(Invalid):
+    """A document with errors: all of them, each with its place."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("; ".join(str(problem) for problem in problems))
+        self.place = problems[0].place
+        self.problems = tuple(problems)
+
+
 class Forbidden(Refused):
     """The caller's role does not allow it."""
 
 
 class NotFound(Refused):
-    """No such operation, service, group or host."""
+    """No such operation, service, group, host, user or connection."""
 
 
 class Conflict(Refused):
     """Possible in general, but not in the present state."""
+
+
+class Stale(Conflict):
+    """What the change was made for has changed meanwhile: look again."""

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeAlias
 
+import msgspec
 from twisted.internet.defer import Deferred
 
-from cluster.model import AdminState, HostRef
+from cluster.model import AdminState, Configuration, HostRef, Service
 from director.core.snapshot import DirectorPicture, Explanation
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """A service as the store has it."""
+
+    revision: int  #: of the store, when the service was last written
+    spec: Service
+
+
+#: From a service as it is to what it shall be; None stands for "no such service". Refuses by raising `Refused`.
+#: May be called several times, as others change the service too.
+Change: TypeAlias = Callable[[Service | None], Service | None]
 
 
 class Operations(Protocol):
@@ -38,3 +52,23 @@ class Operations(Protocol):
 
     def retry(self, ref: HostRef) -> Deferred[None]:
         """Probe a host now; it comes back if it passes. Fires when the probe is done, whatever it found."""
+
+    def forget(self, ref: HostRef) -> Deferred[int | None]:
+        """Drop the registration of a host that joined through its agent; None if there is none, else the revision."""
+
+    # --- configuration
+
+    def boot(self) -> Configuration:
+        """The node's configuration as it was read at the start."""
+
+    def stored(self) -> Deferred[Mapping[str, Stored]]:
+        """Every service, as the store has it now."""
+
+    def change(self, service: str, change: Change, *, revision: int | None = None) -> Deferred[int]:
+        """Compare and swap one service; fires with the revision when this director acts accordingly.
+
+        :param revision: the one the change was made for; 0: there must be no such service; None: whatever it is.
+
+        Fails with `Stale`; with `Wrong` for what a configuration file may not say either; and with `Conflict`
+        when this director cannot have an address that the change adds, or the service keeps changing.
+        """

@@ -6,15 +6,19 @@ checks, is the control interface's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 from twisted.web.server import Request
 
+from director.admin.configuration import Changed
 from director.admin.control import Caller, Control
-from director.admin.errors import Invalid, NotFound
+from director.admin.errors import Invalid, NotFound, Stale
 from director.admin.gate import Gate
+from director.admin.offers import Stored
+from director.admin.text import Text
 from director.admin.web import Page, refusal
 
 
@@ -41,7 +45,9 @@ class Route(NamedTuple):
 
 _READ = ("GET", "HEAD")
 _SET = ("PUT", "POST")
-_HOST = "services/{service}/groups/{group}/hosts/{host}"
+_DELETE = ("DELETE",)
+_GROUP = "services/{service}/groups/{group}"
+_HOST = f"{_GROUP}/hosts/{{host}}"
 
 ROUTES = (
     Route(_READ, "status", "status"),
@@ -50,14 +56,30 @@ ROUTES = (
     Route(_READ, "services/{service}", "service"),
     Route(_READ, "services/{service}/explain", "explain"),
     Route(_READ, "services/{service}/groups", "groups"),
-    Route(_READ, "services/{service}/groups/{group}", "group"),
-    Route(_READ, "services/{service}/groups/{group}/hosts", "hosts"),
+    Route(_READ, _GROUP, "group"),
+    Route(_READ, f"{_GROUP}/hosts", "hosts"),
     Route(_READ, _HOST, "host"),
     Route(_SET, f"{_HOST}/state", "order"),
     Route(_SET, f"{_HOST}/weight", "weight"),
     Route(("POST",), f"{_HOST}/approve", "approve"),
     Route(("POST",), f"{_HOST}/retry", "retry"),
+    Route(_READ, "configuration/running", "config_running"),
+    Route(_READ, "configuration/boot", "config_boot"),
+    Route(_READ, "services/{service}/spec", "spec"),
+    Route(("PUT",), "services/{service}", "put_service"),
+    Route(("POST",), "services/{service}", "new_service"),
+    Route(_DELETE, "services/{service}", "del_service"),
+    Route(("POST",), _GROUP, "new_group"),
+    Route(_DELETE, _GROUP, "del_group"),
+    Route(_SET, f"{_GROUP}/enable", "enable_group"),
+    Route(_SET, f"{_GROUP}/scheduler", "change_scheduler"),
+    Route(("PUT",), _HOST, "put_host"),
+    Route(_DELETE, _HOST, "del_host"),
+    Route(_DELETE, f"{_GROUP}/hosts", "del_all_hosts"),
 )
+
+#: As `Api` makes them; weak ones do not do for a change.
+_ETAG = re.compile(r'"([0-9]{1,18})"')
 
 _DECODER = msgspec.json.Decoder(dict[str, Any])
 
@@ -83,9 +105,22 @@ class Api(Page):
         if not reading:
             _same_site(request)
         given = _query(request) if reading else _body(request)
-        for name in given.keys() & places.keys():
-            raise Invalid("is given by the path already", name)
-        answer = await self._control.call(caller, route.operation, {**places, **given}, text=reading)
+        condition = {} if reading else _condition(request)
+        for name in given.keys() & (places.keys() | condition.keys()):
+            raise Invalid("is given by the path or a header already", name)
+        try:
+            answer = await self._control.call(
+                caller, route.operation, {**places, **given, **condition}, text=reading
+            )
+        except Stale as error:
+            if condition:
+                return refusal(request, 412, str(error))
+            raise
+        if isinstance(answer, Text):
+            request.setHeader("Content-Type", f"{answer.media_type}; charset=utf-8")
+            return answer.body.encode()
+        if isinstance(answer, (Stored, Changed)):
+            request.setHeader("ETag", f'"{answer.revision}"')
         return msgspec.json.encode(answer)
 
 
@@ -102,11 +137,24 @@ def _routes(request: Request) -> Iterator[tuple[Route, dict[str, str]]]:
             yield route, places
 
 
+def _condition(request: Request) -> Mapping[str, int]:
+    """The revision that a change is made for, by RFC 9110: ``If-Match: "17"``, or ``If-None-Match: *`` for none."""
+    match, none_match = request.getHeader("if-match"), request.getHeader("if-none-match")
+    if match is None and none_match is None:
+        return {}
+    found = _ETAG.fullmatch(match or "")
+    if none_match == "*" and match is None:
+        return {"revision": 0}
+    if found is None or none_match is not None:
+        raise Invalid('expected If-Match: "REVISION", as an ETag gave it, or If-None-Match: *', "header")
+    return {"revision": int(found[1])}
+
+
 def _same_site(request: Request) -> None:
     """A page of another site can make a browser send a form with the operator's password, but not a body declared as
-    JSON, nor hide where it came from."""
+    JSON, nor a DELETE, nor hide where it came from."""
     kind = (request.getHeader("content-type") or "").partition(";")[0].strip().lower()
-    if kind != "application/json":
+    if kind != "application/json" and request.method != b"DELETE":
         raise Invalid("changes are sent with Content-Type: application/json")
     if (request.getHeader("sec-fetch-site") or "none") not in ("none", "same-origin"):
         raise Invalid("changes are not taken from other sites")

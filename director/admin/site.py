@@ -19,6 +19,7 @@ from twisted.web.server import Request, Site
 
 from cluster.address import Address, parse_address
 from cluster.model import Admin, AdminEndpoint
+from cluster.store import MAX_VALUE_BYTES
 from director.admin.control import Control
 from director.admin.gate import Gate
 from director.admin.pages import MetricsPage
@@ -29,8 +30,8 @@ from director.admin.xmlrpc import XmlRpc
 from director.agents import server_options
 from director.listener import bind
 
-#: Enough for any operation there is, a hundred times over.
-MAX_BODY_BYTES = 64 * 1024
+#: A whole service, which the store takes up to this size; it has thousands of hosts then.
+MAX_BODY_BYTES = MAX_VALUE_BYTES
 #: An idle keep-alive connection; longer than the usual scrape interval would keep strangers' connections for nothing.
 IDLE_S = 60
 

@@ -21,10 +21,22 @@ from zope.interface import implementer
 
 from cluster.errors import StoreUnavailable
 from cluster.model import Admin as AdminConfig
-from cluster.model import AdminState, HostRef, HostState, LoadReport, User
+from cluster.model import (
+    AdminState,
+    Configuration,
+    Group,
+    Host,
+    HostRef,
+    HostState,
+    LoadReport,
+    Node,
+    Service,
+    User,
+)
 from director.admin.control import Audit, Control
-from director.admin.errors import Conflict
+from director.admin.errors import Conflict, Refused, Stale
 from director.admin.gate import Gate
+from director.admin.offers import Change, Stored
 from director.admin.site import AdminSite, make_site
 from director.admin.ui.assembly import make_ui
 from director.core.snapshot import (
@@ -64,10 +76,18 @@ class SmallDirector:
     """Keeps hosts by their reference and does what it is ordered.
 
     :ivar available: while False, changes fail as with a store that is away.
+    :ivar specs: the services as configured, with their revisions.
     """
 
     def __init__(self) -> None:
         self.available = True
+        self.specs = {
+            "web": Stored(revision=5, spec=Service(listen=("127.0.0.1:8000",), groups={
+                "blue": Group(hosts={"app1": Host(address="127.0.0.1:8001"), "app2": Host(address="127.0.0.1:8001")}),
+                "green": Group(hosts={"app3": Host(address="127.0.0.1:8003")}),
+            })),
+            "mail": Stored(revision=6, spec=Service(groups={"all": Group(hosts={"mx": Host(address="127.0.0.1:25")})})),
+        }
         self.hosts = {
             ref: host_picture(ref)
             for ref in (HostRef("web", "blue", "app1"), HostRef("web", "blue", "app2"), HostRef("mail", "all", "mx"))
@@ -129,6 +149,34 @@ class SmallDirector:
         if self.hosts[ref].admin is AdminState.DOWN:
             return fail(Conflict(f"{ref} is ordered down"))
         return self._change(ref, state=HostState.UP)
+
+    def forget(self, ref: HostRef) -> Deferred[int | None]:
+        return succeed(None)
+
+    def boot(self) -> Configuration:
+        return Configuration(
+            node=Node(admin=AdminConfig(users=dict(USERS))),
+            services={name: stored.spec for name, stored in self.specs.items()},
+        )
+
+    def stored(self) -> Deferred[Mapping[str, Stored]]:
+        return succeed(self.specs) if self.available else fail(StoreUnavailable("no answer in 2 s"))
+
+    def change(self, service: str, change: Change, *, revision: int | None = None) -> Deferred[int]:
+        if not self.available:
+            return fail(StoreUnavailable("no answer in 2 s"))
+        before = self.specs.get(service)
+        if revision is not None and revision != (before.revision if before is not None else 0):
+            return fail(Stale(f"service {service} is another now"))
+        try:
+            after = change(before.spec if before is not None else None)
+        except Refused as refusal:
+            return fail(refusal)
+        if after is None:
+            del self.specs[service]
+            return succeed(9)
+        self.specs[service] = Stored(revision=9, spec=after)
+        return succeed(9)
 
     def _change(self, ref: HostRef, **changes: Any) -> Deferred[None]:
         if not self.available:
