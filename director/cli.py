@@ -47,7 +47,7 @@ def run(file: str) -> None:
     """Run the director that FILE configures, in the foreground.
 
     SIGTERM or ^C stops it once open connections have ended (drain_s at most); a second one at once. SIGUSR1 reopens
-    the log. Exit codes: 2, errors in FILE, all of them told; 1, it could not start; 0, stopped.
+    the log, SIGHUP reads FILE again. Exit codes: 2, errors in FILE, all of them told; 1, it could not start; 0, stopped.
     """
     if why := extra.missing():
         _fail(why)
@@ -76,7 +76,7 @@ def run(file: str) -> None:
         log.info("{line}", line=line)
     for problem in warnings:
         log.warn("{problem}", problem=str(problem))
-    process = Process(tree, output, reactor=reactor)
+    process = Process(tree, output, file, reactor=reactor)
     started = process.run()
     output.close()
     if not started and configuration.node.log.target != "stderr":

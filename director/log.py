@@ -72,9 +72,14 @@ class Output:
         self._streams = {"stderr": sys.stderr, "stdout": sys.stdout} if streams is None else streams
         self._config = config
         self._format = _FORMATS[config.format]
+        self.target = config.target
         self._stream = self._open()
-        self._levels = LogLevelFilterPredicate(LogLevel.levelWithName(config.level))
-        if config.level == "info":
+        self.set_level(config.level)
+
+    def set_level(self, level: str) -> None:
+        """Show events of *level* and above from now on."""
+        self._levels = LogLevelFilterPredicate(LogLevel.levelWithName(level))
+        if level == "info":
             for namespace in ("twisted", "log_legacy"):
                 self._levels.setLogLevelForNamespace(namespace, LogLevel.warn)
 
@@ -83,17 +88,21 @@ class Output:
             self._stream.write(self._format(event) + "\n")
             self._stream.flush()
 
-    def reopen(self) -> None:
-        """Close the file and open it again under its name, after it was moved away; for log rotation."""
+    def reopen(self) -> str:
+        """Close the file and open it again under its name, after it was moved away; for log rotation.
+
+        :returns: why it cannot be opened, and was kept as it was; empty when all is well.
+        """
         if self._config.target in self._streams:
-            return
+            return ""
         try:
             stream = self._open()
         except OSError as error:
             self.log.error("cannot reopen the log: {why}", why=error.strerror)
-            return
+            return error.strerror or str(error)
         self._stream.close()
         self._stream = stream
+        return ""
 
     def close(self) -> None:
         """Close the file; the standard streams stay open."""

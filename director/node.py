@@ -92,8 +92,17 @@ class Node(MultiService):
         super().startService()
         self._housekeeping.at(self.monotonic() + HOUSEKEEPING_S)
 
+    @property
+    def open_connections(self) -> int:
+        return sum(len(frontend.connections) for frontend in self.frontends.values())
+
+    @property
+    def longest_drain_s(self) -> float:
+        """How long a stop waits for them."""
+        return max((each.spec.timeouts.drain_s for each in self.inventory.services.values()), default=0.0)
+
     async def _drained(self, deadline: float) -> None:
-        while any(frontend.connections for frontend in self.frontends.values()) and self.monotonic() < deadline:
+        while self.open_connections and self.monotonic() < deadline:
             await _sleep(self._reactor, SHUTDOWN_POLL_S)
 
     def stopService(self) -> Deferred[None]:
@@ -105,8 +114,7 @@ class Node(MultiService):
         for listener in self._listeners.values():
             await _maybe(listener.disownServiceParent())
         self._listeners.clear()
-        longest = max((each.spec.timeouts.drain_s for each in self.inventory.services.values()), default=0.0)
-        open_now = sum(len(frontend.connections) for frontend in self.frontends.values())
+        longest, open_now = self.longest_drain_s, self.open_connections
         if open_now:
             self.log.info("waiting up to {seconds:g} s for {count} connections", seconds=longest, count=open_now)
         await self._drained(self.monotonic() + longest)

@@ -8,19 +8,22 @@ from collections.abc import Mapping
 import msgspec
 from twisted.internet.defer import Deferred
 
+from cluster.address import Address
 from cluster.keys import Keys
 from cluster.model import AdminState, Configuration, Host, HostRef, Order, Service
 from cluster.store import Delete, Put, Store
-from director.admin.errors import NotFound
-from director.admin.offers import Change, Stored
+from director.admin.errors import Conflict, NotFound
+from director.admin.offers import Change, Process, Stored
 from director.changes import ServiceChanges
 from director.clustering import Clustering
 from director.core.inventory import ServiceEntry
 from director.core.pictures import picture_services, why_not
-from director.core.snapshot import CandidatePicture, DirectorPicture, Explanation
+from director.core.snapshot import CandidatePicture, ConnectionsPicture, DirectorPicture, Explanation
+from director.frontend import Frontend
 from director.node import Node
 from director.sync import Sync
 from director.version import VERSION
+from director.visitors import kill_client, picture_connections
 
 
 class NodeOperations:
@@ -34,6 +37,7 @@ class NodeOperations:
         self._keys = keys
         self._clustering = clustering
         self._boot = boot
+        self.own_process: Process | None = None  #: set by whoever runs this director as a process of its own
         self._changes = ServiceChanges(node, store, sync, keys, boot.node)
 
     # --- looking
@@ -160,6 +164,25 @@ class NodeOperations:
         committed = await self._store.commit([Delete(key)])
         await self._sync.reached(key, committed.revision)
         return committed.revision
+
+    # --- what runs
+
+    def connections(self, service: str, limit: int) -> ConnectionsPicture:
+        return picture_connections(self._frontend(service), limit, self._node.monotonic())
+
+    def kill_connection(self, service: str, client: Address) -> int:
+        return kill_client(self._frontend(service), client)
+
+    def _frontend(self, service: str) -> Frontend:
+        frontend = self._node.frontends.get(service)
+        if frontend is None:
+            raise NotFound(f"no service is called {service!r}")
+        return frontend
+
+    def process(self) -> Process:
+        if self.own_process is None:
+            raise Conflict("this director runs within another program, which has its own ways for that")
+        return self.own_process
 
     # --- configuration
 

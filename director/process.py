@@ -8,12 +8,17 @@ import signal
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from cluster.errors import StoreUnavailable
+from cluster.errors import ConfigError, StoreUnavailable
 from cluster.store import StoreDamaged
+from director.admin.errors import Conflict
+from director.admin.offers import Reloaded, Stopping
+from director.config import load
 from director.log import Output
+from director.reload import differences
 from director.service import DirectorService, StartError
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
@@ -22,17 +27,25 @@ _STOP = (signal.SIGTERM, signal.SIGINT)
 _COLLECT_AFTER = 50_000
 
 
+#: An admin's order to stop is answered first: by then its answer is in the kernel's hands.
+ANSWER_S = 0.2
+
+
 class Process:
     """Runs a service tree until it is told to stop.
 
     SIGTERM or SIGINT stops the reactor, and the tree lets its connections finish. A second one ends the process there
-    and then. SIGUSR1 reopens the log.
+    and then. SIGUSR1 reopens the log, SIGHUP reads the file again. The admin can order the same.
+
+    :param file: the configuration was read from it.
     """
 
     log = Logger()
 
-    def __init__(self, tree: DirectorService, output: Output, *, reactor: Any) -> None:
+    def __init__(self, tree: DirectorService, output: Output, file: str, *, reactor: Any) -> None:
         self._tree = tree
+        self._file = file
+        tree.operations.own_process = self
         self._output = output
         self._reactor = reactor
         self._stopping = False
@@ -49,6 +62,7 @@ class Process:
         for number in _STOP:
             signal.signal(number, self._told_to_stop)
         signal.signal(signal.SIGUSR1, lambda *_: self._reactor.callFromThread(self._output.reopen))
+        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._told_to_reload))
         try:
             self._tree.startService()
         except Exception:
@@ -77,12 +91,52 @@ class Process:
     def _stop(self) -> Deferred[None] | None:
         return self._tree.stopService() if self._tree.running else None
 
+    # --- what the admin may order (`director.admin.offers.Process`)
+
+    def reopen_logs(self) -> str:
+        if why := self._output.reopen():
+            raise Conflict(f"cannot reopen {self._output.target}: {why}")
+        return self._output.target
+
+    def reload(self) -> Deferred[Reloaded]:
+        return Deferred.fromCoroutine(self._reload())
+
+    async def _reload(self) -> Reloaded:
+        try:
+            read = await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), load, self._file)
+        except ConfigError as error:
+            raise Conflict(f"nothing was reloaded: {'; '.join(map(str, error.problems))}") from error
+        found = differences(self._tree.configuration, read)
+        self._output.set_level(read.node.log.level)
+        self._tree.configuration = found.effective
+        for place in found.reloaded:
+            self.log.info("{place} was reloaded from {file}", place=place, file=self._file)
+        return Reloaded(reloaded=found.reloaded, restart=found.restart)
+
+    def _told_to_reload(self) -> None:
+        def refused(failure: Failure) -> None:
+            failure.trap(Conflict)
+            self.log.error("{why}", why=str(failure.value))
+
+        self.reload().addErrback(refused).addErrback(
+            lambda failure: self.log.failure("the file could not be reloaded", failure)
+        )
+
+    def shutdown(self, who: str) -> Stopping:
+        if not self._stopping:
+            self._stopping = True
+            self._reactor.callLater(ANSWER_S, self._begin_to_stop, f"ordered by {who}")
+        node = self._tree.node
+        return Stopping(connections=node.open_connections, at_most_s=node.longest_drain_s)
+
+    # --- stopping
+
     def _told_to_stop(self, number: int, _frame: object) -> None:
         if self._stopping:
             os._exit(128 + number)  # whatever the reactor is busy with
         self._stopping = True
         self._reactor.callFromThread(self._begin_to_stop, signal.Signals(number).name)
 
-    def _begin_to_stop(self, name: str) -> None:
-        self.log.info("{signal}: stopping; once more to stop without waiting for connections", signal=name)
+    def _begin_to_stop(self, why: str) -> None:
+        self.log.info("{why}: stopping; a signal more to stop without waiting for connections", why=why)
         self._reactor.stop()

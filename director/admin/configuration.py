@@ -7,7 +7,7 @@ service as it was then.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -35,7 +35,21 @@ class Formatted(Parameters, frozen=True, kw_only=True):
     format: Format = "json"
 
 
-class ChangeService(OfService, frozen=True, kw_only=True):
+class PutService(OfService, frozen=True, kw_only=True):
+    spec: Annotated[dict[str, Any], _of("Service")]
+    revision: Count | None = None
+
+
+class NewService(OfService, frozen=True, kw_only=True):
+    spec: Annotated[dict[str, Any], _of("Service")] = msgspec.field(default_factory=dict)
+
+
+class DelService(OfService, frozen=True, kw_only=True):
+    revision: Count | None = None
+
+
+class NewGroup(OfGroup, frozen=True, kw_only=True):
+    spec: Annotated[dict[str, Any], _of("Group")] = msgspec.field(default_factory=dict)
     revision: Count | None = None
 
 
@@ -43,32 +57,32 @@ class ChangeGroup(OfGroup, frozen=True, kw_only=True):
     revision: Count | None = None
 
 
-class ChangeHost(OfHost, frozen=True, kw_only=True):
+class ChangeScheduler(OfGroup, frozen=True, kw_only=True):
+    scheduler: Annotated[str, Meta(max_length=63)]
+    parameters: dict[str, float | int | str | bool] = msgspec.field(default_factory=dict)
     revision: Count | None = None
 
 
-class PutService(ChangeService, frozen=True, kw_only=True):
-    spec: Annotated[dict[str, Any], _of("Service")]
-
-
-class NewService(OfService, frozen=True, kw_only=True):
-    spec: Annotated[dict[str, Any], _of("Service")] = msgspec.field(default_factory=dict)
-
-
-class NewGroup(ChangeGroup, frozen=True, kw_only=True):
-    spec: Annotated[dict[str, Any], _of("Group")] = msgspec.field(default_factory=dict)
-
-
-class ChangeScheduler(ChangeGroup, frozen=True, kw_only=True):
-    scheduler: Annotated[str, Meta(max_length=63)]
-    parameters: dict[str, float | int | str | bool] = msgspec.field(default_factory=dict)
-
-
-class PutHost(ChangeHost, frozen=True, kw_only=True):
+class PutHost(OfHost, frozen=True, kw_only=True):
     address: Annotated[str, Meta(max_length=300)]  #: a DNS name has at most 253
     weight: Weight = 1.0
     max_connections: Count = 0
     backup: bool = False
+    revision: Count | None = None
+
+
+class DelHost(OfHost, frozen=True, kw_only=True):
+    revision: Count | None = None
+
+
+class _Conditional(Protocol):
+    """Parameters of a change that may be made for one revision only."""
+
+    @property
+    def service(self) -> str: ...
+
+    @property
+    def revision(self) -> int | None: ...
 
 
 class Changed(msgspec.Struct, frozen=True):
@@ -126,8 +140,8 @@ async def new_service(director: Operations, caller: Caller, p: NewService) -> Ch
     return Changed(await director.change(p.service, change))
 
 
-@operation(Role.FULL, ChangeService)
-async def del_service(director: Operations, caller: Caller, p: ChangeService) -> Changed:
+@operation(Role.FULL, DelService)
+async def del_service(director: Operations, caller: Caller, p: DelService) -> Changed:
     """Delete a service with its groups and hosts; its open connections are cut."""
 
     def change(before: Service | None) -> None:
@@ -204,8 +218,8 @@ async def put_host(director: Operations, caller: Caller, p: PutHost) -> Changed:
     return await _change(director, p, change)
 
 
-@operation(Role.FULL, ChangeHost)
-async def del_host(director: Operations, caller: Caller, p: ChangeHost) -> Changed:
+@operation(Role.FULL, DelHost)
+async def del_host(director: Operations, caller: Caller, p: DelHost) -> Changed:
     """Take a host out of its group for good; its open connections go on."""
     if p.revision is None:
         forgotten = await _forget(director, p.ref)
@@ -237,7 +251,7 @@ async def del_all_hosts(director: Operations, caller: Caller, p: ChangeGroup) ->
 
 # --- what they share
 
-async def _change(director: Operations, p: ChangeService | ChangeGroup | ChangeHost, change: Change) -> Changed:
+async def _change(director: Operations, p: _Conditional, change: Change) -> Changed:
     return Changed(await director.change(p.service, change, revision=p.revision))
 
 

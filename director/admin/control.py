@@ -20,15 +20,17 @@ import msgspec
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 
-from director.admin import configuration, hosts, looking
+from director.admin import configuration, hosts, looking, runtime
 from director.admin.errors import Forbidden, Invalid, NotFound
 from director.admin.offers import Operations
 from director.admin.operation import OPERATIONS, Caller, Operation, Parameters, Role
 
-__all__ = ["DECLARED_IN", "OPERATIONS", "Audit", "Caller", "Control", "Operations", "Role", "log_audit"]
+__all__ = [
+    "DECLARED_IN", "OPERATIONS", "Audit", "Caller", "Control", "Operation", "Operations", "Role", "log_audit",
+]
 
 #: The modules that declare the operations; importing them fills `OPERATIONS`.
-DECLARED_IN = (looking, hosts, configuration)
+DECLARED_IN = (looking, hosts, configuration, runtime)
 
 
 class Audit(NamedTuple):

@@ -8,8 +8,9 @@ from typing import Protocol, TypeAlias
 import msgspec
 from twisted.internet.defer import Deferred
 
+from cluster.address import Address
 from cluster.model import AdminState, Configuration, HostRef, Service
-from director.core.snapshot import DirectorPicture, Explanation
+from director.core.snapshot import ConnectionsPicture, DirectorPicture, Explanation
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,6 +18,31 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 
     revision: int  #: of the store, when the service was last written
     spec: Service
+
+
+class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a node's file that was read again, by the places in it."""
+
+    reloaded: tuple[str, ...]  #: differed, and is in force now
+    restart: tuple[str, ...]  #: differs, and waits for a restart
+
+
+class Stopping(msgspec.Struct, frozen=True, kw_only=True):
+    connections: int  #: open now; the director waits for them
+    at_most_s: float  #: then it cuts them
+
+
+class Process(Protocol):
+    """What a director can do about the process that it has for itself."""
+
+    def reopen_logs(self) -> str:
+        """The log's target. Raises `Conflict` when it cannot be opened; the old one was kept then."""
+
+    def reload(self) -> Deferred[Reloaded]:
+        """Fails with `Conflict` when the file has errors; nothing was taken then."""
+
+    def shutdown(self, who: str) -> Stopping:
+        """Begin to stop, a moment from now, so that the answer is still sent."""
 
 
 #: From a service as it is to what it shall be; None stands for "no such service". Refuses by raising `Refused`.
@@ -55,6 +81,17 @@ class Operations(Protocol):
 
     def forget(self, ref: HostRef) -> Deferred[int | None]:
         """Drop the registration of a host that joined through its agent; None if there is none, else the revision."""
+
+    # --- what runs
+
+    def connections(self, service: str, limit: int) -> ConnectionsPicture:
+        """:raises NotFound: no such service."""
+
+    def kill_connection(self, service: str, client: Address) -> int:
+        """How many were cut. Raises `NotFound`: no such service."""
+
+    def process(self) -> Process:
+        """:raises Conflict: this director is a part of somebody else's process."""
 
     # --- configuration
 

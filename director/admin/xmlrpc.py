@@ -27,6 +27,7 @@ from cluster.errors import StoreUnavailable
 from director.admin.control import OPERATIONS, Caller, Control, Operation
 from director.admin.errors import Invalid, NotFound, Refused
 from director.admin.gate import Gate
+from director.admin.text import Text
 from director.admin.web import STATUS, Page, refusal
 
 #: Elements within elements; a whole service as nested structs takes less than half of it.
@@ -206,7 +207,8 @@ class XmlRpc(Page):
             case Call("system.listMethods" | "system.methodHelp"):
                 raise Invalid("listMethods takes no parameter, methodHelp the name of a method")
         arguments = named(_operation(call.method), call.parameters)
-        return msgspec.to_builtins(await self._control.call(caller, call.method, arguments))
+        answer = await self._control.call(caller, call.method, arguments)
+        return answer.body if isinstance(answer, Text) else msgspec.to_builtins(answer)
 
     async def _written(self, value: object) -> bytes:
         parts: list[str] = []

@@ -206,3 +206,22 @@ class Explanation(Picture, frozen=True):
     sticky: bool  #: the client is sent back to the host that it had
     candidates: tuple[CandidatePicture, ...]
     steps: tuple[str, ...]  #: the decision in sentences, in order: access list, maxima, stickiness, rotation, choice
+
+
+class ConnectionPicture(Picture, frozen=True):
+    """One client that is connected now."""
+
+    client: str  #: ``ip:port``, ``[v6]:port``, or ``unix``
+    group: str | None  #: None, as *host*, while it waits in the queue
+    host: str | None
+    age_s: float  #: since it was accepted
+    idle_s: float | None  #: since the connect began or a byte moved either way; None in the queue
+    to_host: int  #: bytes
+    to_client: int  #: bytes
+
+
+class ConnectionsPicture(Picture, frozen=True):
+    """Some of a service's clients, the oldest first."""
+
+    total: int
+    connections: tuple[ConnectionPicture, ...]

@@ -19,6 +19,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from zope.interface import implementer
 
+from cluster.address import Address
 from cluster.errors import StoreUnavailable
 from cluster.model import Admin as AdminConfig
 from cluster.model import (
@@ -36,12 +37,14 @@ from cluster.model import (
 from director.admin.control import Audit, Control
 from director.admin.errors import Conflict, Refused, Stale
 from director.admin.gate import Gate
-from director.admin.offers import Change, Stored
+from director.admin.offers import Change, Reloaded, Stopping, Stored
 from director.admin.site import AdminSite, make_site
 from director.admin.ui.assembly import make_ui
 from director.core.snapshot import (
     CandidatePicture,
     CheckPicture,
+    ConnectionPicture,
+    ConnectionsPicture,
     DirectorPicture,
     Explanation,
     GroupPicture,
@@ -76,11 +79,15 @@ class SmallDirector:
     """Keeps hosts by their reference and does what it is ordered.
 
     :ivar available: while False, changes fail as with a store that is away.
+    :ivar clients: connected to any service.
+    :ivar did: what the process was told.
     :ivar specs: the services as configured, with their revisions.
     """
 
     def __init__(self) -> None:
         self.available = True
+        self.clients = {"192.0.2.7:4711", "[2001:db8::7]:4712"}
+        self.did: list[str] = []
         self.specs = {
             "web": Stored(revision=5, spec=Service(listen=("127.0.0.1:8000",), groups={
                 "blue": Group(hosts={"app1": Host(address="127.0.0.1:8001"), "app2": Host(address="127.0.0.1:8001")}),
@@ -152,6 +159,33 @@ class SmallDirector:
 
     def forget(self, ref: HostRef) -> Deferred[int | None]:
         return succeed(None)
+
+    def connections(self, service: str, limit: int) -> ConnectionsPicture:
+        listed = tuple(
+            ConnectionPicture(client=client, group="blue", host="app1", age_s=3.5, idle_s=1.0, to_host=10, to_client=20)
+            for client in sorted(self.clients)[:limit]
+        )
+        return ConnectionsPicture(total=len(self.clients), connections=listed)
+
+    def kill_connection(self, service: str, client: Address) -> int:
+        known = str(client) in self.clients
+        self.clients.discard(str(client))
+        return int(known)
+
+    def process(self) -> SmallDirector:
+        return self
+
+    def reopen_logs(self) -> str:
+        self.did.append("reopen_logs")
+        return "stderr"
+
+    def reload(self) -> Deferred[Reloaded]:
+        self.did.append("reload")
+        return succeed(Reloaded(reloaded=("node.log.level",), restart=()))
+
+    def shutdown(self, who: str) -> Stopping:
+        self.did.append("shutdown")
+        return Stopping(connections=2, at_most_s=300.0)
 
     def boot(self) -> Configuration:
         return Configuration(
