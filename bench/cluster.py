@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import HERE, TICKS, facts
-from deploy.lab.cluster import AGENTS, BACKEND, DEFAULT_ETCD, TUNED_ETCD, VIP, WEB, Cluster, Director, all_up, until
+from deploy.lab.cluster import AGENTS, BACKEND, DEFAULT_ETCD, TOKEN, TUNED_ETCD, VIP, WEB, Cluster, Director, all_up, until
 from deploy.lab.net import why_not
 
 DRAINS = 40
@@ -135,7 +135,8 @@ def reports(agents: int) -> dict[str, Any]:
         found: list[float] = []
         with machine.inside():
             speakers = [socket.create_connection((each.machine.address, AGENTS), 10) for each in made.directors]
-        hello = {"type": "hello", "version": 1, "agent": "probe", "boot_id": "bench", "hosts": [{"host": "many/main/probe"}]}
+        hello = {"type": "hello", "version": 1, "agent": "probe", "boot_id": "bench", "token": TOKEN,
+                 "hosts": [{"host": "many/main/probe"}]}
         for sock in speakers:
             sock.sendall(json.dumps(hello).encode() + b"\n")
             sock.recv(65_536)

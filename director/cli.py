@@ -6,7 +6,7 @@ import hashlib
 import platform
 import secrets
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 import twisted
@@ -102,6 +102,63 @@ def check(file: str) -> None:
     click.echo("OK")
     for line in summary(configuration, native_missing=native_missing()):
         click.echo(line)
+
+
+@main.command()
+@click.option("--config", required=True, type=click.Path(dir_okay=False), help="The node's file: says where etcd is.")
+@_FILE
+def bootstrap(config: str, file: str) -> None:
+    """Put the services of FILE into an empty cluster, all or none.
+
+    Nothing else ever fills etcd by itself: an emptied one is not refilled from a stale file. Afterwards
+    ``directorctl apply`` changes what is there.
+    """
+    if why := extra.missing():
+        _fail(why)
+    from twisted.internet import reactor
+    from twisted.internet.defer import Deferred
+
+    from cluster.errors import Misuse, StoreUnavailable
+    from cluster.keys import Keys
+    from cluster.store import StoreDamaged
+    from director.bootstrap import AlreadyThere
+    from director.bootstrap import bootstrap as fill
+    from director.config import load
+    from director.service import ETCD, make_store
+
+    try:
+        node, services = load(config).node, load(file).services
+    except ConfigError as error:
+        _refuse(error)
+    if node.store != ETCD:
+        _fail(f"{config}: an embedded store takes its services from the node's own file")
+    if not services:
+        _fail(f"{file}: there is no service")
+    outcome: list[str | None] = []
+
+    async def run() -> None:
+        store = make_store(node, reactor=reactor)
+        try:
+            await store.start()
+            await fill(store, Keys(node.etcd.cluster), services)
+            outcome.append(None)
+        except (AlreadyThere, Misuse, StoreUnavailable, StoreDamaged) as error:
+            outcome.append(str(error))
+        await store.stop()
+
+    started: Deferred[None] = Deferred()
+    started.addCallback(lambda _: Deferred.fromCoroutine(run())).addBoth(_ended, reactor, outcome)
+    reactor.callWhenRunning(started.callback, None)
+    reactor.run()
+    if outcome[0] is not None:
+        _fail(outcome[0])
+    click.echo(f"{len(services)} services are in cluster {node.etcd.cluster}: {', '.join(services)}")
+
+
+def _ended(result: object, reactor: Any, outcome: list[str | None]) -> None:
+    if not outcome:
+        outcome.append(f"failed: {result}")
+    reactor.stop()
 
 
 @main.command()

@@ -18,12 +18,25 @@ from director.changes import ServiceChanges
 from director.clustering import Clustering
 from director.core.inventory import ServiceEntry
 from director.core.pictures import picture_services, why_not
-from director.core.snapshot import CandidatePicture, ConnectionsPicture, DirectorPicture, Explanation
+from director.core.snapshot import (
+    CandidatePicture,
+    ClusterPicture,
+    ConnectionsPicture,
+    DirectorPicture,
+    Explanation,
+    MemberPicture,
+    PastPicture,
+    VipPicture,
+)
 from director.frontend import Frontend
 from director.node import Node
+from director.past import told
 from director.sync import Sync
 from director.version import VERSION
 from director.visitors import kill_client, picture_connections
+
+#: Changes of any kind that a look at one host's history goes through.
+HISTORY_LOOKED_THROUGH = 10_000
 
 
 class NodeOperations:
@@ -191,6 +204,29 @@ class NodeOperations:
 
     def stored(self) -> Deferred[Mapping[str, Stored]]:
         return Deferred.fromCoroutine(self._changes.stored())
+
+    # --- the directors together
+
+    def cluster(self) -> ClusterPicture:
+        clustering = self._clustering
+        leader = clustering.leader
+        members = clustering.membership.members if clustering.shared else {clustering.member.name: clustering.member}
+        return ClusterPicture(
+            cluster=clustering.cluster, director=self._node.director, store=clustering.store_name,
+            store_available=clustering.available, cold_start=clustering.cold, leader=leader, term=clustering.term,
+            members=tuple(
+                MemberPicture(**msgspec.structs.asdict(member), leads=name == leader)
+                for name, member in sorted(members.items())
+            ),
+            vips=tuple(
+                VipPicture(address=address, owner=owner.owner, since=owner.since, term=owner.term)
+                for address, owner in sorted(clustering.vips.owners.items())
+            ),
+        )
+
+    def history(self, ref: HostRef | None, limit: int) -> Deferred[tuple[PastPicture, ...]]:
+        changes = self._store.history(self._keys.root, limit=HISTORY_LOOKED_THROUGH)
+        return changes.addCallback(told, self._keys, ref, limit)
 
     def change(self, service: str, change: Change, *, revision: int | None = None) -> Deferred[int]:
         return Deferred.fromCoroutine(self._changes.change(service, change, revision))

@@ -89,6 +89,11 @@ class Vips(Service):
         """Whether the addresses are on this director's interface, as far as it is to do with us."""
         return self._custody.held
 
+    @property
+    def owners(self) -> dict[str, VipOwner]:
+        """Who owns which address, by the store."""
+        return {key.removeprefix(self._keys.vips()): owner for key, owner in self._owners.items()}
+
     # --- running
 
     def startService(self) -> None:

@@ -37,7 +37,7 @@ class Swarm:
             await asyncio.sleep(1.0 + random.random())
 
     async def talk(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        hello = {"type": "hello", "version": 1, "agent": f"h{number}", "boot_id": f"{self.boot}-{number}",
+        hello = {"type": "hello", "version": 1, "agent": f"h{number}", "boot_id": f"{self.boot}-{number}", "token": "lab",
                  "hosts": [{"host": f"{self.group}/h{number}"}]}
         writer.write(json.dumps(hello).encode() + b"\n")
         if json.loads(await reader.readline()).get("type") != "welcome":

@@ -48,7 +48,7 @@ def main() -> None:
     site.greeting = name.encode() + b"\n"
     site.reporter = LoadReporter(
         AgentConfig(name=name, directors=tuple(directors.split(",")), hosts=(rest[0] if rest else f"web/main/{name}",),
-                    leave_deadline_s=1.0, insecure=True),
+                    leave_deadline_s=1.0, insecure=True, token="lab"),
         reactor=reactor,
     )
     reactor.listenTCP(int(port), site, interface=address, backlog=1024)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import json
 import os
@@ -19,6 +20,8 @@ from typing import Any
 from deploy.lab.net import Lab, Machine, python_path
 
 VIP = "10.77.0.100"
+#: What agents prove themselves with, in a lab that is gone in a minute.
+TOKEN = "lab"
 WEB, BACKEND, AGENTS, PEERS, ADMIN = 8080, 8000, 7946, 7947, 7401
 #: A condition that does not hold by then never will; far beyond what a loaded machine needs.
 DEADLINE_S = 30.0
@@ -246,10 +249,11 @@ class Cluster:
         return f"""
 [node]
 name = "{machine.name}"
+store = "etcd:"
 {node}
 
-[node.store]
-etcd = {endpoints}
+[node.etcd]
+endpoints = {endpoints}
 cluster = "lab"
 {snapshot}
 
@@ -257,6 +261,10 @@ cluster = "lab"
 listen = ["{machine.address}:{AGENTS}"]
 advertise = {json.dumps(agents)}
 insecure = true
+
+[node.agents.identities.lab]
+hosts = ["*/*/*"]
+token_sha256 = "{hashlib.sha256(TOKEN.encode()).hexdigest()}"
 
 [node.peers]
 listen = "{machine.address}:{PEERS}"

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from cluster.address import Address
 from cluster.model import AdminState, Configuration, HostRef, Service
-from director.core.snapshot import ConnectionsPicture, DirectorPicture, Explanation
+from director.core.snapshot import ClusterPicture, ConnectionsPicture, DirectorPicture, Explanation, PastPicture
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +81,13 @@ class Operations(Protocol):
 
     def forget(self, ref: HostRef) -> Deferred[int | None]:
         """Drop the registration of a host that joined through its agent; None if there is none, else the revision."""
+
+    # --- the directors together
+
+    def cluster(self) -> ClusterPicture: ...
+
+    def history(self, ref: HostRef | None, limit: int) -> Deferred[tuple[PastPicture, ...]]:
+        """Of one host, or of everything; newest first."""
 
     # --- what runs
 

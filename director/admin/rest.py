@@ -51,6 +51,8 @@ _HOST = f"{_GROUP}/hosts/{{host}}"
 
 ROUTES = (
     Route(_READ, "status", "status"),
+    Route(_READ, "cluster", "cluster"),
+    Route(_READ, "history", "history"),
     Route(_READ, "hosts", "hosts"),
     Route(_READ, "services", "services"),
     Route(_READ, "services/{service}", "service"),

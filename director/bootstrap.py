@@ -1,0 +1,32 @@
+"""Putting a cluster's services into an empty store, once: ``director bootstrap``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from cluster.keys import Keys
+from cluster.model import Service
+from cluster.store import Compare, Put, Store
+
+
+class AlreadyThere(Exception):
+    """The store has services; nothing was changed."""
+
+
+async def bootstrap(store: Store, keys: Keys, services: Mapping[str, Service]) -> int:
+    """Create every service in one transaction, if none of the cluster's is there; answers the revision.
+
+    :raises AlreadyThere: naming what is there.
+    :raises cluster.errors.Misuse: more services, or larger ones, than a transaction holds.
+    """
+    there = await store.list(keys.services())
+    if not there.records:
+        operations = [Put(keys.service(name), msgspec.json.encode(spec)) for name, spec in services.items()]
+        committed = await store.commit(operations, when=[Compare(keys.service(name), 0) for name in services])
+        if committed.succeeded:
+            return committed.revision
+        there = await store.list(keys.services())
+    names = ", ".join(record.key.removeprefix(keys.services()) for record in there.records)
+    raise AlreadyThere(f"the store has services already: {names}; use directorctl apply to change them")
