@@ -1,11 +1,14 @@
-"""``director``: run a node, check its configuration."""
+"""``director``: run a node, check its configuration, make what it needs."""
 
 from __future__ import annotations
 
+import datetime
 import hashlib
+import json
 import platform
 import secrets
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -167,6 +170,34 @@ def token() -> None:
     made = secrets.token_urlsafe(TOKEN_BYTES)
     click.echo(made)
     click.echo(f'token_sha256 = "{hashlib.sha256(made.encode()).hexdigest()}"')
+
+
+@main.command("self-signed")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--certificate", default="admin.crt.pem", show_default=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--key", default="admin.key.pem", show_default=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--days", default=365, show_default=True, type=click.IntRange(1, 3650), help="How long it is valid.")
+def self_signed_(names: tuple[str, ...], certificate: Path, key: Path, days: int) -> None:
+    """Make a self-signed certificate for the NAMEs and addresses of an https endpoint, and its key.
+
+    Browsers warn of it; directorctl trusts it with --ca. The key's file is readable by its owner only. Files that are
+    there already are left alone.
+    """
+    from director.self_signed import self_signed, write_new
+
+    if there := next((path for path in (key, certificate) if path.exists()), None):
+        _fail(f"{there} is there already")
+    try:
+        public, private = self_signed(names, days=days, now=datetime.datetime.now(datetime.UTC))
+    except ValueError as error:
+        _fail(str(error))
+    for path, content, mode in ((key, private, 0o600), (certificate, public, 0o644)):
+        try:
+            write_new(path, content, mode=mode)
+        except OSError as error:
+            _fail(f"cannot write {path}: {error.strerror}")
+    files = {"certificate": str(certificate.absolute()), "key": str(key.absolute())}
+    click.echo("tls = { " + ", ".join(f"{name} = {json.dumps(path)}" for name, path in files.items()) + " }")
 
 
 def _refuse(error: ConfigError) -> NoReturn:

@@ -122,7 +122,7 @@ class AdminListener(Service):
 
     def __init__(self, endpoint: AdminEndpoint, site: Site, *, place: str, reactor: Any) -> None:
         self.address: Address = parse_address(endpoint.listen, any_port=True)
-        self.setName(f"admin {self.address}")
+        self.setName(place)  # addresses may repeat: any number of endpoints can take "a free port"
         self._reactor = reactor
         self._factory: Any = site
         if endpoint.tls is not None:

@@ -197,6 +197,18 @@ class RunTests(CliTestCase):
             ],
         )
 
+    def test_unsafe_admin(self) -> None:
+        """An admin that others can reach is not served without users, nor in plaintext unless that is asked for."""
+        endpoint = "[[node.admin.endpoints]]\nlisten = '0.0.0.0:0'\n"
+        user = "[node.admin.users.ada]\npassword = '$argon2id$x'\n"
+        for text, why in (
+            ("node.admin.insecure = true\n" + endpoint, "is reachable from outside, and there are no users"),
+            (user + endpoint, "would send passwords in plaintext"),
+        ):
+            running = self.start("-m", "director", "run", self.write(text))
+            self.assertEqual(running.ended(), 2)
+            self.assertIn(f"node.admin.endpoints[0].listen: 0.0.0.0:0 {why}", running.output)
+
     def test_bind_error(self) -> None:
         """An address that is taken is named, and the exit code is 1; a log file does not hide it."""
         for extra in ("", f"node.log.target = '{self.directory / 'log'}'\n"):
