@@ -231,6 +231,12 @@ class Node(MultiService):
             self.on_order(ref, order)
         self.settle()
 
+    def drop_local_orders(self) -> None:
+        """The store is back: what it says of orders replaces what was ordered here alone."""
+        for ref in self.inventory.drop_local_orders(self.monotonic()):
+            self.log.info("the local order about {host} has ended: the store was read anew", host=str(ref))
+        self.settle()
+
     # --- what follows from an input
 
     def settle(self) -> None:

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from cluster.address import Address
 from cluster.keys import Keys
@@ -17,6 +17,7 @@ from director.admin.offers import Change, Process, Stored
 from director.changes import ServiceChanges
 from director.clustering import Clustering
 from director.core.inventory import ServiceEntry
+from director.core.orders import LOCAL
 from director.core.pictures import picture_services, why_not
 from director.core.snapshot import (
     CandidatePicture,
@@ -119,18 +120,23 @@ class NodeOperations:
     # --- changing
 
     def order(
-        self, ref: HostRef, state: AdminState, *, who: str, why: str, deadline_s: float | None = None
+        self, ref: HostRef, state: AdminState, *, who: str, why: str, deadline_s: float | None = None,
+        local: bool = False,
     ) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._order(ref, state, who, why, deadline_s))
+        order = Order(state=state, who=who, why=why, at=self._node.wall(), deadline_s=deadline_s)
+        if local:
+            self._node.set_order(ref, LOCAL, order)
+            return succeed(None)
+        return Deferred.fromCoroutine(self._order(ref, order))
 
-    async def _order(self, ref: HostRef, state: AdminState, who: str, why: str, deadline_s: float | None) -> None:
+    async def _order(self, ref: HostRef, order: Order) -> None:
         key = self._keys.admin(ref, "operator")
-        if state is AdminState.UP:
-            if await self._store.get(key) is None:
-                return  # no order stands; deleting nothing would be no change to wait for
+        if order.state is AdminState.UP:
+            if await self._store.get(key) is None:  # deleting nothing would be no change to wait for
+                self._node.set_order(ref, LOCAL, None)
+                return
             committed = await self._store.commit([Delete(key)])
         else:
-            order = Order(state=state, who=who, why=why, at=self._node.wall(), deadline_s=deadline_s)
             committed = await self._store.commit([Put(key, msgspec.json.encode(order))])
         await self._sync.reached(key, committed.revision)
 

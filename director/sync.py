@@ -34,6 +34,9 @@ class Applies(Protocol):
 
     def set_order(self, ref: HostRef, by: str, order: Order | None) -> None: ...
 
+    def drop_local_orders(self) -> None:
+        """All orders of the store follow."""
+
 
 class Sync(TwistedService):
     """Mirrors the store while it runs: from `follow` on.
@@ -64,7 +67,8 @@ class Sync(TwistedService):
         self._mirrors = (
             _Mirror(keys.services(), Service, lambda at, spec: into.apply_service(at.service, spec), keys),
             _Mirror(keys.registered_hosts(), Registered, lambda at, it: into.set_registered(at.ref, it), keys),
-            _Mirror(keys.orders(), Order, lambda at, order: into.set_order(at.ref, at.by, order), keys),
+            _Mirror(keys.orders(), Order, lambda at, order: into.set_order(at.ref, at.by, order), keys,
+                    resyncing=into.drop_local_orders),
         )
         self._missing = len(self._mirrors)
         for mirror in self._mirrors:
@@ -109,16 +113,23 @@ class Sync(TwistedService):
 
 
 class _Mirror:
-    """One prefix, kept equal to the store's: what vanished from a resync is gone."""
+    """One prefix, kept equal to the store's: what vanished from a resync is gone.
+
+    :param resyncing: called before a resync's records are put.
+    """
 
     log = Logger()
 
-    def __init__(self, prefix: str, type_: type[Any], put: Callable[[Any, Any], None], keys: Keys) -> None:
+    def __init__(
+        self, prefix: str, type_: type[Any], put: Callable[[Any, Any], None], keys: Keys, *,
+        resyncing: Callable[[], None] = lambda: None,
+    ) -> None:
         self.prefix = prefix
         self.answered: Deferred[None] = Deferred()
         self._type = type_
         self._put = put
         self._keys = keys
+        self._resyncing = resyncing
         self._known: set[str] = set()
         self._revision = 0
         self._waiting: list[tuple[int, Deferred[None]]] = []
@@ -139,6 +150,7 @@ class _Mirror:
     def deliver(self, event: Event) -> None:
         if isinstance(event, Resync):
             records = event.listing.records
+            self._resyncing()
             self._forget(self._known - {record.key for record in records})
         else:
             records = event.written

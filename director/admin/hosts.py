@@ -21,6 +21,7 @@ class Order(OfHost, frozen=True, kw_only=True):
     state: AdminState
     why: Annotated[str, Meta(max_length=MAX_WHY)] = ""
     deadline_s: SecondsOrOff | None = None
+    local: bool = False  #: at this director alone, even while the store is away
 
 
 class SetWeight(OfHost, frozen=True, kw_only=True):
@@ -29,11 +30,11 @@ class SetWeight(OfHost, frozen=True, kw_only=True):
 
 @operation(Role.FULL, Order)
 async def order(director: Operations, caller: Caller, p: Order) -> HostPicture:
-    """Order a host up, into drain, or down."""
+    """Order a host up, into drain, or down; a local order is this director's alone and needs no store."""
     if p.deadline_s is not None and p.state is not AdminState.DRAIN:
         raise Invalid("only a drain has a deadline", "deadline_s")
     find_host(director.snapshot(), p.ref)
-    await director.order(p.ref, p.state, who=caller.who, why=p.why, deadline_s=p.deadline_s)
+    await director.order(p.ref, p.state, who=caller.who, why=p.why, deadline_s=p.deadline_s, local=p.local)
     return find_host(director.snapshot(), p.ref)
 
 

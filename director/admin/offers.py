@@ -64,11 +64,14 @@ class Operations(Protocol):
         """:raises NotFound: no such service. *client* is a valid IP address."""
 
     def order(
-        self, ref: HostRef, state: AdminState, *, who: str, why: str, deadline_s: float | None = None
+        self, ref: HostRef, state: AdminState, *, who: str, why: str, deadline_s: float | None = None,
+        local: bool = False,
     ) -> Deferred[None]:
         """Replace the operator's standing order; the agent's is not touched.
 
         :param deadline_s: of a drain: open connections are cut after it; None: the service's own.
+        :param local: at this director alone and without the store, in place of what the operators ordered everywhere,
+            until they order anew or the store is read anew.
         """
 
     def set_weight(self, ref: HostRef, weight: float, *, who: str) -> Deferred[None]: ...

@@ -24,9 +24,10 @@ from twisted.internet.task import deferLater
 from twisted.web.server import Request
 
 from cluster.errors import StoreUnavailable
-from director.admin.control import OPERATIONS, Caller, Control, Operation
+from director.admin.control import OPERATIONS, Caller, Control
 from director.admin.errors import Invalid, NotFound, Refused
 from director.admin.gate import Gate
+from director.admin.operation import Operation
 from director.admin.text import Text
 from director.admin.web import STATUS, Page, refusal
 

@@ -23,6 +23,7 @@ from director.core.capacity import Capacity
 from director.core.health import HostHealth, Transition
 from director.core.host import Host
 from director.core.isolation import Isolation
+from director.core.orders import LOCAL, Orders, counting
 from director.core.pool import Pool, Ticket
 from director.core.schedulers import Scheduler, make_scheduler
 from director.core.schedulers.sticky import with_sticky
@@ -48,7 +49,7 @@ class HostEntry:
         self.host = host
         self.health = health
         self.registered = registered
-        self.orders: dict[str, Order] = {}  #: by ``operator`` or ``agent``
+        self.orders: dict[str, Order] = {}  #: by their authors, see `director.core.orders`
         self.drain_seen: float | None = None  #: monotonic, when this director first saw the drain
         self.agent: str | None = None  #: the connected agent
         self.boot_id: str | None = None
@@ -64,13 +65,13 @@ class HostEntry:
     @property
     def admin(self) -> AdminState:
         """The most restrictive standing order."""
-        states = (order.state for order in self.orders.values())
+        states = (order.state for order in counting(self.orders).values())
         return max(states, key=lambda state: state.severity, default=AdminState.UP)
 
     @property
     def drain_order(self) -> Order | None:
         """The order behind a drain, if one stands."""
-        return next((order for order in self.orders.values() if order.state is AdminState.DRAIN), None)
+        return next((order for order in counting(self.orders).values() if order.state is AdminState.DRAIN), None)
 
 
 class GroupEntry:
@@ -149,7 +150,7 @@ class Inventory:
         self.isolation = Isolation(panic_fraction)
         self._random = random
         self._by_host: dict[Host, HostEntry] = {}
-        self._orders: dict[HostRef, dict[str, Order]] = {}  # also of hosts not (yet) configured
+        self._orders = Orders()
         self._registered: dict[HostRef, Registered] = {}
         self._deadlines: list[tuple[float, int, HostEntry]] = []
         self._sequence = 0
@@ -214,21 +215,22 @@ class Inventory:
         return dict(self._registered)
 
     def set_order(self, ref: HostRef, by: str, order: Order | None, now: float) -> None:
-        """An order of ``operator`` or ``agent`` stands, or (None) stands no more."""
-        orders = self._orders.setdefault(ref, {})
-        if order is None:
-            orders.pop(by, None)
-        else:
-            orders[by] = order
-        if not orders:
-            del self._orders[ref]
+        """An order by ``operator``, ``agent`` or ``local`` stands, or (None) stands no more."""
+        self._orders.set(ref, by, order)
         entry = self.hosts.get(ref)
         if entry is not None:
             self._order_entry(entry, now)
 
+    def drop_local_orders(self, now: float) -> list[HostRef]:
+        """The store was read anew: what was ordered here alone ends. Returns the hosts it was about."""
+        found = self._orders.local
+        for ref in found:
+            self.set_order(ref, LOCAL, None, now)
+        return found
+
     def _order_entry(self, entry: HostEntry, now: float) -> None:
         before = entry.admin
-        entry.orders = self._orders.get(entry.ref, {}).copy()
+        entry.orders = self._orders.of(entry.ref)
         if entry.admin is before:
             return
         entry.drain_seen = now if entry.admin is AdminState.DRAIN else None
@@ -429,7 +431,7 @@ class Inventory:
     def drains(self) -> list[tuple[HostEntry, float]]:
         """Hosts under a drain, each with the monotonic time at which its open connections are to be cut."""
         found = []
-        for ref in self._orders:
+        for ref in self._orders.hosts:
             entry = self.hosts.get(ref)
             order = entry.drain_order if entry is not None else None
             if entry is not None and order is not None and entry.drain_seen is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from cluster.model import AdminState, HostState
 from director.core.inventory import GroupEntry, HostEntry, Inventory, ServiceEntry
+from director.core.orders import LOCAL, counting
 from director.core.snapshot import (
     CheckPicture,
     GroupPicture,
@@ -65,9 +66,10 @@ def _group(inventory: Inventory, service: ServiceEntry, group: GroupEntry, now: 
 def why_not(group: GroupEntry, entry: HostEntry) -> str:
     """Why a host takes no new connection, in an operator's words; empty when it does."""
     if entry.admin is not AdminState.UP and not entry.host.eligible:
-        by, order = max(entry.orders.items(), key=lambda item: item[1].state.severity)
+        by, order = max(counting(entry.orders).items(), key=lambda item: item[1].state.severity)
         verb = "draining" if order.state is AdminState.DRAIN else "down"
-        return f"{verb}, ordered by {by} {order.who}" + (f": {order.why}" if order.why else "")
+        author = "operator, here only," if by == LOCAL else by
+        return f"{verb}, ordered by {author} {order.who}" + (f": {order.why}" if order.why else "")
     if entry.health.state is HostState.DOWN and not entry.host.eligible:
         return entry.health.why
     return group.pool.why_not(entry.host)

@@ -24,7 +24,7 @@ class TransitionPicture(Picture, frozen=True):
 class OrderPicture(Picture, frozen=True):
     """A standing admin order."""
 
-    by: str  #: ``operator`` or ``agent``
+    by: str  #: ``operator``, ``agent`` or ``local``
     state: AdminState
     who: str
     why: str

@@ -123,8 +123,10 @@ def top(client: Client, interval: float, once: bool) -> None:
         pass
 
 
-def _order(client: Client, ref: tuple[str, str, str], state: str, why: str, deadline_s: float | None = None) -> Any:
-    body: dict[str, object] = {"state": state, "why": why}
+def _order(
+    client: Client, ref: tuple[str, str, str], state: str, why: str, local: bool, deadline_s: float | None = None
+) -> Any:
+    body: dict[str, object] = {"state": state, "why": why, "local": local}
     if deadline_s is not None:
         body["deadline_s"] = deadline_s
     return client.put(*_path(ref), "state", **body)
@@ -138,20 +140,25 @@ def _say(host: dict[str, Any], as_json: bool) -> None:
 
 
 _WHY = click.option("--why", default="", help="The reason, kept with the order.")
+_LOCAL = click.option(
+    "--local", is_flag=True,
+    help="For this director alone, even while the store is away; until the next order, or until the store is back.",
+)
 
 
 @main.command()
 @_HOST
 @_WHY
+@_LOCAL
 @click.option("--deadline", type=click.FloatRange(min=0), help="Seconds after which open connections are cut.")
 @click.option("--wait", is_flag=True, help="Wait until no connection is open.")
 @click.option("--timeout", default=300.0, show_default=True, help="Seconds to wait at most; then exit 1.")
 @_JSON
 @click.pass_obj
-def drain(client: Client, host: tuple[str, str, str], why: str, deadline: float | None, wait: bool, timeout: float,
-          as_json: bool) -> None:
+def drain(client: Client, host: tuple[str, str, str], why: str, local: bool, deadline: float | None, wait: bool,
+          timeout: float, as_json: bool) -> None:
     """No new connections for a host; open ones go on."""
-    after = _order(client, host, "drain", why, deadline)
+    after = _order(client, host, "drain", why, local, deadline)
     if wait:
         after = _wait_until_empty(client, host, timeout)
     _say(after, as_json)
@@ -179,21 +186,23 @@ def _wait_until_empty(client: Client, ref: tuple[str, str, str], timeout: float)
 @main.command()
 @_HOST
 @_WHY
+@_LOCAL
 @_JSON
 @click.pass_obj
-def up(client: Client, host: tuple[str, str, str], why: str, as_json: bool) -> None:
+def up(client: Client, host: tuple[str, str, str], why: str, local: bool, as_json: bool) -> None:
     """Take the operator's order about a host back."""
-    _say(_order(client, host, "up", why), as_json)
+    _say(_order(client, host, "up", why, local), as_json)
 
 
 @main.command()
 @_HOST
 @_WHY
+@_LOCAL
 @_JSON
 @click.pass_obj
-def down(client: Client, host: tuple[str, str, str], why: str, as_json: bool) -> None:
+def down(client: Client, host: tuple[str, str, str], why: str, local: bool, as_json: bool) -> None:
     """Take a host out of use."""
-    _say(_order(client, host, "down", why), as_json)
+    _say(_order(client, host, "down", why, local), as_json)
 
 
 @main.command()

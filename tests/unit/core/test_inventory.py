@@ -189,6 +189,29 @@ class OrderTests(InventoryTestCase):
         self.inventory.set_order(ref("a"), "operator", order(AdminState.DRAIN, deadline_s=30.0), self.now)
         self.assertEqual([(each.ref.host, due) for each, due in self.inventory.drains()], [("a", self.now + 30)])
 
+    def test_local_order_counts_in_the_operators_place(self) -> None:
+        """Here alone a host is up that is drained everywhere; the agent's order still counts; the store ends it."""
+        self.web("a", "b")
+        self.inventory.set_order(ref("a"), "operator", order(AdminState.DRAIN), self.now)
+        self.inventory.set_order(ref("a"), "local", order(AdminState.UP), self.now)
+        self.assertEqual((self.rotation(), self.inventory.drains()), ({"a", "b"}, []))
+        self.inventory.set_order(ref("a"), "agent", order(AdminState.DOWN), self.now)
+        self.assertEqual(self.rotation(), {"b"})
+        self.inventory.set_order(ref("a"), "agent", None, self.now)
+        self.now += 5
+        self.assertEqual(self.inventory.drop_local_orders(self.now), [ref("a")])
+        self.assertEqual([(each.ref.host, since) for each, since in self.inventory.drains()],
+                         [("a", self.now + self.inventory.services["web"].spec.timeouts.drain_s)])
+
+    def test_local_order_says_so(self) -> None:
+        """The operator reads that an order is this director's alone, in the picture and in the reason."""
+        self.web("a")
+        self.inventory.set_order(ref("a"), "local", order(AdminState.DOWN), self.now)
+        blue = self.inventory.services["web"].groups["blue"]
+        self.assertEqual(why_not(blue, self.entry("a")), "down, ordered by operator, here only, ann: test")
+        picture = picture_services(self.inventory, self.now, 0.0, lambda name: ())[0].groups[0].hosts[0]
+        self.assertEqual([(each.by, each.state) for each in picture.orders], [("local", AdminState.DOWN)])
+
     def test_new_boot_id_clears_the_agents_order(self) -> None:
         """A restarted agent starts clean; the operator's order stands."""
         self.web("a")
@@ -351,7 +374,8 @@ class WeightTests(InventoryTestCase):
 
 
 ACTIONS = st.sampled_from(
-    ["arrive", "leave", "apply", "shrink", "drain", "up", "down", "fail", "pass", "report", "time", "switch"]
+    ["arrive", "leave", "apply", "shrink", "drain", "up", "down", "fail", "pass", "report", "time", "switch",
+     "local down", "local up", "resync"]
 )
 
 
@@ -394,6 +418,10 @@ class PropertyTests(SynchronousTestCase):
                     inventory.set_order(ref(names[which]), "operator", order(AdminState(action)), now)
                 case "up":
                     inventory.set_order(ref(names[which]), "operator", None, now)
+                case "local down" | "local up":
+                    inventory.set_order(ref(names[which]), "local", order(AdminState(action.split()[1])), now)
+                case "resync":
+                    inventory.drop_local_orders(now)
                 case "fail" | "pass" if entry is not None:
                     inventory.probe_result(entry, action == "pass", "", 0.0, now)
                 case "report" if entry is not None:

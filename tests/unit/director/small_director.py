@@ -43,6 +43,7 @@ from director.admin.ui.assembly import make_ui
 from director.core.snapshot import (
     CandidatePicture,
     CheckPicture,
+    ClusterPicture,
     ConnectionPicture,
     ConnectionsPicture,
     DirectorPicture,
@@ -50,6 +51,7 @@ from director.core.snapshot import (
     GroupPicture,
     HostPicture,
     OrderPicture,
+    PastPicture,
     ServicePicture,
 )
 
@@ -139,11 +141,12 @@ class SmallDirector:
         )
 
     def order(
-        self, ref: HostRef, state: AdminState, *, who: str, why: str, deadline_s: float | None = None
+        self, ref: HostRef, state: AdminState, *, who: str, why: str, deadline_s: float | None = None,
+        local: bool = False,
     ) -> Deferred[None]:
-        order = OrderPicture(by="operator", state=state, who=who, why=why, at=2000.0)
+        order = OrderPicture(by="local" if local else "operator", state=state, who=who, why=why, at=2000.0)
         up = state is AdminState.UP
-        return self._change(ref, admin=state, orders=() if up else (order,), in_rotation=up,
+        return self._change(ref, local, admin=state, orders=() if up else (order,), in_rotation=up,
                             why_not="" if up else f"ordered {state.value}")
 
     def set_weight(self, ref: HostRef, weight: float, *, who: str) -> Deferred[None]:
@@ -193,6 +196,15 @@ class SmallDirector:
             services={name: stored.spec for name, stored in self.specs.items()},
         )
 
+    def cluster(self) -> ClusterPicture:
+        return ClusterPicture(cluster="default", director="one", store="memory:", store_available=self.available,
+                              cold_start=False, leader=None, term=0)
+
+    def history(self, ref: HostRef | None, limit: int) -> Deferred[tuple[PastPicture, ...]]:
+        past = PastPicture(revision=5, at=1000.0, key="/txdirector/default/services/web", what="service web changed",
+                           value="{}")
+        return succeed((past,)) if self.available else fail(StoreUnavailable("no answer in 2 s"))
+
     def stored(self) -> Deferred[Mapping[str, Stored]]:
         return succeed(self.specs) if self.available else fail(StoreUnavailable("no answer in 2 s"))
 
@@ -212,8 +224,8 @@ class SmallDirector:
         self.specs[service] = Stored(revision=9, spec=after)
         return succeed(9)
 
-    def _change(self, ref: HostRef, **changes: Any) -> Deferred[None]:
-        if not self.available:
+    def _change(self, ref: HostRef, local: bool = False, **changes: Any) -> Deferred[None]:
+        if not (self.available or local):
             return fail(StoreUnavailable("no answer in 2 s"))
         self.hosts[ref] = msgspec.structs.replace(self.hosts[ref], **changes)
         return succeed(None)

@@ -179,6 +179,14 @@ class ChangingTests(ControlCase):
         self.assertIn("ordered down", self.refused(Conflict, "retry", **HOST))
         self.assertIn("Conflict", self.audited[-1].outcome)
 
+    def test_a_local_order_needs_no_store(self) -> None:
+        """While the store is away an order for this director alone is taken, and audited as what it is."""
+        self.director.available = False
+        self.refused(StoreUnavailable, "order", **HOST, state="drain")
+        host = self.call("order", **HOST, state="drain", local=True)
+        self.assertEqual((host.admin, host.orders[0].by), (AdminState.DRAIN, "local"))
+        self.assertEqual((self.audited[-1].outcome, self.audited[-1].arguments["local"]), ("ok", True))
+
     def test_store_away_is_no_refusal(self) -> None:
         """A change while the store is away fails as such, is audited, and changed nothing."""
         self.director.available = False
