@@ -33,8 +33,9 @@ from director.admin.web import STATUS, Page, refusal
 
 #: Elements within elements; a whole service as nested structs takes less than half of it.
 MAX_DEPTH = 100
-#: Pieces of an answer that are written in one turn of the reactor: about a millisecond's work.
-PIECES_A_TURN = 2000
+#: Pieces of an answer that are written in one turn of the reactor: about a millisecond's work. Ten thousand hosts are a
+#: million pieces.
+PIECES_A_TURN = 500
 #: The code of a call that cannot be read, as in "Specification for Fault Code Interoperability".
 UNREADABLE = -32700
 INTERNAL = 500
