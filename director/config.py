@@ -158,4 +158,6 @@ def _unreadable(path: str) -> str:
         os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
     except OSError as error:
         return error.strerror or str(error)
+    except ValueError:
+        return "no file's name holds a NUL"
     return "" if os.path.isfile(path) else "not a file"

@@ -291,6 +291,9 @@ class CheckTests(FilesTestCase):
             f"node.agents.tls = {{certificate = '{path}', key = '/nowhere/key'}}",
         )
         self.broken(
+            "node.agents.tls.key", "NUL", f'node.agents.tls = {{certificate = "{path}", key = "\\u0000"}}'
+        )
+        self.broken(
             "node.agents.tls.client_ca",
             "not a file",
             f"node.agents.tls = {{certificate = '{path}', key = '{path}', client_ca = '/'}}",
