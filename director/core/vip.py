@@ -7,7 +7,7 @@ frozen loses them without doing anything. Hence the one rule:
     could lead) lasts for `needed_s` more.
 
 So the address is gone before the right ends. A lease too short for that (1 s, on an etcd tuned for it) is used down to
-its half, and what the address may outlive it by, `linger_s`, is waited for by whoever leads next.
+`SHARE` of it, and what the address may outlive it by, `linger_s`, is waited for by whoever leads next.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ import math
 VALID_S = 1
 #: Four attempts for each lifetime: the reactor may be late for three of them.
 REFRESH_S = 0.25
-#: The longest that an address is seen after its last refresh: 1.01 to 1.04 s when measured, more on a busy kernel.
-OUTLIVES_S = VALID_S + 0.2
-#: A shorter lease leaves no room for the rule: renewed four times in its life, it has 1.5 s left of 2 at times.
-SHORT_S = 2.0
+#: The longest that an address is seen after its last refresh. The kernel forgets up to a quarter of a second late, so that
+#: its timer meets a full second (ADDRCONF_TIMER_FUZZ), and a tenth is for a busy one. Measured: 1.01 to 1.25 s.
+OUTLIVES_S = VALID_S + 0.35
+#: A lease that is renewed four times in its life has three quarters of it left at the least while all is well.
+SHARE = 0.7
 
 
 def needed_s(ttl_s: float) -> float:
     """How long the right must last still for an address to be refreshed, under leases of *ttl_s*."""
-    return OUTLIVES_S if ttl_s >= SHORT_S else ttl_s / 2
+    return min(OUTLIVES_S, SHARE * ttl_s)
 
 
 def linger_s(ttl_s: float) -> float:

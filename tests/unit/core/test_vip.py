@@ -12,22 +12,22 @@ from director.core.vip import OUTLIVES_S, REFRESH_S, VALID_S, Act, Custody, ling
 class CustodyTests(SynchronousTestCase):
     def test_taken_refreshed_dropped(self) -> None:
         """Taken once while leading, refreshed while the lease lasts, dropped as soon as the right is gone."""
-        custody = Custody(1.2)
-        steps = [(0.0, 2.0, Act.TAKE), (0.25, 1.75, Act.REFRESH), (0.5, 1.2, Act.REFRESH), (0.75, 1.19, Act.NOTHING),
+        custody = Custody(OUTLIVES_S)
+        steps = [(0.0, 2.0, Act.TAKE), (0.25, 1.75, Act.REFRESH), (0.5, 1.35, Act.REFRESH), (0.75, 1.34, Act.NOTHING),
                  (1.0, 2.0, Act.REFRESH), (1.25, 0.0, Act.DROP), (1.5, 0.0, Act.NOTHING)]
         for now, right_s, act in steps:
             self.assertIs(custody.step(now, right_s, leads=right_s > 0), act, now)
 
     def test_taken_anew_after_it_lapsed(self) -> None:
         """What was not refreshed for its lifetime has to be told to the neighbours again."""
-        custody = Custody(1.2)
+        custody = Custody(OUTLIVES_S)
         custody.step(0.0, 2.0, leads=True)
         self.assertIs(custody.step(0.9, 0.5, leads=True), Act.NOTHING)
         self.assertIs(custody.step(float(VALID_S), 2.0, leads=True), Act.TAKE)
 
     def test_only_the_leader_takes(self) -> None:
         """Promises let an owner keep what it holds; they give nothing to anybody."""
-        custody = Custody(1.2)
+        custody = Custody(OUTLIVES_S)
         self.assertIs(custody.step(0.0, 5.0, leads=False), Act.NOTHING)
         custody.step(0.0, 2.0, leads=True)
         self.assertIs(custody.step(0.25, 5.0, leads=False), Act.REFRESH)
@@ -49,12 +49,12 @@ class CustodyTests(SynchronousTestCase):
     def test_never_beyond_the_right(self, steps: list[tuple[float, float, bool]]) -> None:
         """Whatever happens: nothing is added while less than the needed right is left, and what is held without any
         right is dropped in that very step."""
-        custody, now = Custody(1.2), 0.0
+        custody, now = Custody(OUTLIVES_S), 0.0
         for pause, right_s, leads in steps:
             now += pause
             act = custody.step(now, right_s, leads=leads)
             if act in (Act.TAKE, Act.REFRESH):
-                self.assertGreaterEqual(right_s, 1.2)
+                self.assertGreaterEqual(right_s, OUTLIVES_S)
             if right_s <= 0:
                 self.assertFalse(custody.held)
 
