@@ -25,28 +25,27 @@ ignored up to `MAX_UNKNOWN`; both let a newer side speak to an older one. The sp
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
-from cluster.errors import Misuse, RemoteError
+from cluster.errors import Misuse
+from cluster.lines import MAX_LINE_BYTES as MAX_LINE_BYTES
+from cluster.lines import MAX_UNKNOWN as MAX_UNKNOWN
+from cluster.lines import Reader
+from cluster.lines import RemoteProtocolError as RemoteProtocolError
 from cluster.model import NAME_PATTERN, LoadReport, Name, Seconds, SecondsOrOff, Weight
 
 #: What this module speaks. Raised only by a change that unknown keys and types cannot carry.
 VERSION = 1
-#: A line without its newline. An ordinary report has 300 bytes a host, so this carries `MAX_HOSTS` of them three times
-#: over, and ten thousand connections that stop in mid-line cost no more than 640 MB.
-MAX_LINE_BYTES = 64 * 1024
 #: Hosts one connection may stand for: the containers or processes of one machine.
 MAX_HOSTS = 64
 #: Custom metrics of one report; each is kept for every host by every director.
 MAX_CUSTOM = 32
 #: Directors named to an agent, each of which it will connect to.
 MAX_DIRECTORS = 64
-#: Messages of unknown types on one connection: enough for a newer peer to announce itself, too few for a flood.
-MAX_UNKNOWN = 100
 
 _PART = NAME_PATTERN.removeprefix("^").removesuffix(r"\Z")
 
@@ -140,15 +139,6 @@ class LocalProtocolError(Misuse):
     """This side may not send that now."""
 
 
-class RemoteProtocolError(RemoteError):
-    """The peer broke the protocol. *reason* is one of ``malformed``, ``oversized``, ``unexpected``,
-    ``unknown_type``."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-
-
 class Role(enum.Enum):
     AGENT = "agent"
     DIRECTOR = "director"
@@ -176,12 +166,7 @@ TRANSITIONS: dict[tuple[State, type[Message]], State] = {
 }
 
 
-class _Envelope(msgspec.Struct):
-    type: str
-
-
 _encode = msgspec.json.Encoder().encode
-_envelope = msgspec.json.Decoder(_Envelope).decode
 _post = msgspec.json.Decoder(Post).decode
 _SENT_BY: dict[Role, tuple[type[Message], ...]] = {
     Role.AGENT: (Hello, Report, Leaving),
@@ -203,10 +188,7 @@ class Connection:
     def __init__(self, role: Role) -> None:
         self.role = role
         self.state = State.IDLE
-        self._buffer = bytearray()
-        self._searched = 0  # bytes at the start of the buffer known to hold no newline
-        self._unknown = 0
-        self._decode = _DECODERS[role]
+        self._reader: Reader[Message] = Reader(_checked(_DECODERS[role]), _KNOWN)
         self._ours = _SENT_BY[role]
 
     def send(self, message: Message) -> bytes:
@@ -224,70 +206,28 @@ class Connection:
     def receive_data(self, data: bytes) -> None:
         """Take bytes from the peer; `next_message` tells what they said."""
         if self.state not in _DEAF:
-            self._buffer += data
+            self._reader.feed(data)
 
     def next_message(self) -> Message | None:
         """The next complete message; None until more bytes arrive, or while our answer to a hello is due.
 
         :raises RemoteProtocolError: the peer sent what it must not; raised once, then nothing more is heard.
         """
-        while self.state not in _DEAF and not (self.state is State.GREETED and self.role is Role.DIRECTOR):
-            line = self._next_line()
-            if line is None:
-                return None
-            message = self._parse(line)
+        if self.state in _DEAF or (self.state is State.GREETED and self.role is Role.DIRECTOR):
+            return None
+        try:
+            message = self._reader.next()
             if message is None:
-                continue
+                return None
             after = TRANSITIONS.get((self.state, type(message)))
             if after is None:
-                raise self._failed("unexpected", f"{type(message).__name__} in {self.state.value}")
-            self.state = after
-            return message
-        return None
-
-    def _next_line(self) -> bytes | None:
-        end = self._buffer.find(b"\n", self._searched)
-        if (len(self._buffer) if end < 0 else end) > MAX_LINE_BYTES:
-            raise self._failed("oversized", f"a line of more than {MAX_LINE_BYTES} bytes")
-        if end < 0:
-            self._searched = len(self._buffer)
-            return None
-        line = bytes(self._buffer[:end])
-        del self._buffer[: end + 1]
-        self._searched = 0
-        return line
-
-    def _parse(self, line: bytes) -> Message | None:
-        try:
-            message: Message = self._decode(line)
-            if type(message) is Report:
-                _check_loads((message.load, *message.hosts.values()))
-            return message
-        except (ValueError, RecursionError) as error:
-            if self._unknown_type(line):
-                return None
-            raise self._failed("malformed", str(error)) from None
-
-    def _unknown_type(self, line: bytes) -> bool:
-        """Whether *line* is well-formed and of a type nobody knows; counts it.
-
-        :raises RemoteProtocolError: there were too many.
-        """
-        try:
-            kind = _envelope(line).type
-        except (ValueError, RecursionError):
-            return False
-        if kind in _KNOWN:
-            return False
-        self._unknown += 1
-        if self._unknown > MAX_UNKNOWN:
-            raise self._failed("unknown_type", f"more than {MAX_UNKNOWN} messages of unknown types")
-        return True
-
-    def _failed(self, reason: str, detail: str) -> RemoteProtocolError:
-        self.state = State.ERROR
-        self._buffer.clear()
-        return RemoteProtocolError(reason, detail)
+                raise RemoteProtocolError("unexpected", f"{type(message).__name__} in {self.state.value}")
+        except RemoteProtocolError:
+            self.state = State.ERROR
+            self._reader.clear()
+            raise
+        self.state = after
+        return message
 
 
 _DEAF = frozenset((State.CLOSED, State.ERROR))
@@ -317,6 +257,16 @@ def parse_post(body: bytes) -> Post:
     except (ValueError, RecursionError) as error:
         raise RemoteProtocolError("malformed", str(error)) from None
     return post
+
+
+def _checked(decode: Callable[[bytes], Message]) -> Callable[[bytes], Message]:
+    def checked(line: bytes) -> Message:
+        message = decode(line)
+        if type(message) is Report:
+            _check_loads((message.load, *message.hosts.values()))
+        return message
+
+    return checked
 
 
 def _check_loads(loads: Iterable[LoadReport | None]) -> None:
