@@ -100,7 +100,7 @@ class Stage:
         self._directory = tempfile.TemporaryDirectory()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._over = threading.Event()
-        names = ("agents", "admin", "web", "mail", "nobody", *BACKENDS)
+        names = ("agents", "admin", "web", "mail", "ftp", "nobody", *BACKENDS)
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.url = f"http://127.0.0.1:{self.ports['admin']}"
         hashes = {name: _CHEAP.hash(password) for name, password in PASSWORDS.items()}

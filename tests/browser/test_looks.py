@@ -23,6 +23,8 @@ PAGES = {
     "host": "/services/web/groups/main/hosts/birch",
     "bad-hosts": "/bad-hosts",
     "connections": "/connections",
+    "configuration": "/configuration",
+    "cluster": "/cluster",
     "explain": "/explain?client=192.0.2.7&service=web",
     "not-found": "/services/web/groups/main/hosts/gone",
 }
@@ -55,7 +57,7 @@ def test_pages(visit: Visit, stage: Stage, width: str, dark: bool) -> None:
         page = visit(width=WIDTHS[width], dark=dark)
         for name, path in PAGES.items():
             page.goto(path)
-            if page.locator("#live").count():
+            if page.locator("#live").count():  # not where nothing changes by itself
                 page.get_by_text("Live", exact=True).wait_for()
             look_at(page, name, width, dark)
         page.goto(PAGES["host"])

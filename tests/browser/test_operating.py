@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import PATIENCE_MS, Visit
-from tests.browser.stage import Stage, until
+from tests.browser.stage import DEADLINE_S, Stage, until
 
 expect.set_options(timeout=PATIENCE_MS)
 AMBER = "/services/web/groups/main/hosts/amber"
@@ -89,6 +91,86 @@ def test_errors(visit: Visit, stage: Stage, scripting: bool) -> None:
     assert stage.host("amber")["configured_weight"] == 1
     page.goto("/services/web/groups/main/hosts/gone")
     expect(page.get_by_role("alert")).to_contain_text("no host is called 'gone'")
+
+
+@both
+def test_hosts_come_and_go(visit: Visit, stage: Stage, scripting: bool) -> None:
+    """A host is added, serves, and is removed again, all by forms; the one that is refused leaves nothing behind."""
+    page = visit(scripting=scripting)
+    page.goto("/services/web/groups/next")
+    page.get_by_label("Name").fill("elder")
+    page.get_by_role("textbox", name="Address").fill("not an address")
+    page.get_by_role("button", name="Add host").click()
+    expect(page.get_by_role("alert")).to_contain_text("Not done")
+    page.get_by_role("textbox", name="Address").fill(f"127.0.0.1:{stage.ports['birch']}")
+    page.get_by_role("textbox", name="Weight").fill("2.5")
+    page.get_by_role("button", name="Add host").click()
+    expect(page.get_by_role("status").filter(has_text="The host is added.")).to_be_visible()
+    host = "services/web/groups/next/hosts/elder"
+    until(lambda: stage.api("GET", host)["in_rotation"], "elder is checked and in use")
+    assert stage.api("GET", host)["configured_weight"] == 2.5
+    page.get_by_text("Remove this host…").click()
+    page.get_by_role("button", name="Remove elder").click()
+    expect(page.get_by_role("status").filter(has_text="The host is removed.")).to_be_visible()
+    expect(page.get_by_role("table")).not_to_contain_text("elder")
+    assert [each["name"] for each in stage.api("GET", "services/web/groups/next")["hosts"]] == ["dogwood"]
+
+
+@both
+def test_groups(visit: Visit, stage: Stage, scripting: bool) -> None:
+    """Another group is enabled and its scheduler changed; what the enabled group forbids is told."""
+    page = visit(scripting=scripting)
+    page.goto("/services/web/groups/next")
+    page.get_by_label("How a client’s host is chosen").select_option("p2c")
+    page.get_by_label("Parameters").fill("choices = 3")
+    page.get_by_role("button", name="Change scheduler").click()
+    expect(page.get_by_role("main")).to_contain_text("chosen by p2c")
+    page.get_by_role("button", name="Enable next").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("next enabled")
+    assert stage.api("GET", "services/web")["enabled"] == "next"
+    page.get_by_text("Remove all hosts…").click()
+    page.get_by_role("button", name="Remove all hosts of next").click()
+    expect(page.get_by_role("alert")).to_contain_text("is the enabled group")
+    page.goto("/services/web/groups/main")
+    page.get_by_role("button", name="Enable main").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("main enabled")
+
+
+@both
+def test_services(visit: Visit, stage: Stage, scripting: bool) -> None:
+    """A service is made, shows as a difference from the node's file, and is deleted; an address that is taken is told."""
+    page = visit(scripting=scripting)
+    page.goto("/configuration")
+    page.get_by_label("Name").fill("ftp")
+    page.get_by_label("Listens on").fill(f"127.0.0.1:{stage.ports['web']}")
+    page.get_by_role("button", name="Add service").click()
+    expect(page.get_by_role("alert")).to_contain_text(str(stage.ports["web"]))
+    page.get_by_label("Listens on").fill(f"127.0.0.1:{stage.ports['ftp']}")
+    page.get_by_role("button", name="Add service").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("ftp")
+    page.get_by_role("link", name="Configuration").click()
+    expect(page.get_by_role("table").first).to_contain_text("services.ftp")
+    page.goto("/services/ftp")
+    page.get_by_text("Delete this service…").click()
+    page.get_by_role("button", name="Delete ftp").click()
+    expect(page.get_by_role("status").filter(has_text="The service is deleted.")).to_be_visible()
+    assert [each["name"] for each in stage.api("GET", "services")] == ["mail", "web"]
+
+
+@both
+def test_connections(visit: Visit, stage: Stage, scripting: bool) -> None:
+    """A client that is connected is listed with its host, and cut."""
+    with socket.create_connection(("127.0.0.1", stage.ports["mail"])) as client:
+        client.settimeout(DEADLINE_S)
+        name = "{}:{}".format(*client.getsockname())
+        page = visit(scripting=scripting)
+        page.goto("/connections?live=off")
+        expect(row(page, name)).to_contain_text("all/mx1")
+        page.get_by_role("button", name=f"Cut {name}").click()
+        expect(page.get_by_role("status").filter(has_text="The connection is cut.")).to_be_visible()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    expect(page.get_by_role("main")).not_to_contain_text(name)
 
 
 @both

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote
@@ -16,12 +17,9 @@ MAX_FIELDS = 50
 Given = Mapping[str, str]
 
 
-class Act(NamedTuple):
-    """:ivar done: what the operator is told afterwards.
-    :ivar page: where, from what the form gave."""
-
-    done: str
-    page: Callable[[Given], str]
+def arguments_of(form: Given) -> dict[str, object]:
+    """What the form says to its operation. A field left empty is not given: every operation then has its default."""
+    return {name: value for name, value in form.items() if name != "csrf" and value != ""}
 
 
 def host_page(given: Given) -> str:
@@ -36,12 +34,57 @@ def service_page(given: Given) -> str:
     return f"/services/{quote(given.get('service', ''), safe='')}"
 
 
+def _named(page: str) -> Callable[[Given], str]:
+    return lambda given: page
+
+
+def _scheduler(form: Given) -> dict[str, object]:
+    """With its parameters, one ``name = value`` a line, as a configuration file has them.
+
+    :raises Invalid: they are not."""
+    arguments = arguments_of(form)
+    try:
+        arguments["parameters"] = tomllib.loads(form.get("parameters", ""))
+    except tomllib.TOMLDecodeError as error:
+        raise Invalid(f"one 'name = value' a line is expected: {error}", "parameters") from None
+    return arguments
+
+
+def _service(form: Given) -> dict[str, object]:
+    return {"service": form.get("service", ""), "spec": {"listen": form.get("listen", "").replace(",", " ").split()}}
+
+
+class Act(NamedTuple):
+    """:ivar done: what the operator is told afterwards.
+    :ivar page: where that is, from what the form gave.
+    :ivar form: where the form is, and a refusal told; None: there too.
+    :ivar arguments: of the operation, from what the form gave."""
+
+    done: str
+    page: Callable[[Given], str]
+    form: Callable[[Given], str] | None = None
+    arguments: Callable[[Given], dict[str, object]] = arguments_of
+
+
 #: By operation.
 ACTS: Mapping[str, Act] = {
     "order": Act("The order is in force.", host_page),
     "weight": Act("The weight is set.", host_page),
     "approve": Act("The host is let in.", host_page),
     "retry": Act("The host has been probed.", host_page),
+    "put_host": Act("The host is added.", host_page, group_page),
+    "del_host": Act("The host is removed.", group_page, host_page),
+    "del_all_hosts": Act("The group’s hosts are removed.", group_page),
+    "enable_group": Act("The group is enabled.", group_page),
+    "change_scheduler": Act("The scheduler is changed.", group_page, arguments=_scheduler),
+    "new_group": Act("The group is made.", group_page, service_page),
+    "del_group": Act("The group is deleted.", service_page, group_page),
+    "new_service": Act("The service listens.", service_page, _named("/configuration"), _service),
+    "kill_connection": Act("The connection is cut.", _named("/connections")),
+    "reopen_logs": Act("The log is closed and open again.", _named("/cluster")),
+    "reload": Act("The node’s file is read again; the log says what waits for a restart.", _named("/cluster")),
+    "shutdown": Act("The director stops.", _named("/cluster")),
+    "del_service": Act("The service is deleted.", _named("/configuration"), service_page),
 }
 
 
@@ -62,7 +105,3 @@ def read_form(request: Request) -> dict[str, str]:
         raise Invalid("a field is given more than once")
     return form
 
-
-def arguments_of(form: Mapping[str, str]) -> dict[str, object]:
-    """What the form says to its operation. A field left empty is not given: every operation then has its default."""
-    return {name: value for name, value in form.items() if name != "csrf" and value != ""}

@@ -8,10 +8,18 @@ from typing import Any, NamedTuple
 from director.admin.control import Caller, Control
 from director.admin.errors import Invalid, NotFound
 from director.admin.ui.cells import Cell, Loads, cells, hosts_of, listed, ref
+from director.admin.ui.text import value
+from director.core.plan import ABSENT, plan
+from director.core.schedulers.registry import SCHEDULERS
 from director.core.snapshot import DirectorPicture
 
 #: Hosts on one page of a group.
 MAX_ROWS = 100
+#: Clients of a service on the page of connections, the oldest ones; and services whose clients are listed there.
+MAX_CLIENTS = 50
+MAX_SERVICES = 40
+#: Characters of a configuration that are shown; the whole of it is the API's.
+MAX_TEXT = 200_000
 #: Rows of the pages of past events.
 MAX_EVENTS = 200
 
@@ -41,12 +49,14 @@ class PageRoute(NamedTuple):
     :ivar path: ``{name}`` stands for a part that the function gets.
     :ivar template: shows its values.
     :ivar refresh: reloads by itself where there is no JavaScript; never a page with something to fill in.
+    :ivar poll: shows what no cell tells: with JavaScript its parts are fetched at the refresh rate.
     """
 
     path: str
     template: str
     show: Callable[..., Awaitable[Values]]
     refresh: bool
+    poll: bool
 
     def match(self, segments: tuple[str, ...]) -> dict[str, str] | None:
         parts = self.path.split("/")
@@ -64,9 +74,11 @@ class PageRoute(NamedTuple):
 PAGES: list[PageRoute] = []
 
 
-def _page(path: str, template: str, *, refresh: bool = False) -> Callable[[Callable[..., Awaitable[Values]]], Any]:
+def _page(
+    path: str, template: str, *, refresh: bool = False, poll: bool = False
+) -> Callable[[Callable[..., Awaitable[Values]]], Any]:
     def declare(show: Callable[..., Awaitable[Values]]) -> Any:
-        PAGES.append(PageRoute(path, template, show, refresh))
+        PAGES.append(PageRoute(path, template, show, refresh, poll))
         return show
 
     return declare
@@ -91,7 +103,7 @@ async def overview(look: Look) -> Values:
     return {"picture": picture, "cells": look.cells(picture), "listed": listed, "live": ("", ":shape", ":modes")}
 
 
-@_page("services/{service}", "service.html", refresh=True)
+@_page("services/{service}", "service.html")
 async def service(look: Look, service: str) -> Values:
     found = await look.ask("service", service=service)
     picture = await look.ask("status")
@@ -109,6 +121,7 @@ async def group(look: Look, service: str, group: str) -> Values:
     return {
         "picture": picture, "cells": look.cells(picture), "group": found, "page": page, "pages": pages,
         "shown": found.hosts[(page - 1) * MAX_ROWS : page * MAX_ROWS], "live": (name, f"{name}:shape"),
+        "schedulers": SCHEDULERS.values(),
     }
 
 
@@ -134,10 +147,21 @@ async def bad_hosts(look: Look) -> Values:
     }
 
 
-@_page("connections", "connections.html", refresh=True)
+@_page("connections", "connections.html", refresh=True, poll=True)
 async def connections(look: Look) -> Values:
+    """The oldest clients of every service, and what each host was given."""
     picture = await look.ask("status")
-    return {"picture": picture, "cells": look.cells(picture), "listed": listed, "live": ("", ":shape")}
+    clients = {service.name: await look.ask("connections", service=service.name, limit=str(MAX_CLIENTS))
+               for service in picture.services[:MAX_SERVICES]}
+    return {"picture": picture, "cells": look.cells(picture), "listed": listed, "clients": clients,
+            "live": ("", ":shape")}
+
+
+@_page("cluster", "cluster.html")
+async def cluster(look: Look) -> Values:
+    """This director, and the others that share its store."""
+    picture = await look.ask("status")
+    return {"picture": picture, "cells": look.cells(picture), "live": ("", ":modes")}
 
 
 @_page("explain", "explain.html")
@@ -152,3 +176,16 @@ async def explain(look: Look) -> Values:
         except (Invalid, NotFound) as error:
             values["refused"] = error
     return values
+
+
+@_page("configuration", "configuration.html")
+async def configuration(look: Look) -> Values:
+    """What the store has, what the node's own file says, and where they differ."""
+    running = await look.ask("config_running")
+    boot = await look.ask("config_boot")
+    steps = plan(boot.services, {name: stored.spec for name, stored in running.items()})
+    differences = [(step.place(change), *(None if each is ABSENT else value(each) for each in (change.before, change.after)))
+                   for step in steps for change in step.changes]
+    texts = [(await look.ask(operation, format="toml")).body for operation in ("config_running", "config_boot")]
+    return {"running": running, "differences": differences[:MAX_ROWS], "more": max(0, len(differences) - MAX_ROWS),
+            "texts": [text[:MAX_TEXT] for text in texts], "cut": max(map(len, texts)) > MAX_TEXT, "live": ("", ":shape")}

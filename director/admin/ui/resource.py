@@ -14,7 +14,7 @@ from cluster.model import Admin
 from director.admin.auth import Throttled
 from director.admin.control import Control, Role
 from director.admin.errors import Forbidden, NotFound, Refused
-from director.admin.ui.acts import ACTS, arguments_of, read_form
+from director.admin.ui.acts import ACTS, read_form
 from director.admin.ui.feed import Feed
 from director.admin.ui.pages import Look, route_of
 from director.admin.ui.templates import Templates
@@ -86,7 +86,7 @@ class Ui(Page):
         if "refused" in values:
             values["error"], _ = _told(request, values["refused"])
         live = query.get("live", "on" if route.refresh else "off") == "on" and bool(values["live"])
-        return self._page(route.template, visitor, **(values | {"path": path, "refreshing": live} | more))
+        return self._page(route.template, visitor, **(values | {"path": path, "refreshing": live, "poll": route.poll} | more))
 
     def _page(self, template: str, visitor: Visitor | None, **values: Any) -> bytes:
         base: dict[str, Any] = {
@@ -94,7 +94,7 @@ class Ui(Page):
             "may_change": visitor is not None and visitor.caller.role.allows(Role.FULL),
             "session": visitor is not None and bool(visitor.session),
             "csrf": visitor.csrf if visitor is not None else "", "refresh_s": self._refresh_s,
-            "path": "", "live": (), "refreshing": False, "done": "", "error": "", "bare": False, "given": {},
+            "path": "", "live": (), "refreshing": False, "poll": False, "done": "", "error": "", "bare": False, "given": {},
             "failed": "",
         }
         return self._templates.render(template, base | values)
@@ -113,14 +113,14 @@ class Ui(Page):
             self._visitors.sign_out(request)
             return _redirect(request, "/sign-in")
         operation = path.removeprefix("/do/")
-        page = ACTS[operation].page(form)
+        act = ACTS[operation]
         try:
-            await self._control.call(visitor.caller, operation, arguments_of(form), text=True)
+            await self._control.call(visitor.caller, operation, act.arguments(form), text=True)
         except (Refused, StoreUnavailable) as error:
             if isinstance(error, Forbidden):
                 raise
-            return await self._refused(request, visitor, page, operation, form, error)
-        return _redirect(request, f"{page}?done={operation}")
+            return await self._refused(request, visitor, (act.form or act.page)(form), operation, form, error)
+        return _redirect(request, f"{act.page(form)}?done={operation}")
 
     async def _refused(
         self, request: Request, visitor: Visitor, page: str, operation: str, form: Mapping[str, str], error: Exception

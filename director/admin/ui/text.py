@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import msgspec
+
 #: What is said where a value is unknown; never 0.
 UNKNOWN = "–"
 
@@ -32,6 +34,16 @@ def percent(value: float | None) -> str:
 def count(value: int, most: int = 0) -> str:
     """Of at most *most*; 0 is no maximum."""
     return f"{number(value, 0)} / {number(most, 0)}" if most else number(value, 0)
+
+
+def size(bytes_: int) -> str:
+    """Bytes, in powers of 1,000."""
+    value, unit = float(bytes_), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:.1f} {unit}" if unit != "B" and value < 10 else f"{value:.0f} {unit}"
 
 
 def duration(seconds: float | None) -> str:
@@ -68,3 +80,9 @@ def iso(at: float) -> str:
 def utc(at: float) -> str:
     """POSIX seconds as people read them."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def value(it: object, most: int = 300) -> str:
+    """Something of a configuration, at most *most* characters of it."""
+    text = it if isinstance(it, str) else msgspec.json.encode(it).decode()
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -7,9 +7,10 @@ from urllib.parse import urlencode
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from cluster.model import AdminState, HostRef
+from cluster.model import AdminState, Host, HostRef
 from director.admin.control import OPERATIONS
 from director.admin.ui.acts import ACTS
+from director.admin.ui.pages import route_of
 from tests.unit.director.small_director import Admin
 from tests.unit.director.test_control import GOOD
 from tests.unit.director.visit import Html, Visitor
@@ -18,9 +19,18 @@ APP1 = HostRef("web", "blue", "app1")
 HOST = "/services/web/groups/blue/hosts/app1"
 
 
+#: Where a form's fields are not the operation's parameters: what it sends.
+FIELDS = {
+    "new_service": {"service": "ftp", "listen": "127.0.0.1:21, [::1]:21"},
+    "change_scheduler": {"service": "web", "group": "green", "scheduler": "p2c", "parameters": "choices = 3"},
+}
+#: Changes that no form makes: they take whole documents.
+NO_FORM = {"put_service"}
+
+
 def form_of(operation: str) -> dict[str, str]:
     """What a form that succeeds sends."""
-    return {name: str(value) for name, value in GOOD[operation].items()}
+    return FIELDS.get(operation) or {name: str(value) for name, value in GOOD[operation].items()}
 
 
 class FormCase(SynchronousTestCase):
@@ -52,21 +62,60 @@ class OutcomeTests(FormCase):
         self.assertEqual((entry.caller.who, entry.caller.origin, entry.outcome), ("ada", "127.0.0.1", "ok"))
 
     def test_every_act(self) -> None:
-        """Each form that there is does its operation and leads to a page that is there."""
+        """Each form that there is does its operation, once, and leads to a page of ours that tells so."""
         for operation, act in ACTS.items():
             admin = Admin()
             visitor = Visitor(admin)
             visitor.sign_in()
             answer = visitor.post(f"/do/{operation}", form_of(operation) | {"csrf": self.token(visitor)})
             self.assertEqual(answer.status, 303, (operation, answer.body))
-            page = visitor.page(answer.headers["Location"])
-            self.assertIn(act.done, page.text)
-            self.assertEqual([entry.operation for entry in admin.audited], [operation])
+            where, _, query = answer.headers["Location"].partition("?")
+            self.assertEqual((query, route_of(where)[0].path), (f"done={operation}", route_of(act.page(form_of(operation)))[0].path))
+            self.assertIn(act.done, visitor.page(f"/?done={operation}").text)
+            self.assertEqual([(entry.operation, entry.outcome) for entry in admin.audited], [(operation, "ok")])
 
-    def test_only_changes(self) -> None:
-        """Forms are for operations that change something."""
-        for operation in ACTS:
-            self.assertTrue(OPERATIONS[operation].changes)
+    def test_changes_have_forms(self) -> None:
+        """Whatever the control interface can change has a form, but for what is listed; looking has none."""
+        self.assertEqual(set(ACTS), {name for name, each in OPERATIONS.items() if each.changes} - NO_FORM)
+
+    def test_hosts_are_added(self) -> None:
+        """Empty fields have the operation's defaults, a ticked box is true."""
+        page = self.ada.page("/services/web/groups/blue")
+        self.ada.send(page, "/do/put_host", host="app9", address="127.0.0.1:8009", backup="true", max_connections="40")
+        added = self.admin.director.specs["web"].spec.groups["blue"].hosts["app9"]
+        self.assertEqual(added, Host(address="127.0.0.1:8009", weight=1.0, max_connections=40, backup=True))
+        self.ada.send(page, "/do/put_host", host="app8", address="127.0.0.1:8008")
+        self.assertEqual(self.admin.director.specs["web"].spec.groups["blue"].hosts["app8"], Host(address="127.0.0.1:8008"))
+
+    def test_hosts_that_are_refused(self) -> None:
+        """A host that can't be is refused on its group's page, with every field as it was filled in."""
+        page = self.ada.page("/services/web/groups/blue")
+        answer = self.ada.send(page, "/do/put_host", host="a b", address="x", weight="2", backup="true")
+        shown = Html(answer.body)
+        self.assertEqual((answer.status, shown.forms["/do/put_host"]["host"]), (400, "a b"))
+        self.assertEqual(shown.forms["/do/put_host"]["weight"], "2")
+        self.assertIn(("input", {"type": "checkbox", "name": "backup", "value": "true", "checked": ""}), shown.tags)
+        self.assertEqual(len(self.admin.director.specs["web"].spec.groups["blue"].hosts), 2)
+
+    def test_schedulers(self) -> None:
+        """A scheduler is chosen from those there are; its parameters are read as a file's would be, and told when they
+        can't."""
+        page = self.ada.page("/services/web/groups/blue")
+        self.assertEqual(self.ada.send(page, "/do/change_scheduler", scheduler="p2c", parameters="choices = 3").status, 303)
+        changed = self.admin.director.specs["web"].spec.groups["blue"]
+        self.assertEqual((changed.scheduler, changed.parameters), ("p2c", {"choices": 3}))
+        answer = self.ada.send(page, "/do/change_scheduler", scheduler="p2c", parameters="choices: 3")
+        self.assertEqual(answer.status, 400)
+        self.assertIn("parameters: one 'name = value' a line is expected", Html(answer.body).text)
+        self.assertIn("choices: 3", Html(answer.body).text)
+
+    def test_the_enabled_group_is_kept(self) -> None:
+        """The enabled group is not emptied or deleted: 409 on its page."""
+        page = self.ada.page("/services/web/groups/blue")
+        for operation in ("del_all_hosts", "del_group"):
+            answer = self.ada.send(page, f"/do/{operation}")
+            self.assertEqual(answer.status, 409)
+            self.assertIn("is the enabled group", Html(answer.body).text)
 
     def test_refused(self) -> None:
         """A value out of range is told on the same page, which keeps what was typed; nothing has changed."""

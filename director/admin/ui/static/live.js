@@ -2,7 +2,7 @@
 // Cells (texts by key, see cells.py) come by server-sent events; when a shape that the page was drawn for changes, its
 // parts are fetched again. Where there is no stream, parts are fetched at the configured rate.
 
-const { scope, shapes: listed, refresh } = document.body.dataset;
+const { scope, shapes: listed, poll: polled, refresh } = document.body.dataset;
 const light = document.getElementById("live");
 const shapes = new Map((listed || "").split(" ").filter(Boolean).map((key) => [key, undefined]));
 const CALM_MS = 300; // changes that come together are drawn together
@@ -70,6 +70,9 @@ function swap(part, fresh) {
   const focused = part.contains(document.activeElement) ? document.activeElement : null;
   if (focused?.matches("input, select, textarea")) return; // somebody is typing
   const place = focused?.getAttribute("href");
+  for (const { id } of part.querySelectorAll("details[open]")) {
+    fresh.querySelector(`details[id="${CSS.escape(id)}"]`)?.setAttribute("open", "");
+  }
   part.replaceWith(document.adoptNode(fresh));
   if (place) fresh.querySelector(`[href="${CSS.escape(place)}"]`)?.focus();
 }
@@ -100,10 +103,15 @@ function close() {
 
 function poll() {
   say("away", `Every ${refresh} s`);
+  startPolling();
+}
+
+function startPolling() {
   polling ??= setInterval(() => { if (!document.hidden) redraw(); }, refresh * 1000);
 }
 
 function stopPolling() {
+  if (polled !== undefined) return;
   clearInterval(polling);
   polling = undefined;
 }
@@ -113,5 +121,6 @@ if (scope !== undefined) {
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : (redraw(), open())));
   addEventListener("pagehide", close);
   addEventListener("pageshow", open);
-  if (shapes.size === 0) poll(); else open();
+  if (polled !== undefined) startPolling();
+  open();
 }
