@@ -1,0 +1,168 @@
+"""What has to change for services to become others: differences service by service, down to hosts and fields.
+
+    steps = plan(running, wanted)
+    perform(running, steps) == wanted
+
+Theory of operation. A service is the unit of atomic change (one value in the store), so a plan is one `Step` for each
+service that differs, and a step carries the whole service that results beside its `Change` list, which is for people
+and for `perform`. Records are walked field by field, tables key by key; everything else (numbers, texts, lists of
+addresses) is compared whole. Of the order of a table's keys only that of groups means anything (the first one answers
+when none is enabled by name), so only that is a difference.
+
+Steps are in an order in which each can be done: a service gives up an address before another begins to listen on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from cluster.model import Service
+from cluster.validate import join
+
+#: From the service: names of fields and keys of tables.
+Path = tuple[str, ...]
+
+#: The tables whose order is part of their meaning, as their path from the service.
+_ORDERED: frozenset[Path] = frozenset({("groups",)})
+
+
+class Absent:
+    """Nothing is there: before something is added, after it is removed."""
+
+    def __repr__(self) -> str:
+        return "absent"
+
+
+ABSENT = Absent()
+
+
+class Order(NamedTuple):
+    """The keys of a table whose order changes."""
+
+    keys: tuple[str, ...]
+
+
+class Change(NamedTuple):
+    """One difference: what is at *path* before and after. `ABSENT`, a value, or both are an `Order`."""
+
+    path: Path
+    before: object
+    after: object
+
+    @property
+    def kind(self) -> str:
+        """``add``, ``remove``, ``change`` or ``order``."""
+        if self.before is ABSENT:
+            return "add"
+        if self.after is ABSENT:
+            return "remove"
+        return "order" if isinstance(self.after, Order) else "change"
+
+
+class Step(NamedTuple):
+    """One service that differs. *before* is None for one that begins, *after* for one that ends."""
+
+    service: str
+    before: Service | None
+    after: Service | None
+    changes: tuple[Change, ...]
+
+    @property
+    def kind(self) -> str:
+        """``add``, ``remove`` or ``change``."""
+        return "add" if self.before is None else "remove" if self.after is None else "change"
+
+    def place(self, change: Change) -> str:
+        """Where *change* is, as a dotted key of a configuration file."""
+        return join("services", self.service, *change.path)
+
+
+def plan(before: Mapping[str, Service], after: Mapping[str, Service]) -> tuple[Step, ...]:
+    """The steps from *before* to *after*; none when they are equal."""
+    ends = [Step(name, spec, None, (Change((), spec, ABSENT),)) for name, spec in before.items() if name not in after]
+    others = []
+    for name, spec in after.items():
+        old = before.get(name)
+        changes = tuple(_differences((), ABSENT if old is None else old, spec))
+        if changes:
+            others.append(Step(name, old, spec, changes))
+    return (*ends, *_in_order(others))
+
+
+def perform(services: Mapping[str, Service], steps: Iterable[Step]) -> dict[str, Service]:
+    """*services* after the changes of *steps*; what they do not mention stays."""
+    result = dict(services)
+    for step in steps:
+        value: Any = result.pop(step.service, ABSENT)
+        for change in step.changes:
+            value = _set(value, change.path, change)
+        if value is not ABSENT:
+            result[step.service] = value
+    return result
+
+
+# --- finding differences ----------------------------------------------------------------------------------
+
+
+def _differences(path: Path, before: Any, after: Any) -> Iterator[Change]:
+    if isinstance(before, msgspec.Struct) and type(before) is type(after):
+        for field in msgspec.structs.fields(before):
+            yield from _differences(
+                (*path, field.encode_name), getattr(before, field.name), getattr(after, field.name)
+            )
+    elif isinstance(before, dict) and isinstance(after, dict):
+        yield from _table(path, before, after)
+    elif type(before) is not type(after) or before != after:  # the type: True and 1 are equal, but not the same setting
+        yield Change(path, before, after)
+
+
+def _table(path: Path, before: dict[str, Any], after: dict[str, Any]) -> Iterator[Change]:
+    for key, value in before.items():
+        if key not in after:
+            yield Change((*path, key), value, ABSENT)
+    for key, value in after.items():
+        yield from _differences((*path, key), before.get(key, ABSENT), value)
+    if path in _ORDERED:
+        left = tuple(key for key in before if key in after) + tuple(key for key in after if key not in before)
+        if left != tuple(after):
+            yield Change(path, Order(left), Order(tuple(after)))
+
+
+def _in_order(steps: list[Step]) -> Iterator[Step]:
+    """*steps*, each after those that free an address it begins to listen on. Two that swap theirs cannot be ordered;
+    they stay as they come, and the director will refuse the first."""
+    waiting = list(steps)
+    while waiting:
+        held = {step.service: _listens(step.before) - _listens(step.after) for step in waiting}
+        step = next((step for step in waiting if not _wants(step, held)), waiting[0])
+        waiting.remove(step)
+        yield step
+
+
+def _wants(step: Step, held: Mapping[str, frozenset[str]]) -> bool:
+    new = _listens(step.after) - _listens(step.before)
+    return any(new & addresses for service, addresses in held.items() if service != step.service)
+
+
+def _listens(spec: Service | None) -> frozenset[str]:
+    return frozenset(spec.listen if spec is not None else ())
+
+
+# --- performing them --------------------------------------------------------------------------------------
+
+
+def _set(value: Any, path: Path, change: Change) -> Any:
+    """*value* with *change* made at *path* within it."""
+    if not path:
+        return {key: value[key] for key in change.after.keys} if isinstance(change.after, Order) else change.after
+    key, rest = path[0], path[1:]
+    if isinstance(value, dict):
+        inner = _set(value.get(key, ABSENT), rest, change)
+        if inner is ABSENT:
+            return {name: each for name, each in value.items() if name != key}
+        return {**value, key: inner}
+    field = next(field for field in msgspec.structs.fields(value) if field.encode_name == key)
+    return msgspec.structs.replace(value, **{field.name: _set(getattr(value, field.name), rest, change)})
