@@ -318,6 +318,7 @@ class Node(Record, frozen=True):
     admin: Admin = Admin()
     log: Logging = Logging()
     panic_fraction: Fraction = 0.5  #: silent agents beyond this at once: my own isolation, not their death
+    control_socket: str | None = None  #: a UNIX socket's path, where backends ask who is behind a connection
     resolvers: tuple[str, ...] = ()  #: DNS servers ``ip:port``; empty: the system's
     peers: Peers = Peers()
     vips: Vips = Vips()

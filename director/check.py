@@ -165,6 +165,8 @@ def _node_errors(node: Node, unreadable: Unreadable) -> Iterator[Problem]:
     yield from _agents_errors(node.agents, unreadable)
     yield from _peers_errors(node.peers, unreadable)
     yield from _vips_errors(node.vips)
+    if node.control_socket is not None:
+        yield from _address("node.control_socket", f"unix:{node.control_socket}")
     if node.vip_on_isolation == "keep" and node.peers.listen is None:
         yield Problem("node.vip_on_isolation", '"keep" needs the other directors\' promises', "set node.peers.listen")
     admin = node.admin
@@ -328,6 +330,7 @@ def listener_errors(name: str, service: Service, beside: Configuration) -> Itera
 
 def _listeners(configuration: Configuration) -> list[_Listener]:
     """Every address that is configured to be listened on; malformed ones are left out."""
+    socket = configuration.node.control_socket
     texts: Mapping[str, tuple[str, ...]] = {
         "node.agents.listen": configuration.node.agents.listen,
         **{join("services", name, "listen"): service.listen for name, service in configuration.services.items()},
@@ -337,8 +340,11 @@ def _listeners(configuration: Configuration) -> list[_Listener]:
         (join("node.admin.endpoints", i, "listen"), endpoint.listen)
         for i, endpoint in enumerate(configuration.node.admin.endpoints)
     ]
-    if configuration.node.peers.listen is not None:
-        wanted.append(("node.peers.listen", configuration.node.peers.listen))
+    others = {
+        "node.peers.listen": configuration.node.peers.listen,
+        "node.control_socket": socket and f"unix:{socket}",
+    }
+    wanted += [(place, text) for place, text in others.items() if text]
     return [
         _Listener(place, address)
         for place, text in wanted

@@ -29,6 +29,7 @@ from director.core.inventory import Inventory, ServiceEntry
 from director.core.pool import Ticket
 from director.core.proxy_protocol import Header, encode
 from director.metrics import ServiceMetrics
+from director.origins import Origins
 from director.proxy_in import HeaderReader
 from director.relay.interface import Limits, Relay
 
@@ -92,6 +93,7 @@ class Frontend:
 
     :param monotonic: seconds; the clock of everything here.
     :param random: uniform in [0, 1), for the jitter of the maximum age.
+    :param origins: told of every connection to a host, when somebody may ask who is behind it.
     """
 
     log = Logger()
@@ -99,6 +101,7 @@ class Frontend:
     def __init__(
         self, service: ServiceEntry, inventory: Inventory, relay: Relay, metrics: ServiceMetrics, *,
         reactor: Any, monotonic: Callable[[], float], random: Callable[[], float], on_closed: Closed | None = None,
+        origins: Origins | None = None,
     ) -> None:
         self.service = service
         self.relay = relay
@@ -109,6 +112,7 @@ class Frontend:
         self._monotonic = monotonic
         self._random = random
         self._on_closed = on_closed
+        self._origins = origins
         self._queue_timer: Any = None
         self._picks = 0
         self._readers: set[HeaderReader] = set()
@@ -230,6 +234,8 @@ class Frontend:
         if connecting >= 0:
             limits = self._limits_of(connection, ticket, now)
             preface = self._preface(connection, self._send_proxy) if self._send_proxy else b""
+            if self._origins is not None:
+                self._origins.began(connection, connecting)
             fd, connection.fd = connection.fd, -1
             connection.handle = self.relay.relay(connection, fd, connecting, limits, preface)
             return
@@ -341,6 +347,8 @@ class Frontend:
             os.close(connection.fd)
             connection.fd = -1
         self.connections.discard(connection)
+        if self._origins is not None:
+            self._origins.ended(connection)
         now = self._monotonic() if now is None else now
         self._metrics.ended[reason].inc()
         self._metrics.duration.observe(now - connection.accepted_at)

@@ -25,6 +25,7 @@ from director.core.inventory import HostEntry, Inventory
 from director.frontend import Closed, Frontend, Router
 from director.listener import BindError, Listener, bind
 from director.metrics import Metrics
+from director.origins import Origins
 from director.probes import ProbeLoop, Prober, ProbeResult
 from director.relay.interface import Counters, Relay
 from director.resolver import Known, Resolver
@@ -67,6 +68,7 @@ class Node(MultiService):
         self.bind_errors: dict[tuple[str, str], BindError] = {}  #: by service and address; tried again until they end
         self._virtual = frozenset(ip_interface(text).ip for text in node.vips.addresses)
         self._reserved: dict[tuple[str, str], socket.socket] = {}
+        self.origins = Origins() if node.control_socket is not None else None
         self._on_closed = on_closed
         self._random = random
         self._reactor = reactor
@@ -150,6 +152,7 @@ class Node(MultiService):
                 self.frontends[name] = Frontend(
                     self.inventory.services[name], self.inventory, self.relay_for(spec), self.metrics.service(name),
                     reactor=self._reactor, monotonic=self.monotonic, random=self._random, on_closed=self._on_closed,
+                    origins=self.origins,
                 )
             else:
                 self.frontends[name].reconfigure()

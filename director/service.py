@@ -5,6 +5,7 @@
       ├─ sync        the store's content into the node
       ├─ agents      where agents connect
       ├─ admin       one child for each endpoint
+      ├─ side doors  control socket and manhole, where they are configured
       └─ clustering  membership, leadership, virtual addresses, the snapshot on disk
 """
 
@@ -37,6 +38,7 @@ from director.admin.site import admin_service
 from director.agents import AgentListener
 from director.attendance import Attendance
 from director.clustering import Clustering, etcd_access
+from director.control_socket import ControlSocket
 from director.frontend import Closed
 from director.gauges import SnapshotCollector
 from director.listener import BindError
@@ -100,6 +102,12 @@ class DirectorService(MultiService):
             configuration.node.admin, self.control, self.registry, reactor=reactor,
             exact={b"/api/v1/report": reports},
         )
+        self.side_doors = MultiService()
+        self.side_doors.setName("side doors")
+        if self.node.origins is not None and configuration.node.control_socket is not None:
+            ControlSocket(configuration.node.control_socket, self.node.origins, reactor=reactor).setServiceParent(
+                self.side_doors
+            )
         self.ready: Deferred[None] = Deferred()
         self._reactor = reactor
         self._starting: Deferred[None] | None = None
@@ -120,7 +128,7 @@ class DirectorService(MultiService):
             self.sync.assume(self.clustering.last_known)
         await self.sync.synced
         problems = [str(error) for error in self.node.bind_errors.values()]
-        for child in (self.agents, self.admin):
+        for child in (self.agents, self.admin, self.side_doors):
             try:
                 child.setServiceParent(self)
             except (BindError, CannotListenError) as error:
@@ -184,7 +192,7 @@ class DirectorService(MultiService):
             if under_way is not None:
                 under_way.cancel()
         await self.clustering.hand_over()
-        for child in (self.node, self.agents, self.admin, self.sync, self.clustering):
+        for child in (self.node, self.agents, self.side_doors, self.admin, self.sync, self.clustering):
             if child.parent is not None:
                 await maybeDeferred(child.disownServiceParent)
         await maybeDeferred(super().stopService)

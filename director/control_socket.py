@@ -1,0 +1,99 @@
+"""The control socket: backends ask over a UNIX socket who the client behind a connection is.
+
+AMP (Asynchronous Messaging Protocol, ``twisted.protocols.amp``) with one command, the ancestors' own, so that servers
+written for them can go on asking; see ``docs/reference/control-socket.md``. The modern answer to the same question is
+the PROXY protocol.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.protocols import amp
+from twisted.python.failure import Failure
+
+from cluster.address import Address
+from director.listener import bind
+from director.origins import Origins
+
+#: Who may ask: the director's user and group. Backends are put into that group.
+MODE = 0o660
+
+
+class UnknownPort(Exception):
+    """No connection to a host comes from there, or its client has no address (it connected over a UNIX socket)."""
+
+
+class GetClientAddress(amp.Command):
+    """Who is behind the connection whose peer a host sees at *host* and *port*; answers the client's."""
+
+    arguments = [(b"host", amp.String()), (b"port", amp.Integer())]  # noqa: RUF012
+    response = [(b"host", amp.String()), (b"port", amp.Integer())]  # noqa: RUF012
+    errors = {UnknownPort: b"UNKNOWN_PORT"}  # noqa: RUF012
+
+
+class _Answers(amp.AMP):
+    """One asking backend. Whoever the socket's mode lets in is trusted to read the answers to what it asks."""
+
+    factory: _AnswersFactory
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.factory.connections.add(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.factory.connections.discard(self)
+        super().connectionLost(reason)
+
+    @GetClientAddress.responder
+    def client_address(self, host: bytes, port: int) -> dict[str, object]:
+        connection = self.factory.origins.behind(host.decode("ascii", "replace"), port)
+        if connection is None or connection.ip is None:
+            raise UnknownPort(f"no client with an address is behind port {port}")
+        family = socket.AF_INET if len(connection.ip) == 4 else socket.AF_INET6
+        return {"host": socket.inet_ntop(family, connection.ip).encode(), "port": connection.port}
+
+
+class _AnswersFactory(Factory[_Answers]):
+    noisy = False
+    protocol = _Answers
+
+    def __init__(self, origins: Origins) -> None:
+        self.origins = origins
+        self.connections: set[_Answers] = set()
+
+
+class ControlSocket(Service):
+    """Listens on *path*."""
+
+    def __init__(self, path: str, origins: Origins, *, reactor: Any) -> None:
+        self.setName(f"control socket {path}")
+        self._path = path
+        self._factory = _AnswersFactory(origins)
+        self._reactor = reactor
+        self._port: Any = None
+
+    def startService(self) -> None:
+        """Bind and listen. Raises `director.listener.BindError`."""
+        sock = bind(Address("", 0, self._path))
+        try:
+            self._port = self._reactor.adoptStreamPort(sock.fileno(), sock.family, self._factory)
+            if not self._path.startswith("@"):
+                os.chmod(self._path, MODE)  # Twisted made it everybody's
+        finally:
+            sock.close()  # the port has a duplicate
+        super().startService()
+
+    def stopService(self) -> Deferred[Any] | None:
+        super().stopService()
+        port, self._port = self._port, None
+        if port is None:
+            return None
+        for connection in list(self._factory.connections):
+            connection.transport.abortConnection()  # type: ignore[union-attr]
+        return maybeDeferred(port.stopListening)  # which removes the socket's file
