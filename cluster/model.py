@@ -269,6 +269,15 @@ class Admin(Record, frozen=True):
     insecure: bool = False  #: allow plaintext http beyond loopback
 
 
+class Manhole(Record, frozen=True):
+    """A Python shell inside the running director, over SSH, for users with full access."""
+
+    listen: str | None = None
+    host_key: str | None = None  #: OpenSSH private key; made when the file is not there
+    authorized_keys: str | None = None  #: public keys that may enter, one a line
+    passwords: bool = False  #: users of the admin with the full role may enter by theirs
+
+
 class Logging(Record, frozen=True):
     level: Literal["debug", "info", "warn", "error"] = "info"
     format: Literal["text", "json"] = "text"
@@ -318,6 +327,7 @@ class Node(Record, frozen=True):
     admin: Admin = Admin()
     log: Logging = Logging()
     panic_fraction: Fraction = 0.5  #: silent agents beyond this at once: my own isolation, not their death
+    manhole: Manhole = Manhole()
     control_socket: str | None = None  #: a UNIX socket's path, where backends ask who is behind a connection
     resolvers: tuple[str, ...] = ()  #: DNS servers ``ip:port``; empty: the system's
     peers: Peers = Peers()

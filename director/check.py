@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from cluster.address import Address, parse_address
 from cluster.errors import Problem
-from cluster.model import TLS, AgentListeners, Configuration, Group, Identity, Node, Peers, Probe, Service, Vips
+from cluster.model import TLS, AgentListeners, Configuration, Group, Identity, Manhole, Node, Peers, Probe, Service, Vips
 from cluster.validate import did_you_mean, join
 from director.core.access import parse_networks
 from director.core.schedulers import check_parameters
@@ -165,6 +165,7 @@ def _node_errors(node: Node, unreadable: Unreadable) -> Iterator[Problem]:
     yield from _agents_errors(node.agents, unreadable)
     yield from _peers_errors(node.peers, unreadable)
     yield from _vips_errors(node.vips)
+    yield from _manhole_errors(node.manhole, unreadable)
     if node.control_socket is not None:
         yield from _address("node.control_socket", f"unix:{node.control_socket}")
     if node.vip_on_isolation == "keep" and node.peers.listen is None:
@@ -281,6 +282,21 @@ def _vips_errors(vips: Vips) -> Iterator[Problem]:
             yield Problem(place, f"{ip} is there already, as {owner}")
 
 
+def _manhole_errors(manhole: Manhole, unreadable: Unreadable) -> Iterator[Problem]:
+    if manhole.listen is None:
+        return
+    address, problems = _parsed("node.manhole.listen", manhole.listen, any_port=True)
+    yield from problems
+    if address is not None and address.is_unix:
+        yield Problem("node.manhole.listen", "ssh connects by TCP")
+    if manhole.host_key is None:
+        yield Problem("node.manhole.host_key", "missing", "the path of a private key; it is made when there is none")
+    if manhole.authorized_keys is None and not manhole.passwords:
+        yield Problem("node.manhole", "nobody could enter", "set authorized_keys, or passwords = true")
+    if manhole.authorized_keys is not None and (why := unreadable(manhole.authorized_keys)):
+        yield Problem("node.manhole.authorized_keys", f"cannot read {manhole.authorized_keys}: {why}")
+
+
 def _tls_errors(place: str, tls: TLS | None, unreadable: Unreadable) -> Iterator[Problem]:
     if tls is None:
         return
@@ -342,6 +358,7 @@ def _listeners(configuration: Configuration) -> list[_Listener]:
     ]
     others = {
         "node.peers.listen": configuration.node.peers.listen,
+        "node.manhole.listen": configuration.node.manhole.listen,
         "node.control_socket": socket and f"unix:{socket}",
     }
     wanted += [(place, text) for place, text in others.items() if text]

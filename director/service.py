@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from twisted.application.service import MultiService
+from twisted.application.service import MultiService, Service
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
@@ -25,16 +25,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cluster import wire
-from cluster.errors import StoreUnavailable
+from cluster.errors import ConfigError, Problem, StoreUnavailable
 from cluster.etcd import EtcdStore
 from cluster.file import FileStore
 from cluster.keys import Keys
 from cluster.memory import MemoryStore
-from cluster.model import AdminState, Configuration, HostRef, Order
+from cluster.model import AdminState, Configuration, HostRef, Manhole, Order
 from cluster.model import Node as NodeConfig
 from cluster.store import Store
 from director.admin.control import Control
-from director.admin.site import admin_service
+from director.admin.site import admin_service, make_gate
 from director.agents import AgentListener
 from director.attendance import Attendance
 from director.clustering import Clustering, etcd_access
@@ -108,10 +108,23 @@ class DirectorService(MultiService):
             ControlSocket(configuration.node.control_socket, self.node.origins, reactor=reactor).setServiceParent(
                 self.side_doors
             )
+        if configuration.node.manhole.listen is not None:
+            self._manhole(configuration.node.manhole, reactor).setServiceParent(self.side_doors)
         self.ready: Deferred[None] = Deferred()
         self._reactor = reactor
         self._starting: Deferred[None] | None = None
         self._reconnecting: Deferred[None] | None = None
+
+    def _manhole(self, manhole: Manhole, reactor: Any) -> Service:
+        """:raises ConfigError: the extra is not installed, or the host key is of no use."""
+        try:
+            from director.manhole import ManholeListener
+        except ImportError as error:
+            hint = "pip install 'txdirector[manhole]'"
+            raise ConfigError([Problem("node.manhole", f"needs more than is installed here ({error})", hint)]) from error
+        namespace = {"director": self, "node": self.node, "control": self.control, "reactor": reactor}
+        gate = make_gate(self.configuration.node.admin, reactor=reactor)
+        return ManholeListener(manhole, namespace, gate, reactor=reactor)
 
     def startService(self) -> None:
         super().startService()

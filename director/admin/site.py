@@ -151,6 +151,14 @@ class AdminListener(Service):
         return maybeDeferred(port.stopListening)
 
 
+def make_gate(admin: Admin, *, reactor: Any) -> Gate:
+    """Who may enter. The thread pool of *reactor* verifies passwords."""
+    return Gate.of_users(
+        admin.users, clock=reactor,
+        in_thread=lambda work: deferToThreadPool(reactor, reactor.getThreadPool(), work),
+    )
+
+
 def admin_service(
     admin: Admin, control: Control, registry: CollectorRegistry, *, reactor: Any,
     exact: Mapping[bytes, Resource] = MappingProxyType({}),
@@ -159,14 +167,11 @@ def admin_service(
 
     :param exact: further resources, by their whole path.
 
-    Starting it raises `director.listener.BindError`. The thread pool of *reactor* verifies passwords.
+    Starting it raises `director.listener.BindError`.
 
     :raises cluster.errors.ConfigError: files of TLS that do not do.
     """
-    gate = Gate.of_users(
-        admin.users, clock=reactor,
-        in_thread=lambda work: deferToThreadPool(reactor, reactor.getThreadPool(), work),
-    )
+    gate = make_gate(admin, reactor=reactor)
     ui, feed = make_ui(gate, control, admin, reactor=reactor)
     site = make_site(gate, control, registry, ui, reactor=reactor, exact=exact)
     service = MultiService()
