@@ -1,227 +1,319 @@
-"""Reading the ``config.xml`` of both ancestors: PythonDirector (``<pdconfig>``) and txLoadBalancer (``<config>``).
+"""Reading ``config.xml`` of the ancestors, PythonDirector (2002) and txLoadBalancer (2008).
 
-Both dialects, and mixtures, are one grammar here; where they differ:
+Both dialects are read as one grammar, elements of either wherever they may stand::
 
-====================  ==============================  ====================================
-what                  PythonDirector                  txLoadBalancer
-====================  ==============================  ====================================
-top level             ``pdconfig``                    ``pdconfig`` or ``config``
-the enabled group     ``<enable group="g"/>``         ``<group enable="true">``
-a host                ``host``, once ``client``       ``host``, perhaps with ``weight``
-the admin's address   ``<admin listen="h:p">``        ``<admin><web listen="h:p"/></admin>``
-====================  ==============================  ====================================
+    pdconfig | config   service* admin* manager? logging? control?
+    service  name       listen(ip)* group* enable(group)?
+    group    name scheduler enable?    (host | client)(name ip weight?)*
+    admin    listen? secure? refresh?  user(name password access)* web(listen enable secure refresh)? ssh(listen enable)?
+    manager  hostCheckInterval?        hostCheck? configCheck? heartbeat?
+    logging  file
+    control  socket
 
-What has no counterpart is told in a warning, with its line; nothing is lost silently. Pure: text in, values out.
+What has no counterpart here, or cannot be carried over safely, becomes a note: nothing is lost without a word. Text,
+comments and ``note`` elements meant nothing there and mean nothing here.
+
+Entities are refused: nobody's configuration needs them, and they make a small file a large one.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 from xml.parsers import expat
 
+from cluster.address import parse_address
 from cluster.errors import ConfigError, Problem
 from cluster.model import Configuration
+from cluster.validate import join
 from director.config import checked
+from director.core.schedulers import SCHEDULERS
 
-#: The ancestors' files have a few kilobytes; a document that nests deeper than they can is no configuration.
-MAX_DEPTH = 16
-_TRUE = frozenset({"true", "yes", "1", "on"})
+_ROOTS = ("pdconfig", "config")
+_TRUE = frozenset({"yes", "1", "on", "enable", "true"})
+#: Names that txLoadBalancer and PythonDirector had for schedulers, with ours.
+_SCHEDULERS = {alias: name for name, kind in SCHEDULERS.items() for alias in kind.aliases}
+_INVALID = re.compile(r"[^A-Za-z0-9._-]+")
+_MAX_NAME = 63
 
 
 class Imported(NamedTuple):
-    """A configuration, and what of the file is not in it."""
+    """A checked configuration, and what an operator must know about how it came to be."""
 
     configuration: Configuration
-    warnings: tuple[Problem, ...]
+    notes: tuple[Problem, ...]
 
 
-@dataclass
-class _Node:
-    tag: str
-    line: int
-    attributes: dict[str, str]
-    children: list[_Node] = field(default_factory=list)
+def import_xml(text: bytes, *, file: str | None = None) -> Imported:
+    """Read a ``config.xml``.
 
-    def get(self, name: str) -> str:
-        return self.attributes.get(name, "").strip()
-
-    def is_true(self, name: str, default: str) -> bool:
-        return (self.get(name) or default).lower() in _TRUE
-
-
-def read(text: str, *, file: str | None = None) -> Imported:
-    """:raises ConfigError: with everything that is wrong."""
-    return _Reader(file).read(_tree(text, file))
-
-
-def _tree(text: str, file: str | None) -> _Node:
-    """The elements of *text*. Entities and external parts are refused: no configuration of the ancestors has any."""
-    root = _Node("", 0, {})
-    open_: list[_Node] = [root]
-    parser = expat.ParserCreate()
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        if len(open_) > MAX_DEPTH:
-            raise ConfigError([Problem("", "elements nest too deeply", line=parser.CurrentLineNumber, file=file)])
-        node = _Node(tag, parser.CurrentLineNumber, attributes)
-        open_[-1].children.append(node)
-        open_.append(node)
-
-    def entity(*_: object) -> None:
-        raise ConfigError([Problem("", "entities are not taken", line=parser.CurrentLineNumber, file=file)])
-
-    parser.StartElementHandler = start
-    parser.EndElementHandler = lambda _tag: open_.pop()
-    parser.EntityDeclHandler = entity
+    :param file: its name, for messages.
+    :raises ConfigError: with every problem: not XML, not an ancestor's, or what makes no configuration of ours.
+    """
+    reading = _Reading(file)
     try:
-        parser.Parse(text, True)
+        root = _tree(text)
     except expat.ExpatError as error:
         problem = Problem("", f"not XML: {expat.ErrorString(error.code)}", line=error.lineno, file=file)
         raise ConfigError([problem]) from error
-    return root.children[0]
+    except _Refused as error:
+        raise ConfigError([Problem("", str(error), line=error.line, file=file)]) from error
+    if root.tag not in _ROOTS:
+        found = Problem("", f"expected <pdconfig> or <config>, got <{root.tag}>", line=root.line, file=file)
+        raise ConfigError([found])
+    data = reading.configuration(root)
+    try:
+        configuration = checked(data)
+    except ConfigError as error:
+        raise ConfigError([reading.located(problem) for problem in error.problems]) from None
+    return Imported(configuration, tuple(sorted(reading.notes, key=lambda note: note.line or 0)))
 
 
-class _Reader:
-    """Collects while it walks: the data of a configuration, errors and warnings."""
+# --- XML, as far as configuration goes --------------------------------------------------------------------
+
+
+class _Element(NamedTuple):
+    tag: str
+    attributes: dict[str, str]
+    children: list[_Element]
+    line: int
+
+
+class _Refused(Exception):
+    def __init__(self, message: str, line: int) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def _tree(text: bytes) -> _Element:
+    """The document's elements, without its text. Raises ExpatError and `_Refused`."""
+    parser = expat.ParserCreate()
+    top = _Element("", {}, [], 0)
+    stack = [top]
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        element = _Element(tag, attributes, [], parser.CurrentLineNumber)
+        stack[-1].children.append(element)
+        stack.append(element)
+
+    def refuse(*_: object) -> None:
+        raise _Refused("entities are not taken", parser.CurrentLineNumber)
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = lambda _: stack.pop()
+    parser.EntityDeclHandler = refuse
+    parser.SkippedEntityHandler = refuse
+    parser.Parse(text, True)
+    return top.children[0]
+
+
+# --- the grammar ------------------------------------------------------------------------------------------
+
+
+class _Reading:
+    """One document: gathers plain data as a TOML file would give it, the lines it came from, and notes."""
 
     def __init__(self, file: str | None) -> None:
+        self.notes: list[Problem] = []
         self._file = file
-        self._errors: list[Problem] = []
-        self._warnings: list[Problem] = []
+        self._lines: dict[str, int] = {}
 
-    def read(self, top: _Node) -> Imported:
-        if top.tag not in ("pdconfig", "config"):
-            self._error(top, "pdconfig", f"the file begins with <{top.tag}>, not <pdconfig> or <config>")
-        node: dict[str, Any] = {}
+    def located(self, problem: Problem) -> Problem:
+        """*problem* of the data, at the line of the nearest element."""
+        known = [place for place in self._lines if _within(problem.place, place)]
+        line = self._lines[max(known, key=len)] if known else None
+        return problem._replace(file=self._file, line=line)
+
+    def configuration(self, root: _Element) -> dict[str, Any]:
         services: dict[str, Any] = {}
-        for child in top.children:
+        node: dict[str, Any] = {"admin": {}}
+        for child in self._children(root, ("service", "admin", "manager", "logging", "control")):
             match child.tag:
                 case "service":
-                    name = self._name(child, f"service{len(services) + 1}", services)
-                    services[name] = self._service(child, f"services.{name}")
+                    self._service(child, services)
                 case "admin":
-                    node["admin"] = self._admin(child, node.get("admin", {"endpoints": []}))
-                case "logging":
-                    node["log"] = {"target": child.get("file")} if child.get("file") else {}
-                case "control":
-                    self._warn(child, "control", "the control socket is not carried over: see [node] control_socket")
+                    self._admin(child, node["admin"])
                 case "manager":
                     self._manager(child)
-                case _:
-                    self._error(child, child.tag, "an unknown section")
-        if self._errors:
-            raise ConfigError(self._errors)
-        try:
-            configuration = checked({"node": node, "services": services})
-        except ConfigError as error:
-            raise ConfigError([problem._replace(file=self._file) for problem in error.problems]) from error
-        return Imported(configuration, tuple(self._warnings))
+                case "logging":
+                    node["log"] = {"target": self._attributes(child, ("file",)).get("file", "")}
+                    self._at("node.log.target", child)
+                case "control":
+                    self._control(child, node)
+        return {"node": node, "services": services}
 
-    def _service(self, service: _Node, place: str) -> dict[str, Any]:
-        listen: list[str] = []
-        groups: dict[str, Any] = {}
-        enabled = ""
-        for child in service.children:
+    # services
+
+    def _service(self, element: _Element, services: dict[str, Any]) -> None:
+        name = self._name(element, "services", services, self._attributes(element, ("name",)).get("name", ""))
+        place = join("services", name)
+        service = services[name] = {"listen": [], "groups": {}}
+        enabled: dict[str, _Element] = {}
+        given_names: dict[str, str] = {}
+        children = sorted(self._children(element, ("listen", "group", "enable")), key=lambda child: child.tag == "enable")
+        for child in children:
             match child.tag:
                 case "listen":
-                    listen.append(_address(child.get("ip")))
+                    self._at(join(place, "listen", len(service["listen"])), child)
+                    service["listen"].append(_listen(self._attributes(child, ("ip",)).get("ip", "")))
                 case "group":
-                    name = self._name(child, f"group{len(groups) + 1}", groups)
-                    groups[name] = {"hosts": dict(self._hosts(child, f"{place}.groups.{name}"))}
-                    if child.get("scheduler"):
-                        groups[name]["scheduler"] = child.get("scheduler")
-                    if child.is_true("enable", "false"):
-                        enabled = name
+                    given, group = self._group(child, place, service)
+                    given_names[given] = group
+                    if _true(child.attributes.get("enable", "")):
+                        enabled[group] = child
                 case "enable":
-                    enabled = _as_name(child.get("group"))
-                case _:
-                    self._error(child, place, f"<{child.tag}> has no place in a service")
-        return {"listen": listen, "groups": groups} | ({"enable": enabled} if enabled else {})
+                    given = self._attributes(child, ("group",)).get("group", "")
+                    enabled[given_names.get(given, given)] = child
+        for group, child in list(enabled.items())[:-1]:
+            self._note(place, f"group {group!r} was enabled too, but only one group can be", child)
+        if enabled:
+            service["enable"], child = list(enabled.items())[-1]
+            self._at(join(place, "enable"), child)
+        else:
+            self._note(place, "no group was enabled; the first one will be", element)
 
-    def _hosts(self, group: _Node, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        seen: dict[str, Any] = {}
-        for number, child in enumerate(group.children):
-            if child.tag not in ("host", "client"):
-                self._error(child, place, f"<{child.tag}> has no place in a group")
-                continue
-            name = self._name(child, f"host.{number}", seen)
-            seen[name] = child
-            host: dict[str, Any] = {"address": _address(child.get("ip"))}
-            if child.get("weight"):
-                try:
-                    host["weight"] = float(child.get("weight"))
-                except ValueError:
-                    self._error(child, f"{place}.hosts.{name}.weight", f"{child.get('weight')!r} is not a number")
-            yield name, host
+    def _group(self, element: _Element, place: str, service: dict[str, Any]) -> tuple[str, str]:
+        """The group's name as it was, and as it is now."""
+        attributes = self._attributes(element, ("name", "scheduler", "enable"))
+        given = attributes.get("name", "")
+        name = self._name(element, join(place, "groups"), service["groups"], given)
+        scheduler = attributes.get("scheduler", "")
+        here = join(place, "groups", name)
+        if scheduler == "sticky":
+            service["sticky"] = {}
+            self._note(here, "the scheduler sticky is now the service's [sticky] table, around the default one", element)
+        hosts: dict[str, Any] = {}
+        service["groups"][name] = {"hosts": hosts}
+        if scheduler and scheduler != "sticky":
+            service["groups"][name]["scheduler"] = _SCHEDULERS.get(scheduler, scheduler)
+        for number, child in enumerate(self._children(element, ("host", "client"))):
+            self._host(child, here, hosts, number)
+        return given, name
 
-    def _admin(self, admin: _Node, before: dict[str, Any]) -> dict[str, Any]:
-        found = before
-        if admin.get("listen"):
-            self._endpoint(admin, found, admin.is_true("secure", "false"))
-        for child in admin.children:
+    def _host(self, element: _Element, place: str, hosts: dict[str, Any], number: int) -> None:
+        attributes = self._attributes(element, ("name", "ip", "weight"))
+        name = self._name(element, join(place, "hosts"), hosts, attributes.get("name") or f"{element.tag}.{number}")
+        hosts[name] = {"address": attributes.get("ip", "")}
+        if "weight" in attributes:
+            hosts[name]["weight"] = _number(attributes["weight"])
+
+    # the node
+
+    def _admin(self, element: _Element, admin: dict[str, Any]) -> None:
+        attributes = self._attributes(element, ("listen", "secure", "refresh"))
+        if "listen" in attributes:
+            self._endpoint(element, attributes, admin)
+        for child in self._children(element, ("user", "web", "ssh")):
             match child.tag:
-                case "web" if child.is_true("enable", "true"):
-                    self._endpoint(child, found, child.is_true("secure", "false"))
                 case "web":
-                    self._warn(child, "admin.web", "is not enabled, so it is left out")
+                    attributes = self._attributes(child, ("listen", "enable", "secure", "refresh"))
+                    if _true(attributes.get("enable", "true")):
+                        self._endpoint(child, attributes, admin)
+                    else:
+                        self._note("node.admin", f"the web admin at {attributes.get('listen')} was turned off", child)
                 case "ssh":
-                    self._warn(child, "admin.ssh", "is not carried over: see the manhole in the documentation")
+                    attributes = self._attributes(child, ("listen", "enable"))
+                    self._note("node.manhole", f"the shell at {attributes.get('listen', 'port 2222')} was left out",
+                               child, "[node.manhole] has one; it needs keys or users")
                 case "user":
-                    access = child.get("access") or "readonly"
-                    self._warn(child, "admin.user", f"{child.get('name')!r} ({access}) needs a new password: crypt's hashes "
-                               "are not taken; see directorctl users")
-                case _:
-                    self._error(child, "admin", f"<{child.tag}> has no place in admin")
-        return found
+                    self._user(child)
 
-    def _endpoint(self, node: _Node, admin: dict[str, Any], secure: bool) -> None:
-        address = _address(node.get("listen"))
-        if not address.startswith(("127.", "localhost:", "[::1]")):
-            self._warn(node, "admin", f"{address} was reachable from outside; here it listens on loopback until there are "
-                       "users and a certificate")
-            address = f"127.0.0.1:{address.rpartition(':')[2]}"
-        if secure:
-            self._warn(node, "admin", f"{address} was https: give its endpoint a certificate in tls")
-        admin["endpoints"].append({"listen": address})
-        if node.get("refresh"):
-            try:
-                admin["refresh_s"] = float(node.get("refresh"))
-            except ValueError:
-                self._error(node, "admin.refresh_s", f"{node.get('refresh')!r} is not a number")
+    def _endpoint(self, element: _Element, attributes: dict[str, str], admin: dict[str, Any]) -> None:
+        listen = _listen(attributes.get("listen", ""))
+        endpoints = admin.setdefault("endpoints", [])
+        place = join("node.admin.endpoints", len(endpoints))
+        self._at(place, element)
+        try:
+            address = parse_address(listen)
+        except ValueError:
+            pass  # `checked` will say so
+        else:
+            if not address.is_loopback:
+                self._note(place, f"listened on {listen}; on loopback now", element,
+                           "beyond, it needs users and tls, or insecure = true")
+                listen = f"127.0.0.1:{address.port}"
+        endpoints.append({"listen": listen})
+        if _true(attributes.get("secure", "")):
+            self._note(place, "was https; plain http now", element, "give it a certificate: [node.admin.endpoints.tls]")
+        if "refresh" in attributes:
+            self._at("node.admin.refresh_s", element)
+            admin["refresh_s"] = _number(attributes["refresh"])
 
-    def _manager(self, manager: _Node) -> None:
-        if manager.get("hostCheckInterval"):
-            self._warn(manager, "manager", "hostCheckInterval is not carried over: see health.down_interval_s")
-        for child in manager.children:
-            self._warn(child, f"manager.{child.tag}", "is not carried over: hosts are probed, and agents send heartbeats")
+    def _user(self, element: _Element) -> None:
+        """A crypt(3) hash of eight characters is no password today; whose it was and what they might do is noted."""
+        attributes = self._attributes(element, ("name", "password", "access"))
+        name, access = attributes.get("name", ""), attributes.get("access", "readonly")
+        self._note("node.admin.users", f"user {name!r} with {access} access was left out: crypt is no password hash today",
+                   element, f"directorctl users add {_INVALID.sub('-', name)} --role {access}")
 
-    # --- names, errors
+    def _manager(self, element: _Element) -> None:
+        told = ", ".join(
+            f"{each.tag} {value}" for each in (element, *element.children) for value in each.attributes.values()
+        )
+        self._note("services", f"the manager's intervals ({told or 'defaults'}) were left out", element,
+                   "hosts are probed as [services.NAME.groups.NAME.health] says")
 
-    def _name(self, node: _Node, default: str, taken: dict[str, Any]) -> str:
-        """A name of ours for the node's: other characters become dashes, which is said; twice the same is an error."""
-        given = node.get("name")
-        name = _as_name(given) or default
-        if given and name != given:
-            self._warn(node, node.tag, f"{given!r} is now called {name!r}")
-        if name in taken:
-            self._error(node, node.tag, f"{name!r} is there twice")
+    def _control(self, element: _Element, node: dict[str, Any]) -> None:
+        path = self._attributes(element, ("socket",)).get("socket", "")
+        self._at("node.control_socket", element)
+        if path.startswith("/"):
+            node["control_socket"] = path
+        else:
+            self._note("node.control_socket", f"the control socket {path!r} was left out", element,
+                       "its path has to be absolute")
+
+    # what they share
+
+    def _children(self, element: _Element, known: Collection[str]) -> Iterator[_Element]:
+        for child in element.children:
+            if child.tag in known:
+                yield child
+            elif child.tag != "note":
+                self._note("", f"<{child.tag}> within <{element.tag}> is unknown and was left out", child)
+
+    def _attributes(self, element: _Element, known: Collection[str]) -> dict[str, str]:
+        for name in sorted(element.attributes.keys() - known):
+            self._note("", f"attribute {name!r} of <{element.tag}> is unknown and was left out", element)
+        return {name: value.strip() for name, value in element.attributes.items()}
+
+    def _name(self, element: _Element, place: str, taken: Collection[str], given: str) -> str:
+        """A valid name that none of *taken* is. A name given twice replaced the first there; here both stay."""
+        name = base = _INVALID.sub("-", given)[:_MAX_NAME] or element.tag
+        number = 1
+        while name in taken:
+            number += 1
+            name = f"{base[:_MAX_NAME - 1 - len(str(number))]}-{number}"
+        if name != given:
+            why = "is there twice" if base == given else "is no name here"
+            self._note(join(place, name), f"<{element.tag}> {given!r} {why}; called {name!r}", element)
+        self._at(join(place, name), element)
         return name
 
-    def _error(self, node: _Node, place: str, message: str) -> None:
-        self._errors.append(Problem(place, message, line=node.line, file=self._file))
+    def _at(self, place: str, element: _Element) -> None:
+        self._lines[place] = element.line
 
-    def _warn(self, node: _Node, place: str, message: str) -> None:
-        self._warnings.append(Problem(place, message, line=node.line, file=self._file))
-
-
-def _as_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]", "-", text)[:63]
+    def _note(self, place: str, message: str, element: _Element, hint: str = "") -> None:
+        self.notes.append(Problem(place, message, hint, element.line, self._file))
 
 
-def _address(text: str) -> str:
-    """``*:80`` and ``:80`` were every address."""
+def _within(place: str, outer: str) -> bool:
+    return place.startswith(outer) and place[len(outer) :][:1] in ("", ".", "[")
+
+
+def _listen(text: str) -> str:
+    """``*:80`` and ``:80`` were every interface."""
     host, colon, port = text.rpartition(":")
     return f"0.0.0.0:{port}" if colon and host in ("", "*") else text
+
+
+def _true(text: str) -> bool:
+    return text.lower() in _TRUE
+
+
+def _number(text: str) -> float | str:
+    """The number that *text* is; *text* itself when it is none, for `checked` to refuse."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
