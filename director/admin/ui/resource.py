@@ -86,7 +86,8 @@ class Ui(Page):
         if "refused" in values:
             values["error"], _ = _told(request, values["refused"])
         live = query.get("live", "on" if route.refresh else "off") == "on" and bool(values["live"])
-        return self._page(route.template, visitor, **(values | {"path": path, "refreshing": live, "poll": route.poll} | more))
+        values |= {"path": path, "refreshing": live, "poll": route.poll}
+        return self._page(route.template, visitor, **(values | more))
 
     def _page(self, template: str, visitor: Visitor | None, **values: Any) -> bytes:
         base: dict[str, Any] = {
