@@ -13,7 +13,7 @@ Three kinds of host state are kept apart, and only whoever set one clears it:
 from __future__ import annotations
 
 import enum
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -404,6 +404,18 @@ class VipOwner(Shared, frozen=True):
     term: int  #: under which it was taken
     since: float  #: POSIX seconds
     linger_s: SecondsOrOff = 0.0  #: the address may outlive the owner's leader lease by this
+
+
+class AuditEntry(Shared, frozen=True):
+    """What somebody did or tried (``audit/<time>``)."""
+
+    at: float  #: POSIX seconds
+    who: str
+    origin: str  #: the address that the request came from; empty: this machine
+    director: str
+    operation: str
+    arguments: dict[str, Any]  #: without secrets; what is large is cut
+    outcome: str  #: ``ok``, or why not
 
 
 # --- what agents report -----------------------------------------------------------------------------------

@@ -10,10 +10,11 @@ from twisted.internet.defer import Deferred, succeed
 
 from cluster.address import Address
 from cluster.keys import Keys
-from cluster.model import AdminState, Configuration, Host, HostRef, Order, Service
+from cluster.model import AdminState, AuditEntry, Configuration, Host, HostRef, Order, Service
 from cluster.store import Delete, Put, Store
 from director.admin.errors import Conflict, NotFound
 from director.admin.offers import Change, Process, Stored
+from director.audit import AuditTrail
 from director.changes import ServiceChanges
 from director.clustering import Clustering
 from director.core.inventory import ServiceEntry
@@ -44,13 +45,14 @@ class NodeOperations:
     """Reads the node's inventory, writes the store; the change comes back through the node's `Sync`."""
 
     def __init__(self, node: Node, store: Store, sync: Sync, keys: Keys, clustering: Clustering, *,
-                 boot: Configuration) -> None:
+                 boot: Configuration, audit: AuditTrail) -> None:
         self._node = node
         self._store = store
         self._sync = sync
         self._keys = keys
         self._clustering = clustering
         self._boot = boot
+        self._audit = audit
         self.own_process: Process | None = None  #: set by whoever runs this director as a process of its own
         self._changes = ServiceChanges(node, store, sync, keys, boot.node)
 
@@ -197,6 +199,9 @@ class NodeOperations:
         if frontend is None:
             raise NotFound(f"no service is called {service!r}")
         return frontend
+
+    def audit(self, limit: int) -> tuple[AuditEntry, ...]:
+        return self._audit.newest(limit)
 
     def process(self) -> Process:
         if self.own_process is None:

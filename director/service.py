@@ -3,6 +3,7 @@
     DirectorService
       ├─ node        listeners, relay, prober, resolver
       ├─ sync        the store's content into the node
+      ├─ audit       who changed what
       ├─ agents      where agents connect
       ├─ admin       one child for each endpoint
       ├─ side doors  control socket and manhole, where they are configured
@@ -37,6 +38,7 @@ from director.admin.control import Control
 from director.admin.site import admin_service, make_gate
 from director.agents import AgentListener
 from director.attendance import Attendance
+from director.audit import AuditTrail
 from director.clustering import Clustering, etcd_access
 from director.control_socket import ControlSocket
 from director.frontend import Closed
@@ -86,10 +88,13 @@ class DirectorService(MultiService):
         )
         self.sync = Sync(self.store, self.keys, self.node)
         self.clustering = Clustering(configuration, self.store, self.keys, self.sync, reactor=reactor)
-        self.operations = NodeOperations(
-            self.node, self.store, self.sync, self.keys, self.clustering, boot=configuration
+        self.audit = AuditTrail(
+            self.store, self.keys, director=configuration.node.name, wall=self.node.wall
         )
-        self.control = Control(self.operations)
+        self.operations = NodeOperations(
+            self.node, self.store, self.sync, self.keys, self.clustering, boot=configuration, audit=self.audit
+        )
+        self.control = Control(self.operations, audit=self.audit.record)
         self.registry.register(SnapshotCollector(self.operations.snapshot, self.node.counters))
         self.attendance = Attendance(self.node, self.store, self.keys, self.metrics)
         self.agents = AgentListener(
@@ -135,6 +140,7 @@ class DirectorService(MultiService):
         connected = await self._connect()
         self.node.setServiceParent(self)
         self.sync.setServiceParent(self)
+        self.audit.setServiceParent(self)
         if connected:
             self.sync.follow()
         else:
@@ -205,7 +211,7 @@ class DirectorService(MultiService):
             if under_way is not None:
                 under_way.cancel()
         await self.clustering.hand_over()
-        for child in (self.node, self.agents, self.side_doors, self.admin, self.sync, self.clustering):
+        for child in (self.node, self.agents, self.side_doors, self.admin, self.audit, self.sync, self.clustering):
             if child.parent is not None:
                 await maybeDeferred(child.disownServiceParent)
         await maybeDeferred(super().stopService)

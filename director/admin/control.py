@@ -20,17 +20,22 @@ import msgspec
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 
-from director.admin import configuration, hosts, looking, runtime, together
+from director.admin import configuration, hosts, looking, runtime, together, trail
 from director.admin.errors import Forbidden, Invalid, NotFound
 from director.admin.offers import Operations
 from director.admin.operation import OPERATIONS, Caller, Operation, Parameters, Role
 
 __all__ = [
-    "DECLARED_IN", "OPERATIONS", "Audit", "Caller", "Control", "Operation", "Operations", "Role", "log_audit",
+    "DECLARED_IN", "OPERATIONS", "Audit", "Caller", "Control", "Operation", "Operations", "Role", "log_audit", "recorded",
 ]
 
 #: The modules that declare the operations; importing them fills `OPERATIONS`.
-DECLARED_IN = (looking, hosts, configuration, runtime, together)
+DECLARED_IN = (looking, hosts, configuration, runtime, together, trail)
+
+#: Of one argument or outcome in the audit, as JSON: a sentence fits, a whole service does not.
+MAX_RECORDED = 2000
+#: The longest name that a field of parameters has, and to spare.
+MAX_NAME = 40
 
 
 class Audit(NamedTuple):
@@ -38,7 +43,7 @@ class Audit(NamedTuple):
 
     caller: Caller
     operation: str
-    arguments: Mapping[str, object]
+    arguments: Mapping[str, object]  #: as `recorded` lets them be
     outcome: str  #: ``ok``, or the refusal
 
 
@@ -84,7 +89,7 @@ class Control:
             outcome = f"{type(error).__name__}: {error}"
             raise
         finally:
-            self._audit(Audit(caller, name, arguments, outcome))
+            self._audit(Audit(caller, name, recorded(arguments, operation.parameters), outcome[:MAX_RECORDED]))
 
     async def _perform(self, caller: Caller, operation: Operation, arguments: Mapping[str, object], text: bool) -> Any:
         if not caller.role.allows(operation.role):
@@ -92,6 +97,28 @@ class Control:
                             f"{caller.role.value!r}")
         answer = operation.perform(self._operations, caller, _converted(arguments, operation.parameters, strict=not text))
         return await answer if hasattr(answer, "__await__") else answer
+
+
+def recorded(arguments: Mapping[str, object], kind: type[Parameters]) -> dict[str, object]:
+    """*arguments* as the audit may have them: nothing secret, nothing under a name that is not the operation's (it may
+    be a misspelt secret), nothing large."""
+    shown: dict[str, object] = {}
+    for name, value in arguments.items():
+        if name not in kind.__struct_fields__:
+            shown[name[:MAX_NAME]] = "(unknown)"
+        elif name in kind.SECRETS:
+            shown[name] = "(secret)"
+        else:
+            shown[name] = _bounded(value)
+    return shown
+
+
+def _bounded(value: object) -> object:
+    try:
+        size = len(msgspec.json.encode(value))
+    except (TypeError, ValueError, RecursionError):  # what XML-RPC can carry and JSON cannot
+        return "(unreadable)"
+    return value if size <= MAX_RECORDED else f"({size} bytes)"
 
 
 def _converted(arguments: Mapping[str, object], kind: type[Parameters], *, strict: bool) -> Parameters:

@@ -9,7 +9,7 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from cluster.address import Address
-from cluster.model import AdminState, Configuration, HostRef, Service
+from cluster.model import AdminState, AuditEntry, Configuration, HostRef, Service
 from director.core.snapshot import ClusterPicture, ConnectionsPicture, DirectorPicture, Explanation, PastPicture
 
 
@@ -99,6 +99,9 @@ class Operations(Protocol):
 
     def kill_connection(self, service: str, client: Address) -> int:
         """How many were cut. Raises `NotFound`: no such service."""
+
+    def audit(self, limit: int) -> tuple[AuditEntry, ...]:
+        """The newest first, as far as this director has heard."""
 
     def process(self) -> Process:
         """:raises Conflict: this director is a part of somebody else's process."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import msgspec
 
@@ -36,6 +36,8 @@ class Caller(NamedTuple):
 
 class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of an operation's parameters: their names, types and bounds."""
+
+    SECRETS: ClassVar[frozenset[str]] = frozenset()  #: which no log or audit may show
 
 
 class Nothing(Parameters, frozen=True, kw_only=True):

@@ -65,6 +65,7 @@ ROUTES = (
     Route(_SET, f"{_HOST}/weight", "weight"),
     Route(("POST",), f"{_HOST}/approve", "approve"),
     Route(("POST",), f"{_HOST}/retry", "retry"),
+    Route(_READ, "audit", "audit"),
     Route(_READ, "bad_hosts", "bad_hosts"),
     Route(_READ, "services/{service}/connections", "connections"),
     Route(_DELETE, "services/{service}/connections/{client}", "kill_connection"),

@@ -1,0 +1,134 @@
+"""The audit that all directors share: who changed what, newest first, bounded.
+
+Every entry goes to this director's log at once and, in the order of their happening, to the store. When the store is
+away, or slower than people are, entries are in the log only; what an operator does never waits for its audit.
+A watch keeps the entries of all directors at hand. Whoever writes the one too many deletes the oldest.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from cluster.errors import StoreUnavailable
+from cluster.keys import Keys
+from cluster.model import AuditEntry
+from cluster.store import Compare, Delete, Event, Put, Resync, Store, Watch
+from director.admin.control import Audit, log_audit
+
+#: The newest that are kept; at some 300 bytes each they are as much as three large services.
+KEPT = 10_000
+#: Deleted at once, when there are so many too many: one transaction for each hundred entries, far below its limit.
+BATCH = 100
+#: Entries that wait for a slow store.
+MAX_WAITING = 100
+#: Microseconds tried for one entry: two directors rarely write within the same one.
+MAX_TRIES = 20
+
+
+class AuditTrail(Service):
+    """Writes while it runs.
+
+    :param wall: POSIX seconds.
+    """
+
+    log = Logger()
+
+    def __init__(self, store: Store, keys: Keys, *, director: str, wall: Callable[[], float]) -> None:
+        self.setName("audit")
+        self._store = store
+        self._keys = keys
+        self._director = director
+        self._wall = wall
+        self._known: dict[str, bytes] = {}
+        self._waiting: deque[AuditEntry] = deque()
+        self._writing = False
+        self._idle: list[Deferred[None]] = []
+        self._watch: Watch | None = None
+
+    def startService(self) -> None:
+        super().startService()
+        self._watch = self._store.watch(self._keys.audits(), self._heard)
+
+    def stopService(self) -> Deferred[None] | None:
+        """What waits is still written, as far as the store answers."""
+        super().stopService()
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
+        if not self._writing:
+            return None
+        self._idle.append(Deferred())
+        return self._idle[-1]
+
+    def record(self, audit: Audit) -> None:
+        """Keep one entry; never raises, never waits."""
+        log_audit(audit)
+        if not self.running:
+            return
+        if len(self._waiting) >= MAX_WAITING:
+            self.log.warn("the store does not keep up: an entry of the audit is in this log only")
+            return
+        self._waiting.append(AuditEntry(
+            at=self._wall(), who=audit.caller.who, origin=audit.caller.origin, director=self._director,
+            operation=audit.operation, arguments=dict(audit.arguments), outcome=audit.outcome,
+        ))
+        if not self._writing:
+            self._writing = True
+            Deferred.fromCoroutine(self._write()).addErrback(
+                lambda failure: self.log.failure("the audit could not be written", failure)
+            ).addBoth(self._written)
+
+    def newest(self, limit: int) -> tuple[AuditEntry, ...]:
+        """What all directors recorded, the newest first; what cannot be read is left out."""
+        found = []
+        for key in sorted(self._known, reverse=True)[:limit]:
+            try:
+                found.append(msgspec.json.decode(self._known[key], type=AuditEntry))
+            except msgspec.DecodeError:
+                continue
+        return tuple(found)
+
+    def _written(self, _: None) -> None:
+        self._writing = False
+        idle, self._idle = self._idle, []
+        for each in idle:
+            each.callback(None)
+
+    async def _write(self) -> None:
+        while self._waiting:
+            entry = self._waiting.popleft()
+            try:
+                await self._put(entry)
+                await self._trim()
+            except StoreUnavailable as error:
+                self.log.warn("an entry of the audit is in this log only: {why}", why=str(error))
+
+    async def _put(self, entry: AuditEntry) -> None:
+        at_us = round(entry.at * 1e6)
+        for later in range(MAX_TRIES):
+            key = self._keys.audit(at_us + later)
+            committed = await self._store.commit([Put(key, msgspec.json.encode(entry))], when=[Compare(key, 0)])
+            if committed.succeeded:
+                return
+        self.log.warn("{count} entries of the audit are of one time; one is in this log only", count=MAX_TRIES)
+
+    async def _trim(self) -> None:
+        while len(self._known) >= KEPT + BATCH:
+            oldest = sorted(self._known)[:BATCH]
+            await self._store.commit([Delete(key) for key in oldest])
+            for key in oldest:
+                self._known.pop(key, None)
+
+    def _heard(self, event: Event) -> None:
+        if isinstance(event, Resync):
+            self._known = {record.key: record.value for record in event.listing.records}
+            return
+        for key in event.deleted:
+            self._known.pop(key, None)
+        self._known.update((record.key, record.value) for record in event.written)

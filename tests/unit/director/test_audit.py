@@ -1,0 +1,121 @@
+"""The shared audit, on an embedded store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from cluster.errors import StoreUnavailable
+from cluster.keys import Keys
+from cluster.memory import MemoryStore
+from cluster.store import Committed, Compare, Operation, Put
+from director import audit as module
+from director.admin.control import Audit, Caller, Role
+from director.audit import MAX_WAITING, AuditTrail
+
+ADA = Caller("ada", Role.FULL, "192.0.2.9")
+
+
+class LooseStore(MemoryStore):
+    """May be away, or slow.
+
+    :ivar slow: commits that wait to be let through, once it is a list.
+    """
+
+    away = False
+    slow: list[Deferred[None]] | None = None
+
+    def commit(self, operations: Sequence[Operation], *, when: Sequence[Compare] = ()) -> Deferred[Committed]:
+        if self.away:
+            return fail(StoreUnavailable("no answer in 2 s"))
+        if self.slow is None:
+            return super().commit(operations, when=when)
+        self.slow.append(Deferred())
+        return self.slow[-1].addCallback(lambda _: MemoryStore.commit(self, operations, when=when))
+
+
+class AuditTrailTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.now = 1000.0
+        self.store = LooseStore(clock=self.clock, wall=lambda: self.now)
+        self.successResultOf(self.store.start())
+        self.trail = self.begin("one")
+
+    def begin(self, director: str) -> AuditTrail:
+        trail = AuditTrail(self.store, Keys("test"), director=director, wall=lambda: self.now)
+        trail.startService()
+        self.turn()
+        return trail
+
+    def turn(self) -> None:
+        for _ in range(20):
+            self.clock.advance(0)
+
+    def record(self, operation: str = "weight", *, trail: AuditTrail | None = None) -> None:
+        (trail or self.trail).record(Audit(ADA, operation, {"weight": 2.0}, "ok"))
+        self.turn()
+
+    def test_entry(self) -> None:
+        """An entry tells who, when, from where, at which director, what, and the outcome."""
+        self.record()
+        (entry,) = self.trail.newest(10)
+        self.assertEqual(
+            (entry.who, entry.at, entry.origin, entry.director, entry.operation, entry.arguments, entry.outcome),
+            ("ada", 1000.0, "192.0.2.9", "one", "weight", {"weight": 2.0}, "ok"),
+        )
+
+    def test_shared_and_in_order(self) -> None:
+        """Two directors see each other's entries, the newest first, even those of one microsecond."""
+        other = self.begin("two")
+        self.record("order")
+        self.record("weight", trail=other)
+        self.now += 1
+        self.record("retry")
+        for trail in (self.trail, other):
+            self.assertEqual([entry.operation for entry in trail.newest(10)], ["retry", "weight", "order"])
+        self.assertEqual([entry.operation for entry in other.newest(1)], ["retry"])
+
+    def test_bounded(self) -> None:
+        """The newest are kept, and the oldest deleted a batch at a time."""
+        self.patch(module, "KEPT", 30)
+        self.patch(module, "BATCH", 10)
+        for number in range(75):
+            self.now += 1
+            self.record(f"change{number}")
+        kept = self.successResultOf(self.store.list(Keys("test").audits())).records
+        self.assertEqual(len(kept), 35)
+        self.assertEqual(len(self.trail.newest(100)), 35)
+        self.assertEqual(self.trail.newest(100)[0].operation, "change74")
+
+    def test_store_away(self) -> None:
+        """While the store is away an entry is in the log, and the next one is written when it is back."""
+        self.store.away = True
+        self.record()
+        self.store.away = False
+        self.record("order")
+        self.assertEqual([entry.operation for entry in self.trail.newest(10)], ["order"])
+
+    def test_slow_store(self) -> None:
+        """What waits for a slow store is bounded, and written before the director stops."""
+        self.store.slow = []
+        for _ in range(MAX_WAITING + 50):
+            self.record()
+        stopped = self.trail.stopService()
+        assert stopped is not None
+        self.assertNoResult(stopped)
+        while self.store.slow:
+            self.store.slow.pop().callback(None)
+        self.successResultOf(stopped)
+        written = self.successResultOf(self.store.list(Keys("test").audits())).records
+        self.assertLessEqual(len(written), MAX_WAITING + 1)
+        self.assertGreater(len(written), 0)
+
+    def test_garbage(self) -> None:
+        """A record that is no entry hides no other."""
+        self.successResultOf(self.store.commit([Put(Keys("test").audit(1), b"{")]))
+        self.record()
+        self.assertEqual(len(self.trail.newest(10)), 1)
