@@ -140,9 +140,8 @@ class DirectorService(MultiService):
         connected = await self._connect()
         self.node.setServiceParent(self)
         self.sync.setServiceParent(self)
-        self.audit.setServiceParent(self)
         if connected:
-            self.sync.follow()
+            self._follow()
         else:
             self.sync.assume(self.clustering.last_known)
         await self.sync.synced
@@ -187,9 +186,14 @@ class DirectorService(MultiService):
             except StoreUnavailable:
                 continue
             self.log.info("the store is there")
-            self.sync.follow()
+            self._follow()
             self.clustering.setServiceParent(self)
             return
+
+    def _follow(self) -> None:
+        """The store runs now: mirror it, and write the audit into it."""
+        self.sync.follow()
+        self.audit.setServiceParent(self)
 
     def _not_reconnected(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
