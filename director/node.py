@@ -64,6 +64,7 @@ class Node(MultiService):
         self.started_at = wall()
         self.inventory = Inventory(now=monotonic(), random=random, panic_fraction=node.panic_fraction)
         self.frontends: dict[str, Frontend] = {}
+        self._retired: list[Frontend] = []  # of deleted services, until their last connection ends
         self._listeners: dict[tuple[str, str], Listener] = {}
         self.bind_errors: dict[tuple[str, str], BindError] = {}  #: by service and address; tried again until they end
         self._virtual = frozenset(ip_interface(text).ip for text in node.vips.addresses)
@@ -96,12 +97,12 @@ class Node(MultiService):
 
     @property
     def open_connections(self) -> int:
-        return sum(len(frontend.connections) for frontend in self.frontends.values())
+        return sum(len(frontend.connections) for frontend in self._every_frontend())
 
     @property
     def longest_drain_s(self) -> float:
         """How long a stop waits for them."""
-        return max((each.spec.timeouts.drain_s for each in self.inventory.services.values()), default=0.0)
+        return max((each.service.spec.timeouts.drain_s for each in self._every_frontend()), default=0.0)
 
     async def _drained(self, deadline: float) -> None:
         while self.open_connections and self.monotonic() < deadline:
@@ -128,24 +129,33 @@ class Node(MultiService):
         self._over = True
         for alarm in (self._tick, self._recompute, self._housekeeping):
             alarm.cancel()
-        for frontend in self.frontends.values():
+        everybody = self._every_frontend()
+        for frontend in everybody:
             frontend.kill(lambda connection: connection.handle == 0, Reason.SHUTDOWN)
         for relay in self.relays.values():
             relay.stop()
-        for frontend in self.frontends.values():
+        for frontend in everybody:
             frontend.stop()
+
+    def _every_frontend(self) -> list[Frontend]:
+        return [*self.frontends.values(), *self._retired]
 
     # --- configuration (from `director.sync`)
 
     def apply_service(self, name: str, spec: Service | None) -> None:
-        """Make the service what the store says; a listener that can't be bound is logged and tried again later."""
+        """Make the service what the store says; a listener that can't be bound is logged and tried again later.
+
+        Of a deleted service's clients, those who wait for a host are closed; those who are served go on.
+        """
         now = self.monotonic()
         self.inventory.apply_service(name, spec, now)
         if spec is None:
             frontend = self.frontends.pop(name, None)
             self._close_listeners(name, keep=())
             if frontend is not None:
+                frontend.kill(lambda connection: connection.handle == 0, Reason.NO_HOST)
                 frontend.stop()
+                self._retired.append(frontend)
                 self.metrics.forget_service(name)
         else:
             if name not in self.frontends:
@@ -356,6 +366,7 @@ class Node(MultiService):
     def _housekept(self) -> None:
         now = self.monotonic()
         self.inventory.clean_up(now)
+        self._retired = [frontend for frontend in self._retired if frontend.connections]
         for entry, deadline in self.inventory.drains():
             if now >= deadline:
                 self.cut_host(entry, Reason.DRAIN_DEADLINE)

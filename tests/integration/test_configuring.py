@@ -226,3 +226,29 @@ class PersistenceTests(ConfiguringCase):
         self.running = await self.director(data)
         after = {name: stored.spec for name, stored in (await self.do("config_running")).items()}
         self.assertEqual(after, before)
+
+
+class DeletedServiceTests(ConfiguringCase):
+    async def test_who_waits_is_closed_and_who_is_served_goes_on(self) -> None:
+        """A client in the queue of a service that is deleted is closed at once; one that has a host keeps it."""
+        director = await self.start(limits={"max_connections": 1, "queue": 5, "queue_timeout_s": 60})
+        served = await self.client(director)
+        await until(lambda: served.received == b"one\n")
+        waiting = await self.client(director)
+        await until(lambda: director.node.inventory.services["web"].admission.queued == 1)
+        await self.do("del_service", service="web")
+        await until(lambda: waiting.lost is not None, "the end of who waited")
+        served.send(b"still here")
+        await until(lambda: served.received == b"one\nSTILL HERE")
+
+    async def test_a_stop_waits_for_them(self) -> None:
+        """A director that stops gives connections of a deleted service their time as well."""
+        director = await self.start()
+        served = await self.client(director)
+        await until(lambda: served.received == b"one\n")
+        await self.do("del_service", service="web")
+        stopped = director.stopService()
+        served.send(b"last words")
+        await until(lambda: served.received == b"one\nLAST WORDS")
+        served.close()
+        await stopped
