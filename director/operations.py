@@ -182,7 +182,7 @@ class NodeOperations:
         if self._node.inventory.registered(ref) is None:
             return None
         key = self._keys.registered(ref)
-        committed = await self._store.commit([Delete(key)])
+        committed = await self._store.commit([Delete(key), Delete(self._keys.admin(ref, "operator"))])
         await self._sync.reached(key, committed.revision)
         return committed.revision
 

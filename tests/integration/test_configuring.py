@@ -252,3 +252,58 @@ class DeletedServiceTests(ConfiguringCase):
         await until(lambda: served.received == b"one\nLAST WORDS")
         served.close()
         await stopped
+
+
+class TraceTests(ConfiguringCase):
+    """What is left of a host that is deleted."""
+
+    async def test_the_same_again_is_no_change(self) -> None:
+        """A change to what is there already writes nothing: the revision stays, and nobody is disturbed."""
+        await self.start()
+        before = await self.do("spec", service="web")
+        again = await self.do("put_host", service="web", group="main", host="one", address=self.one.address)
+        self.assertEqual(again.revision, before.revision)
+        self.assertEqual(await self.do("spec", service="web"), before)
+        turned = dict(reversed(list(before.spec.groups.items())))  # the first group is the enabled one
+        groups = {name: {"hosts": {host: each.address for host, each in group.hosts.items()}}
+                  for name, group in turned.items()}
+        changed = await self.do("put_service", service="web", spec={"listen": list(before.spec.listen), "groups": groups})
+        self.assertGreater(changed.revision, before.revision)
+
+    async def test_a_host_of_the_same_name_begins_without_orders(self) -> None:
+        """An order about a host is gone with the host, however it was removed."""
+        director = await self.start()
+        host = {"service": "web", "group": "other", "host": "three"}
+        removals = (("del_host", host), ("del_all_hosts", {"service": "web", "group": "other"}),
+                    ("del_group", {"service": "web", "group": "other"}))
+        for operation, arguments in removals:
+            await self.do("put_host", **host, address=self.two.address)
+            await self.do("order", **host, state="down", why="broken disk")
+            await self.do(operation, **arguments)
+            await until(lambda: not director.node.inventory._orders, f"no order after {operation}")
+        await self.do("new_group", service="web", group="other")
+        await self.do("put_host", **host, address=self.two.address)
+        self.assertEqual((await self.do("host", **host)).orders, ())
+
+    async def test_a_hidden_registration_goes_with_its_host(self) -> None:
+        """A configured host that is deleted is gone, though an agent had registered one of that name."""
+        director = await self.start()
+        ref = HostRef("web", "main", "one")
+        record = b'{"host":{"address":"127.0.0.1:9"},"agent":"a","boot_id":"b","at":1.0,"approved":true}'
+        await director.store.commit([Put(director.keys.registered(ref), record)])
+        await until(lambda: director.node.inventory.registered(ref) is not None)
+        await self.do("del_host", **ref._asdict())
+        await until(lambda: ref not in director.node.inventory.hosts)
+        self.assertIsNone(await director.store.get(director.keys.registered(ref)))
+
+    async def test_registrations_of_a_group_go_with_it(self) -> None:
+        """A group that is made again under its name is empty."""
+        director = await self.start()
+        for number in range(150):  # more than one transaction holds
+            record = b'{"host":{"address":"127.0.0.1:9"},"agent":"a","boot_id":"b","at":1.0,"approved":true}'
+            await director.store.commit([Put(director.keys.registered(HostRef("web", "other", f"g{number}")), record)])
+        await until(lambda: len(director.node.inventory.registrations()) == 150)
+        await self.do("del_group", service="web", group="other")
+        await until(lambda: not director.node.inventory.registrations())
+        await self.do("new_group", service="web", group="other")
+        self.assertEqual((await self.do("group", service="web", group="other")).hosts, ())
