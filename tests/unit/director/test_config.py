@@ -326,7 +326,7 @@ class CheckTests(FilesTestCase):
 
     def test_node(self) -> None:
         """Stores, log targets, resolvers and advertised addresses must make sense."""
-        self.broken("node.store", "memory: or file:/path", "node.store = 'file:state'")
+        self.broken("node.store", "memory:, file:/path or etcd:", "node.store = 'file:state'")
         self.broken("node.log.target", "stderr", "node.log.target = ''")
         self.broken("node.resolvers[0]", "IP address", "node.resolvers = ['dns.example:53']")
         self.broken("node.agents.advertise[0]", "port", "node.agents.advertise = ['10.0.0.1:0']")

@@ -39,7 +39,8 @@ def default(field: inspect.Field) -> str:
     value = field.default if field.default is not NODEFAULT else field.default_factory()
     if value is None:
         return "–"
-    return "`" + tomli_w.dumps({"k": value}).removeprefix("k = ").strip().replace("[k]", "{}") + "`"
+    written = tomli_w.dumps({"k": value}).removeprefix("k = ").strip().replace("[k]", "{}")
+    return "`" + re.sub(r"\[\s*(.*?),?\s*\]", lambda match: "[" + " ".join(match[1].split()) + "]", written, flags=re.S) + "`"
 
 
 def documented() -> dict[str, dict[str, str]]:
