@@ -32,7 +32,7 @@ GOOD: dict[str, dict[str, object]] = {
     "audit": {"limit": 10},
     "bad_hosts": {},
     "cluster": {},
-    "history": {"limit": 10},
+    "history": {"service": "web", "group": "blue", "host": "app1", "limit": 10},
     "connections": {"service": "web", "limit": 10},
     "kill_connection": {"service": "web", "client": "192.0.2.7:4711"},
     "reopen_logs": {},
