@@ -232,6 +232,13 @@ static void move(struct worker *w, struct conn *c, enum side side)
     }
 }
 
+/* An event makes it worth trying; but what is in the list anyway has its turn after all events, and only one. */
+static void try_move(struct worker *w, struct conn *c, enum side side)
+{
+    if (!(c->again_sides & 1 << side))
+        move(w, c, side);
+}
+
 /* The turn was over with more to do; here is the next. The list was taken off its head already. */
 void conn_again(struct worker *w, struct conn *c)
 {
@@ -288,10 +295,10 @@ void conn_ready(struct worker *w, struct conn *c, enum side side, uint32_t mask)
         end->flags |= BROKEN;
     if (mask & EPOLLOUT && !(end->flags & WRITABLE)) {
         end->flags |= WRITABLE;
-        move(w, c, !side);
+        try_move(w, c, !side);
     }
     if (mask & ~EPOLLOUT && c->state == RELAYING)
-        move(w, c, side);
+        try_move(w, c, side);
 }
 
 /* It came through the inbox: from here on it has a place in the wheel, and its descriptors may be closed. */

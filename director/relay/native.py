@@ -117,10 +117,11 @@ class NativeRelay:
         """Tell all that is in the outbox. A callback that stops the relay tells the rest from there."""
         events, outbox = self._events, self._outbox
         assert events is not None
+        tell = (events.connected, events.connect_failed, events.closed)
         while outbox:
             which, about = outbox.popleft()
             try:
-                (events.connected, events.connect_failed, events.closed)[which](*about)
+                tell[which](*about)
             except Exception:
                 self._log.failure("an event of the relay was not handled")
 

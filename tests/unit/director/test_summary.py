@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
+import sys
 
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from cluster.errors import Misuse
 from director.config import parse
-from director.relay.choice import choose
+from director.relay import choice, make_relay
+from director.relay.choice import choose, native_missing
+from director.service import make_relays
 from director.summary import summary
 
 
@@ -43,3 +49,27 @@ class ChoiceTests(SynchronousTestCase):
         self.assertEqual(choose("python", ""), ("python", "as configured"))
         self.assertEqual(choose("auto", "no"), ("python", "no native relay: no"))
         self.assertEqual(choose("native", "no"), ("python", "native was asked for, but no"))
+
+    def test_without_the_extension(self) -> None:
+        """An installation without it says so; asked for by name the native relay is misuse, else Python's is taken."""
+        self.patch(sys, "modules", {**sys.modules, "director.relay._relay": None})
+        self.assertEqual(native_missing(), "its extension was not built")
+        self.assertRaises(Misuse, make_relay, "native", reactor=Clock())
+        self.assertEqual(make_relay("auto", reactor=Clock()).name, "python")
+        self.assertEqual(list(make_relays(1, reactor=Clock())), ["python"])
+
+    def test_a_broken_extension(self) -> None:
+        """One that does not load says why."""
+
+        def refuse(name: str) -> None:
+            raise ImportError("wrong ELF class")
+
+        self.patch(choice, "import_module", refuse)
+        self.assertEqual(native_missing(), "its extension does not load: wrong ELF class")
+
+    def test_the_best_comes_first(self) -> None:
+        """A director has both relays where it can; a service that says nothing gets the first."""
+        if native_missing():
+            raise SkipTest("this is about the native relay")
+        relays = make_relays(2, reactor=Clock())
+        self.assertEqual([(name, relay.name) for name, relay in relays.items()], [("native",) * 2, ("python",) * 2])
