@@ -9,10 +9,11 @@ from typing import Any
 
 from twisted.internet.threads import deferToThread
 
-import director.service
-from cluster.etcd import Access, EtcdStore
+from director.admin.operation import Caller, Role
 from tests.etcd_server import EtcdCluster
 from tests.integration.kit import DirectorTestCase, service, until
+
+ADA = Caller("ada", Role.FULL)
 
 
 class LocalOrderTests(DirectorTestCase):
@@ -20,13 +21,15 @@ class LocalOrderTests(DirectorTestCase):
 
     async def start(self, etcd: EtcdCluster | None = None) -> None:
         """A director with the hosts a and b, on etcd when there is one."""
-        if etcd is not None:
-            self.patch(director.service, "make_store",
-                       lambda where, *, reactor: EtcdStore(Access(etcd.endpoints), reactor=reactor))
         backend = await self.backend("a")
         data = service({"a": backend.address, "b": backend.address})
+        services = {} if etcd is None else data.pop("services")
         data["node"] = {"admin": {"endpoints": [{"listen": "127.0.0.1:0"}]}}
+        if etcd is not None:
+            data["node"] |= {"store": "etcd:", "etcd": {"endpoints": list(etcd.endpoints)}}
         self.running = await self.director(data)
+        for name, spec in services.items():
+            await self.running.control.call(ADA, "new_service", {"service": name, "spec": spec})
         endpoint: Any = next(iter(self.running.admin))
         self.url = f"http://{endpoint.address}"
 
