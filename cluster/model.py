@@ -396,6 +396,16 @@ class Leader(Shared, frozen=True):
     since: float  #: POSIX seconds
 
 
+class Observed(Shared, frozen=True):
+    """A host that a director sees otherwise than up (``observed/<director>/<service>/<group>/<host>``)."""
+
+    state: HostState
+    since: float  #: POSIX seconds, for people
+    why: str
+    boot_id: str  #: of the director
+    blind: bool = False  #: it has neither heard nor reached the host lately, so this speaks neither way
+
+
 class VipOwner(Shared, frozen=True):
     """Who last took a virtual address (``vips/<address>``); deleted by an owner that gave it up in order."""
 

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from cluster.address import Address, parse_address
 from cluster.model import Configuration, Health, HostRef, Order, Reason, Registered, Service
 from director.alarm import Alarm
-from director.core import inventory as happened
+from director.core import events as happened
 from director.core.inventory import HostEntry, Inventory
 from director.frontend import Closed, Frontend, Router
 from director.listener import BindError, Listener, bind

@@ -20,6 +20,8 @@ Rules:
    first failure.
 5. During grace, one heartbeat timeout after a start or a change of leader, nothing is taken out. What is counted
    counts, and is judged at its end.
+6. A host that silence alone took out, and that a client reached all the same (another director knew better), is in
+   again by rule 1.
 
 `TABLE` holds the transitions in order of precedence; the diagram in the reference is drawn from it. Every input is
 legal in every state. Times are monotonic seconds and never go backwards.
@@ -54,6 +56,16 @@ class Cause(enum.Enum):
     PROBED_BACK = "`rise` probes in a row passed"
     HEARD_BACK = "no probe configured, `rise` heartbeats in a row"
     ON_TRIAL = "neither probe nor agent, back-off over"
+    REACHED = "silence alone had taken it out, a client's connect succeeded"
+
+
+class Evidence(enum.Enum):
+    """What this director has seen of a host itself; silence is nothing seen."""
+
+    REACHED = "not down, and heard, probed or reached lately, or on trial"
+    FAILED = "down by failed checks"
+    SILENT = "down by silence alone"
+    NONE = "not down, and neither heard nor reached lately"
 
 
 _TAKE_OUT = (
@@ -80,6 +92,7 @@ TABLE: dict[HostState, tuple[tuple[Cause, HostState], ...]] = {
         (Cause.PROBED_BACK, HostState.UP),
         (Cause.HEARD_BACK, HostState.UP),
         (Cause.ON_TRIAL, HostState.SUSPECT),
+        (Cause.REACHED, HostState.SUSPECT),
     ),
 }
 
@@ -113,16 +126,17 @@ class HostHealth:
     :param verified: the host's state was known before, so that its first probe can wait an interval.
     """
 
-    __slots__ = ("_back_off", "_beats", "_connect_detail", "_connect_failures", "_connected_at", "_expected",
-                 "_grace_until", "_isolated", "_last_heard", "_lost", "_next_probe", "_now", "_policy",
+    __slots__ = ("_back_off", "_beats", "_by_silence", "_connect_detail", "_connect_failures", "_connected_at",
+                 "_expected", "_grace_until", "_isolated", "_last_heard", "_lost", "_next_probe", "_now", "_policy",
                  "_probe_failures", "_probe_passes", "_probing", "_random", "_silent_from", "_trial", "_trial_at",
-                 "history", "last_check", "since", "state", "verified", "why")
+                 "fresh_until", "history", "last_check", "since", "state", "verified", "why")
 
     def __init__(self, policy: Health, *, now: float, grace_until: float, random: Callable[[], float],
                  verified: bool = False) -> None:
         self.state = HostState.UP
         self.since = now  #: of `state`
         self.why = "known before" if verified else "new, not checked yet"  #: of `state`
+        self.fresh_until = -math.inf  #: until then, what was heard or reached speaks for the host
         self.verified = verified  #: a heartbeat, a probe or a client's connect has confirmed the host
         self.history: deque[Transition] = deque(maxlen=HISTORY)  #: oldest first
         self.last_check: Check | None = None
@@ -137,6 +151,7 @@ class HostHealth:
         self._last_heard: float | None = None
         self._silent_from = now  #: silence counts from here
         self._beats = 0  #: heartbeats in a row
+        self._by_silence = False  #: nothing else took it out
 
         self._probing = False
         self._probe_failures = 0  #: in a row
@@ -188,6 +203,15 @@ class HostHealth:
             return math.inf
         return self._last_heard + self._policy.suspect_after_s
 
+    def evidence(self, now: float) -> Evidence:
+        """What is known here about the host, for `director.core.merge`.
+
+        A heartbeat or a connect speaks for a host for `timeout_s`, a passed probe until two more could have.
+        """
+        if self.state is HostState.DOWN:
+            return Evidence.SILENT if self._by_silence and not self._failing else Evidence.FAILED
+        return Evidence.REACHED if now < self.fresh_until or self._trial else Evidence.NONE
+
     def heartbeat_age(self, now: float) -> float | None:
         """Seconds since the agent was heard; None when none is expected."""
         return now - self._last_heard if self._expected and self._last_heard is not None else None
@@ -201,6 +225,7 @@ class HostHealth:
         self._beats = self._beats + 1 if in_a_row else 1
         self._last_heard = self._silent_from = now
         self._expected = self.verified = True
+        self.fresh_until = max(self.fresh_until, now + self._policy.timeout_s)
         self._lost = ""
         self._trial = 0
         self._trial_at = math.inf
@@ -244,6 +269,8 @@ class HostHealth:
         self.last_check = Check(now, ok, detail, duration_s)
         if ok:
             self.verified = True
+            fresh_s = 2 * self._interval_s() * (1 + self._policy.jitter) + self._policy.probe.timeout_s
+            self.fresh_until = max(self.fresh_until, now + fresh_s)
             self._probe_failures = self._connect_failures = self._trial = 0
             self._probe_passes += 1
             self._back_off = self._policy.interval_s
@@ -262,6 +289,7 @@ class HostHealth:
         if ok:
             self.verified = True
             self._connected_at = now
+            self.fresh_until = max(self.fresh_until, now + self._policy.timeout_s)
             if self.state is HostState.UP:
                 return None
             self._connect_failures = 0
@@ -325,6 +353,7 @@ class HostHealth:
             if after is HostState.DOWN and self._now < self._grace_until:
                 continue
             if why := self._why(cause, news):
+                self._by_silence = cause is Cause.SILENT_UNREACHED
                 return self._enter(after, why)
         return None
 
@@ -377,6 +406,8 @@ class HostHealth:
                 return f"{self._beats} heartbeats in a row"
             case Cause.ON_TRIAL if self._now >= self._trial_at:
                 return "on trial: only clients can check it"
+            case Cause.REACHED if self._by_silence and not self._has_probe and self._connected_at >= self.since:
+                return f"a client reached it, but {self._silence()}"
         return ""
 
     @property

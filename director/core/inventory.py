@@ -1,10 +1,11 @@
 """All that one director knows of services, groups and hosts, and how it decides about them.
 
 Inputs: configuration (`apply_service`), registrations, admin orders, heartbeats and reports, probe and connect results,
-time (`tick`, `recompute`). Outputs: the pools' rotation, at once; and `events`, which the caller drains after each
-input. The inventory owns every `HostEntry`; others read.
+what other directors see, time (`tick`, `recompute`). Outputs: the pools' rotation, at once; and `events`, which the
+caller drains after each input. The inventory owns every `HostEntry`; others read.
 
-A host takes new connections when its admin state is up, its health is not down, its effective weight is above 0 and it
+A host takes new connections when its admin state is up, the merged verdict on its health (`director.core.merge`, with
+this director's own first) is not down, its effective weight is above 0 and it
 is below its maximum. Effective weight = configured x capacity (from reports) x slow start x what the agent asked.
 """
 
@@ -12,19 +13,22 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-from cluster.model import AdminState, Group, HostRef, HostState, LoadReport, Order, Registered, Service
+from cluster.model import AdminState, Group, HostRef, LoadReport, Observed, Order, Registered, Service
 from cluster.model import Host as HostSpec
 from director.core.access import AccessList
 from director.core.admission import Admission
 from director.core.capacity import Capacity
+from director.core.events import Event, HostAdded, HostJudged, HostMoved, HostRemoved, IsolationChanged, Served
 from director.core.health import HostHealth, Transition
 from director.core.host import Host
 from director.core.isolation import Isolation
+from director.core.merge import Verdict, merge
 from director.core.orders import LOCAL, Orders, counting
-from director.core.pool import Pool, Ticket
+from director.core.others import Others
+from director.core.pool import Pool
 from director.core.schedulers import Scheduler, make_scheduler
 from director.core.schedulers.sticky import with_sticky
 from director.core.weights import effective, next_step_s, slow_start
@@ -41,7 +45,7 @@ class HostEntry:
 
     __slots__ = ("address_error", "agent", "agent_weight", "boot_id", "connect_failures", "drain_seen", "health",
                  "host", "orders", "ref", "registered", "report", "reported_at", "spec", "target", "up_since",
-                 "watched_at")
+                 "verdict", "watched_at")
 
     def __init__(self, ref: HostRef, spec: HostSpec, host: Host, health: HostHealth, *, registered: bool) -> None:
         self.ref = ref
@@ -57,6 +61,7 @@ class HostEntry:
         self.reported_at = -math.inf
         self.agent_weight = 1.0
         self.up_since = -math.inf  #: when the slow start began
+        self.verdict = Verdict(down=False)  #: of all directors
         self.target: Any = None  #: where to connect; set by whoever resolves names, None until then
         self.address_error = "not resolved yet"
         self.connect_failures = 0
@@ -103,39 +108,6 @@ class ServiceEntry:
         return self.groups.get(name) if name is not None else None
 
 
-class HostAdded(NamedTuple):
-    """To be resolved and probed."""
-
-    entry: HostEntry
-
-
-class HostRemoved(NamedTuple):
-    """Out of the configuration; its open connections go on."""
-
-    entry: HostEntry
-
-
-class HostMoved(NamedTuple):
-    """A change of operational state."""
-
-    entry: HostEntry
-    transition: Transition
-
-
-class Served(NamedTuple):
-    """Queued clients whose turn came."""
-
-    service: str
-    clients: list[tuple[Any, Ticket]]
-
-
-class IsolationChanged(NamedTuple):
-    isolated: bool
-
-
-Event: TypeAlias = HostAdded | HostRemoved | HostMoved | Served | IsolationChanged
-
-
 class Inventory:
     """See the module.
 
@@ -148,6 +120,7 @@ class Inventory:
         self.hosts: dict[HostRef, HostEntry] = {}
         self.started = now
         self.isolation = Isolation(panic_fraction)
+        self.others = Others(panic_fraction)
         self._random = random
         self._by_host: dict[Host, HostEntry] = {}
         self._orders = Orders()
@@ -284,6 +257,7 @@ class Inventory:
         group.pool.configured()
         for entry in fresh:
             self._order_entry(entry, now)
+            self._judge(entry, now)
             self._refresh(entry, now)
 
     def _add_host(self, group: GroupEntry, name: str, spec: HostSpec, now: float, *, registered: bool) -> HostEntry:
@@ -388,6 +362,25 @@ class Inventory:
         entry = self.hosts[ref]
         self._moved(entry, entry.health.retry(now), now)
 
+    # --- what other directors see
+
+    def set_observed(self, records: Mapping[tuple[str, HostRef], Observed | None], now: float) -> None:
+        """What others have written, by director and host; None: no more, the director sees the host up."""
+        for (director, ref), record in records.items():
+            self.others.put(director, ref, record)
+        everything = self.others.judge_cut_off(len(self.hosts))
+        for ref in self.hosts if everything else dict.fromkeys(ref for _, ref in records):
+            entry = self.hosts.get(ref)
+            if entry is not None:
+                self._watch(entry, now)
+                self._judge(entry, now)
+
+    def set_directors(self, names: Iterable[str], now: float) -> None:
+        """The other directors that live."""
+        self.others.set_live(names)
+        for entry in self.hosts.values():
+            self._judge(entry, now)
+
     # --- time
 
     def next_deadline(self) -> float:
@@ -453,12 +446,20 @@ class Inventory:
     def _moved(self, entry: HostEntry, transition: Transition | None, now: float) -> None:
         """Follow a health machine's step."""
         self._watch(entry, now)
-        if transition is None:
-            return
-        if transition.before is HostState.DOWN:
-            entry.up_since = now
-        self._events.append(HostMoved(entry, transition))
-        if HostState.DOWN in (transition.before, transition.after):
+        if transition is not None:
+            self._events.append(HostMoved(entry, transition))
+        if transition is not None or not entry.verdict.mine or entry.ref in self.others:
+            self._judge(entry, now)
+
+    def _judge(self, entry: HostEntry, now: float) -> None:
+        """Bring the merged verdict up to date, and what follows from it."""
+        before = entry.verdict
+        entry.verdict = merge(entry.health.evidence(now), self.others.about(entry.ref), self.others.cut_off)
+        if entry.verdict != before:
+            self._events.append(HostJudged(entry, before))
+        if entry.verdict.down != before.down:
+            if before.down:
+                entry.up_since = now
             self._refresh(entry, now)
 
     def _watch(self, entry: HostEntry, now: float) -> None:
@@ -468,6 +469,8 @@ class Inventory:
         if self.isolation.isolated and not self.isolation.is_silent(entry.ref):
             # the machine expects nothing of silence now, but the isolation's end depends on knowing who is silent
             deadline = min(deadline, max(now, entry.health.overdue_at))
+        if now < entry.health.fresh_until and entry.ref in self.others:
+            deadline = min(deadline, entry.health.fresh_until)
         if deadline < entry.watched_at:
             self._sequence += 1
             heapq.heappush(self._deadlines, (deadline, self._sequence, entry))
@@ -481,7 +484,7 @@ class Inventory:
         asked = entry.report.max_connections if entry.report is not None else None
         group.pool.set_maximum(entry.host, _lower(entry.spec.max_connections, asked or 0))
         self._weigh(group, entry, group.capacity.factor(entry.ref, now), now)
-        group.pool.set_available(entry.host, admissible and entry.health.state is not HostState.DOWN, admissible)
+        group.pool.set_available(entry.host, admissible and not entry.verdict.down, admissible)
         self._serve(service, now)
 
     def _serve(self, service: ServiceEntry, now: float) -> None:

@@ -27,7 +27,8 @@ from cluster.model import (
     Service,
     Sticky,
 )
-from director.core.inventory import HostAdded, HostEntry, HostMoved, HostRemoved, Inventory, IsolationChanged, Served
+from director.core.events import HostAdded, HostMoved, HostRemoved, IsolationChanged, Served
+from director.core.inventory import HostEntry, Inventory
 from director.core.pictures import picture_services, why_not
 from director.core.pool import Ticket
 

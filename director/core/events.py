@@ -1,0 +1,52 @@
+"""What the inventory has its caller act upon."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from director.core.health import Transition
+from director.core.merge import Verdict
+from director.core.pool import Ticket
+
+if TYPE_CHECKING:
+    from director.core.inventory import HostEntry
+
+
+class HostAdded(NamedTuple):
+    """To be resolved and probed."""
+
+    entry: HostEntry
+
+
+class HostRemoved(NamedTuple):
+    """Out of the configuration; its open connections go on."""
+
+    entry: HostEntry
+
+
+class HostMoved(NamedTuple):
+    """A change of operational state."""
+
+    entry: HostEntry
+    transition: Transition
+
+
+class HostJudged(NamedTuple):
+    """A change of the merged verdict, or of whose it is."""
+
+    entry: HostEntry
+    before: Verdict
+
+
+class Served(NamedTuple):
+    """Queued clients whose turn came."""
+
+    service: str
+    clients: list[tuple[Any, Ticket]]
+
+
+class IsolationChanged(NamedTuple):
+    isolated: bool
+
+
+Event: TypeAlias = HostAdded | HostRemoved | HostMoved | HostJudged | Served | IsolationChanged
