@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address, ip_interface
 from typing import Any
 
@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cluster.address import Address, parse_address
-from cluster.model import Configuration, Health, HostRef, Order, Reason, Registered, Service
+from cluster.model import Configuration, Health, HostRef, Observed, Order, Reason, Registered, Service
 from director.alarm import Alarm
 from director.core import events as happened
 from director.core.inventory import HostEntry, Inventory
@@ -60,6 +60,7 @@ class Node(MultiService):
         self.relays = relays
         self.monotonic = monotonic
         self.wall = wall
+        self.on_host: list[Callable[[HostRef], None]] = []  #: told of a host that came, went or is seen differently
         self.on_order: Callable[[HostRef, Order | None], None] | None = None  #: told of operators' orders
         self.started_at = wall()
         self.inventory = Inventory(now=monotonic(), random=random, panic_fraction=node.panic_fraction)
@@ -250,6 +251,14 @@ class Node(MultiService):
             self.log.info("the local order about {host} has ended: the store was read anew", host=str(ref))
         self.settle()
 
+    def set_observed(self, records: Mapping[tuple[str, HostRef], Observed | None]) -> None:
+        self.inventory.set_observed(records, self.monotonic())
+        self.settle()
+
+    def set_directors(self, others: Iterable[str]) -> None:
+        self.inventory.set_directors(others, self.monotonic())
+        self.settle()
+
     # --- what follows from an input
 
     def settle(self) -> None:
@@ -266,9 +275,11 @@ class Node(MultiService):
     def _act(self, event: happened.Event) -> None:
         match event:
             case happened.HostAdded(entry):
+                self._tell_of(entry)
                 self._resolve(entry)
                 self.plan_probe(entry)
             case happened.HostRemoved(entry):
+                self._tell_of(entry)
                 self._probes.forget(entry.ref)
                 watch = self._watches.pop(entry.ref, None)
                 if watch is not None:
@@ -280,7 +291,14 @@ class Node(MultiService):
                     "{host} is {after}, was {before}: {why}", host=str(entry.ref), after=transition.after.value,
                     before=transition.before.value, why=transition.why,
                 )
+                self._tell_of(entry)
                 self.plan_probe(entry)
+            case happened.HostJudged(entry, before):
+                if entry.verdict.why != before.why:
+                    self.log.info("{host} is {place} rotation: {why}", host=str(entry.ref),
+                                  place="out of" if entry.verdict.down else "in",
+                                  why=entry.verdict.why or "as this director sees it")
+                self._tell_of(entry)
             case happened.Served(service, clients):
                 self.frontends[service].serve(clients)
             case happened.IsolationChanged(isolated):
@@ -288,6 +306,10 @@ class Node(MultiService):
                     "agents fell silent in bulk: taken for this director's own isolation"
                     if isolated else "the isolation is over"
                 )
+
+    def _tell_of(self, entry: HostEntry) -> None:
+        for told in self.on_host:
+            told(entry.ref)
 
     # --- names
 

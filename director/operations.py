@@ -99,6 +99,7 @@ class NodeOperations:
             steps.append("no other host is available: backups are in use")
         if sticky:
             steps.append("the service is sticky: the client's former host is preferred")
+        steps += [f"{name}: {entry.verdict.why}" for name, entry in group.hosts.items() if entry.verdict.why]
         chosen = explanation.chosen
         if chosen is not None:
             steps.append(f"{group.spec.scheduler} chooses {chosen.name}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cluster.model import AdminState, HostState
+from cluster.model import AdminState
 from director.core.inventory import GroupEntry, HostEntry, Inventory, ServiceEntry
 from director.core.orders import LOCAL, counting
 from director.core.snapshot import (
@@ -12,6 +12,7 @@ from director.core.snapshot import (
     GroupPicture,
     HostPicture,
     OrderPicture,
+    SeenPicture,
     ServicePicture,
     TransitionPicture,
 )
@@ -59,7 +60,16 @@ def _group(inventory: Inventory, service: ServiceEntry, group: GroupEntry, now: 
         failing_open=pool.failing_open,
         backups_in_use=pool.backups_in_use,
         in_flight=pool.in_flight,
-        hosts=tuple(picture_host(group, entry, now, epoch) for entry in group.hosts.values()),
+        hosts=tuple(
+            picture_host(group, entry, now, epoch, _seen_by_others(inventory, entry)) for entry in group.hosts.values()
+        ),
+    )
+
+
+def _seen_by_others(inventory: Inventory, entry: HostEntry) -> tuple[SeenPicture, ...]:
+    return tuple(
+        SeenPicture(director=name, state=each.state, why=each.why, since=each.since, blind=each.blind)
+        for name, each in inventory.others.records(entry.ref)
     )
 
 
@@ -70,12 +80,14 @@ def why_not(group: GroupEntry, entry: HostEntry) -> str:
         verb = "draining" if order.state is AdminState.DRAIN else "down"
         author = "operator, here only," if by == LOCAL else by
         return f"{verb}, ordered by {author} {order.who}" + (f": {order.why}" if order.why else "")
-    if entry.health.state is HostState.DOWN and not entry.host.eligible:
-        return entry.health.why
+    if entry.verdict.down and not entry.host.eligible:
+        return entry.verdict.why or entry.health.why
     return group.pool.why_not(entry.host)
 
 
-def picture_host(group: GroupEntry, entry: HostEntry, now: float, epoch: float) -> HostPicture:
+def picture_host(
+    group: GroupEntry, entry: HostEntry, now: float, epoch: float, seen_by_others: tuple[SeenPicture, ...] = ()
+) -> HostPicture:
     health, host = entry.health, entry.host
     check = health.last_check
     next_probe = health.next_probe_at
@@ -119,4 +131,6 @@ def picture_host(group: GroupEntry, entry: HostEntry, now: float, epoch: float) 
             TransitionPicture(at=epoch + each.at, before=each.before, after=each.after, why=each.why)
             for each in health.history
         ),
+        overruled=entry.verdict.why,
+        seen_by_others=seen_by_others,
     )

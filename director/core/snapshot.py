@@ -41,6 +41,16 @@ class CheckPicture(Picture, frozen=True):
     next_at: float | None = None
 
 
+class SeenPicture(Picture, frozen=True):
+    """A host as another director sees it; one without such a record sees the host up."""
+
+    director: str
+    state: HostState
+    why: str
+    since: float
+    blind: bool  #: it has neither heard nor reached the host lately, so this speaks neither way
+
+
 class HostPicture(Picture, frozen=True):
     service: str
     group: str
@@ -69,6 +79,8 @@ class HostPicture(Picture, frozen=True):
     report: LoadReport | None
     check: CheckPicture
     history: tuple[TransitionPicture, ...]
+    overruled: str = ""  #: whose word decides rather than *state*, and why; empty while *state* does
+    seen_by_others: tuple[SeenPicture, ...] = ()
 
 
 class GroupPicture(Picture, frozen=True):

@@ -9,7 +9,7 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import Health, HostState, Probe
-from director.core.health import HISTORY, Cause, HostHealth, Transition, diagram
+from director.core.health import HISTORY, Cause, Evidence, HostHealth, Transition, diagram
 
 UP, SUSPECT, DOWN = HostState.UP, HostState.SUSPECT, HostState.DOWN
 NO_PROBE = Health(probe=Probe(kind="none"))
@@ -89,6 +89,66 @@ class NewHostTests(HealthTestCase):
         """An input from the past raises and changes nothing."""
         self.assertRaises(AssertionError, self.host.tick, 9.0, False)
         self.assertEqual(self.host.deadline(), 13.0)
+
+
+class EvidenceTests(HealthTestCase):
+    """What a director tells of a host from its own eyes."""
+
+    def evidence(self, at: float) -> Evidence:
+        return self.host.evidence(at)
+
+    def test_nothing_seen(self) -> None:
+        """A new host and a failed probe of one are no evidence yet."""
+        self.begin(Health())
+        self.assertIs(self.evidence(0.0), Evidence.NONE)
+        self.fail_probe()
+        self.assertIs(self.evidence(0.0), Evidence.NONE)
+
+    def test_what_is_heard_or_reached_lasts(self) -> None:
+        """A heartbeat and a connect speak for a host for `timeout_s`, a passed probe until two more could have."""
+        for confirm, lasts in (
+            (lambda: self.host.heartbeat(0.0), 5.0), (lambda: self.connect(True), 5.0), (self.pass_probe, 5.4),
+        ):
+            self.begin(Health())
+            confirm()
+            self.assertEqual(self.host.fresh_until, lasts)
+            self.assertIs(self.evidence(lasts - 0.1), Evidence.REACHED)
+            self.assertIs(self.evidence(lasts), Evidence.NONE)
+
+    def test_failed_checks(self) -> None:
+        """A host that checks took out is evidence for as long as it is down."""
+        self.take_down()
+        self.assertIs(self.evidence(1e6), Evidence.FAILED)
+
+    def test_silence(self) -> None:
+        """Silence alone is told apart, and is more than silence with the first failed connect."""
+        self.begin(NO_PROBE)
+        self.host.heartbeat(0.0)
+        self.pass_time(5.0)
+        self.assert_state(DOWN)
+        self.assertIs(self.evidence(5.0), Evidence.SILENT)
+        self.connect(False)
+        self.assertIs(self.evidence(5.0), Evidence.FAILED)
+
+    def test_reached_though_silent(self) -> None:
+        """A host that silence alone took out comes back by one client's connect, suspect while it is silent."""
+        self.begin(NO_PROBE)
+        self.host.heartbeat(0.0)
+        self.pass_time(5.0)
+        self.now = 6.0
+        transition = self.connect(True)
+        self.assertEqual(transition, Transition(6.0, DOWN, SUSPECT, "a client reached it, but its agent is silent for 6.0 s"))
+        self.assertIs(self.evidence(6.0), Evidence.REACHED)
+        self.assertIsNone(self.pass_time(100.0))
+
+    def test_trial(self) -> None:
+        """A trial is this director's own decision, and counts as such."""
+        self.begin(NO_PROBE)
+        for _ in range(3):
+            self.connect(False)
+        self.pass_time(self.host.deadline())
+        self.assert_state(SUSPECT, "on trial")
+        self.assertIs(self.evidence(self.now), Evidence.REACHED)
 
 
 class SilenceTests(HealthTestCase):
