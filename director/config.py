@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from cluster.errors import ConfigError, Problem
-from cluster.model import Configuration, Host
+from cluster.model import Configuration, Host, Service
 from cluster.validate import attempt
 from director import check as rules
 from director.toml_lines import Lines
@@ -47,14 +47,25 @@ def load(path: str) -> Configuration:
 
 def examine(path: str) -> Loaded:
     """`load`, with the warnings."""
+    return _examined(_read(path), path)
+
+
+def load_services(path: str) -> dict[str, Service]:
+    """The services of a TOML file, for a director elsewhere: what is wrong with the file's own node does not matter.
+
+    :raises ConfigError: as `load` does.
+    """
+    return dict(_examined(_read(path), path, node=False).configuration.services)
+
+
+def _read(path: str) -> str:
     try:
         with open(path, "rb") as file:
-            text = file.read().decode()
+            return file.read().decode()
     except OSError as error:
         raise ConfigError([Problem("", f"cannot read it: {error.strerror or error}", file=path)]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([Problem("", f"not UTF-8: {error.reason} at byte {error.start}", file=path)]) from error
-    return _examined(text, path)
 
 
 def parse(text: str, *, file: str | None = None) -> Configuration:
@@ -71,9 +82,10 @@ def check(configuration: Configuration) -> list[Problem]:
     return rules.errors(configuration, unreadable=_unreadable)
 
 
-def checked(data: object) -> Configuration:
+def checked(data: object, *, node: bool = True) -> Configuration:
     """A configuration from plain data (tables, arrays, scalars) that came from no file.
 
+    :param node: errors of the node count.
     :raises ConfigError: with every problem.
     """
     configuration, problems = attempt(data, Configuration, shorthands=SHORTHANDS)
@@ -81,6 +93,7 @@ def checked(data: object) -> Configuration:
     problems += [
         problem for problem in check(configuration) if not any(_nested(place, problem.place) for place in wrong)
     ]
+    problems = [problem for problem in problems if node or not _nested("node", problem.place)]
     if problems:
         raise ConfigError(_hinted(problems))
     return configuration
@@ -113,7 +126,7 @@ def _default(field: msgspec.structs.FieldInfo) -> object:
     return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
-def _examined(text: str, file: str | None) -> Loaded:
+def _examined(text: str, file: str | None, *, node: bool = True) -> Loaded:
     try:
         data: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -125,7 +138,7 @@ def _examined(text: str, file: str | None) -> Loaded:
         return tuple(sorted(found, key=lambda problem: problem.line or 0))
 
     try:
-        configuration = checked(data)
+        configuration = checked(data, node=node)
     except ConfigError as error:
         raise ConfigError(located(error.problems)) from None
     return Loaded(configuration, located(rules.warnings(configuration)))

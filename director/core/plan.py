@@ -27,6 +27,7 @@ Path = tuple[str, ...]
 
 #: The tables whose order is part of their meaning, as their path from the service.
 _ORDERED: frozenset[Path] = frozenset({("groups",)})
+_WILDCARDS = frozenset({"0.0.0.0", "[::]"})
 
 
 class Absent:
@@ -136,19 +137,26 @@ def _in_order(steps: list[Step]) -> Iterator[Step]:
     they stay as they come, and the director will refuse the first."""
     waiting = list(steps)
     while waiting:
-        held = {step.service: _listens(step.before) - _listens(step.after) for step in waiting}
-        step = next((step for step in waiting if not _wants(step, held)), waiting[0])
+        step = next((step for step in waiting if not any(_frees(other, step) for other in waiting)), waiting[0])
         waiting.remove(step)
         yield step
 
 
-def _wants(step: Step, held: Mapping[str, frozenset[str]]) -> bool:
-    new = _listens(step.after) - _listens(step.before)
-    return any(new & addresses for service, addresses in held.items() if service != step.service)
+def _frees(one: Step, other: Step) -> bool:
+    """Whether *one* stops listening on what *other* begins to listen on."""
+    freed, wanted = _listens(one.before) - _listens(one.after), _listens(other.after) - _listens(other.before)
+    return one is not other and any(_clash(mine, theirs) for mine in freed for theirs in wanted)
+
+
+def _clash(one: str, other: str) -> bool:
+    """Whether two addresses cannot be listened on at once, as far as their spelling tells."""
+    (host, _, port), (other_host, _, other_port) = one.rpartition(":"), other.rpartition(":")
+    return one == other or (port == other_port and not _WILDCARDS.isdisjoint((host, other_host)))
 
 
 def _listens(spec: Service | None) -> frozenset[str]:
-    return frozenset(spec.listen if spec is not None else ())
+    """The addresses that nobody else can have meanwhile: port 0 is any free one."""
+    return frozenset(text for text in (spec.listen if spec is not None else ()) if not text.endswith(":0"))
 
 
 # --- performing them --------------------------------------------------------------------------------------

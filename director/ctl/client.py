@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode, urlsplit
 TIMEOUT_S = 10.0
 
 #: Exit codes of ``directorctl``; 1 is "failed or not in time", 2 is click's for wrong usage.
-EXIT_FAILED, EXIT_UNREACHABLE, EXIT_FORBIDDEN, EXIT_NOT_FOUND = 1, 3, 4, 5
+EXIT_FAILED, EXIT_UNREACHABLE, EXIT_FORBIDDEN, EXIT_NOT_FOUND, EXIT_DIFFERS = 1, 3, 4, 5, 6
 
 _EXITS = {401: EXIT_FORBIDDEN, 403: EXIT_FORBIDDEN, 404: EXIT_NOT_FOUND, 429: EXIT_FORBIDDEN}
 
@@ -34,8 +34,12 @@ class Client:
     :param ca: a PEM file to verify the director with, instead of the machine's authorities.
     """
 
-    def __init__(self, url: str, *, user: str | None = None, password: str | None = None, ca: str | None = None) -> None:
+    def __init__(
+        self, url: str, *, user: str | None = None, password: str | None = None, ca: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
         self._url = urlsplit(url)
+        self._timeout_s = timeout_s
         self._context = ssl.create_default_context(cafile=ca) if self._url.scheme == "https" else None
         self._headers = {"Accept": "application/json"}
         if user is not None:
@@ -53,6 +57,9 @@ class Client:
     def post(self, *path: str, **body: object) -> Any:
         return self._call("POST", path, {}, body)
 
+    def delete(self, *path: str, **body: object) -> Any:
+        return self._call("DELETE", path, {}, body)
+
     def _call(self, method: str, path: tuple[str, ...], query: Mapping[str, str], body: object) -> Any:
         url = self._url
         target = "/api/v1/" + "/".join(quote(part, safe="") for part in path)
@@ -60,9 +67,11 @@ class Client:
             target += "?" + urlencode(query)
         connection: http.client.HTTPConnection
         if self._context is not None:
-            connection = http.client.HTTPSConnection(url.hostname or "", url.port, timeout=TIMEOUT_S, context=self._context)
+            connection = http.client.HTTPSConnection(
+                url.hostname or "", url.port, timeout=self._timeout_s, context=self._context
+            )
         else:
-            connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=TIMEOUT_S)
+            connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=self._timeout_s)
         headers = dict(self._headers)
         data = None
         if body is not None:

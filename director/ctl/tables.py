@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 _COLOURS = {"up": "green", "suspect": "yellow", "drain": "yellow", "down": "red"}
@@ -63,6 +65,48 @@ def services_table(status: dict[str, Any]) -> Table:
             group["scheduler"] if group else "-", f"{group['available']}/{len(group['hosts'])}" if group else "0/0",
             str(service["connections"]), str(service["queued"]), ", ".join(notes),
         )
+    return table
+
+
+def _clock(at: float | None) -> str:
+    """Local time, of today or with its date."""
+    if at is None:
+        return "-"
+    return time.strftime("%H:%M:%S" if time.time() - at < 12 * 3600 else "%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def bad_table(hosts: list[dict[str, Any]]) -> Table:
+    """Hosts that are not up: since when, why, and when they are looked at again."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="now", title_justify="left")
+    for name in ("host", "state", "since", "why", "last check", "next check"):
+        table.add_column(name, no_wrap=name not in ("why", "last check"))
+    for host in hosts:
+        check = host["check"]
+        table.add_row(f"{host['service']}/{host['group']}/{host['name']}", _state(host), _clock(host["since"]),
+                      escape(host["why"]), escape(check["detail"]) or "-", _clock(check["next_at"]))
+    return table
+
+
+def failures_table(failures: list[dict[str, Any]]) -> Table:
+    """When hosts went down, and why."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="before", title_justify="left")
+    for name in ("at", "host", "why"):
+        table.add_column(name, no_wrap=name != "why")
+    for each in failures:
+        table.add_row(_clock(each["transition"]["at"]), f"{each['service']}/{each['group']}/{each['host']}",
+                      escape(each["transition"]["why"]))
+    return table
+
+
+def connections_table(connections: list[dict[str, Any]]) -> Table:
+    """One row a client."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("client", "host", "open", "idle", "to host", "to client"):
+        table.add_column(name, justify="left" if name in ("client", "host") else "right", no_wrap=True)
+    for each in connections:
+        host = f"{each['group']}/{each['host']}" if each["host"] else "waits in the queue"
+        table.add_row(each["client"], host, _number(each["age_s"], "{:.1f} s"), _number(each["idle_s"], "{:.1f} s"),
+                      str(each["to_host"]), str(each["to_client"]))
     return table
 
 

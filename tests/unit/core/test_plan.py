@@ -132,6 +132,12 @@ class OrderTests(SynchronousTestCase):
                  "c": Service(listen=("127.0.0.1:9",))}
         self.assertEqual([step.service for step in plan(before, after)], ["old", "c", "b", "new"])
 
+    def test_wildcards_and_free_ports(self) -> None:
+        """Every interface's port is given up before one interface's is taken; port 0 is nobody's."""
+        before = {"a": Service(listen=("10.0.0.1:0",)), "b": Service(listen=("0.0.0.0:80",))}
+        after = {"a": Service(listen=("10.0.0.1:80",)), "b": Service(listen=("10.0.0.1:0",))}
+        self.assertEqual([step.service for step in plan(before, after)], ["b", "a"])
+
     def test_swap(self) -> None:
         """Two services that swap addresses still give a plan of both."""
         one, two = Service(listen=("127.0.0.1:1",)), Service(listen=("127.0.0.1:2",))

@@ -1,0 +1,77 @@
+"""A plan of changes as people and programs read it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from cluster.model import Host, Service
+from cluster.validate import join
+from director.core.plan import Absent, Change, Order, Step
+
+_MARKS = {"add": "+", "remove": "-", "change": "~", "order": "~"}
+
+Kind = Literal["add", "remove", "change", "order"]
+
+
+class Line(NamedTuple):
+    """One line of a diff; *kind* decides its colour."""
+
+    kind: str
+    text: str
+
+
+def lines(steps: Iterable[Step]) -> Iterator[Line]:
+    """A heading for each service, and below it a line for each difference."""
+    for step in steps:
+        about = f"  {_summary(step.after)}" if step.kind == "add" and step.after is not None else ""
+        yield Line(step.kind, f"{_MARKS[step.kind]} {join('services', step.service)}{about}")
+        for change in step.changes:
+            if change.path:
+                yield Line(change.kind, f"    {_MARKS[change.kind]} {join('', *change.path)}  {_values(change)}")
+
+
+def as_data(steps: Iterable[Step]) -> list[dict[str, Any]]:
+    """The same for programs; what is absent is null."""
+    return [
+        {
+            "service": step.service, "kind": step.kind,
+            "changes": [
+                {"place": step.place(change), "kind": change.kind, "before": _plain(change.before),
+                 "after": _plain(change.after)}
+                for change in step.changes
+            ],
+        }
+        for step in steps
+    ]
+
+
+def _summary(service: Service) -> str:
+    hosts = sum(len(group.hosts) for group in service.groups.values())
+    return f"listens on {', '.join(service.listen) or 'nothing'}; groups: {len(service.groups)}, hosts: {hosts}"
+
+
+def _values(change: Change) -> str:
+    if change.kind == "add":
+        return _text(change.after)
+    if change.kind == "remove":
+        return _text(change.before)
+    return f"{_text(change.before)} → {_text(change.after)}"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Host) and value == Host(address=value.address):
+        return value.address
+    if isinstance(value, Order):
+        return ", ".join(value.keys)
+    if value is None:
+        return "nothing"
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, Absent):
+        return None
+    return list(value.keys) if isinstance(value, Order) else msgspec.to_builtins(value)

@@ -1,0 +1,146 @@
+"""Commands about one host that runs: orders, weight, approval, a check now; and cutting a client."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+from cluster.model import HostRef
+from director.ctl import tables
+from director.ctl.client import EXIT_FAILED, Client
+from director.ctl.command import as_json, host_argument, host_path, print_json, service_argument
+
+#: How often ``--wait`` looks.
+POLL_S = 0.5
+
+_why = click.option("--why", default="", help="The reason, kept with the order.")
+
+
+_local = click.option(
+    "--local", is_flag=True,
+    help="For this director alone, even while the store is away; until the next order, or until the store is back.",
+)
+
+
+def _order(
+    client: Client, ref: HostRef, state: str, why: str, local: bool, deadline_s: float | None = None
+) -> Any:
+    body: dict[str, object] = {"state": state, "why": why, "local": local}
+    if deadline_s is not None:
+        body["deadline_s"] = deadline_s
+    return client.put(*host_path(ref), "state", **body)
+
+
+def say(host: dict[str, Any], as_json: bool) -> None:
+    """The host as it is now."""
+    if as_json:
+        print_json(host)
+    else:
+        tables.console().print(tables.hosts_table([host]))
+
+
+@click.command()
+@host_argument
+@_why
+@_local
+@click.option("--deadline", type=click.FloatRange(min=0), help="Seconds after which open connections are cut.")
+@click.option("--wait", is_flag=True, help="Wait until no connection is open.")
+@click.option("--timeout", default=300.0, show_default=True, help="Seconds to wait at most; then exit 1.")
+@as_json
+@click.pass_obj
+def drain(client: Client, host: HostRef, why: str, local: bool, deadline: float | None, wait: bool,
+          timeout: float, as_json: bool) -> None:
+    """No new connections for a host; open ones go on."""
+    after = _order(client, host, "drain", why, local, deadline)
+    if wait:
+        after = _wait_until_empty(client, host, timeout)
+    say(after, as_json)
+    if wait and after["in_flight"]:
+        click.echo(f"directorctl: {after['in_flight']} connections are still open after {timeout:g} s", err=True)
+        raise SystemExit(EXIT_FAILED)
+
+
+def _wait_until_empty(client: Client, ref: HostRef, timeout: float) -> Any:
+    """Progress goes to standard error, so that the answer can be piped."""
+    began = time.monotonic()
+    columns = (TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("")
+        while True:
+            now = client.get(*host_path(ref))
+            progress.update(task, description=f"{now['in_flight']} connections open")
+            if not now["in_flight"] or time.monotonic() - began >= timeout:
+                return now
+            time.sleep(POLL_S)
+
+
+@click.command()
+@host_argument
+@_why
+@_local
+@as_json
+@click.pass_obj
+def up(client: Client, host: HostRef, why: str, local: bool, as_json: bool) -> None:
+    """Take the operator's order about a host back."""
+    say(_order(client, host, "up", why, local), as_json)
+
+
+@click.command()
+@host_argument
+@_why
+@_local
+@as_json
+@click.pass_obj
+def down(client: Client, host: HostRef, why: str, local: bool, as_json: bool) -> None:
+    """Take a host out of use."""
+    say(_order(client, host, "down", why, local), as_json)
+
+
+@click.command()
+@host_argument
+@click.argument("weight", type=click.FloatRange(min=0))
+@as_json
+@click.pass_obj
+def weight(client: Client, host: HostRef, weight: float, as_json: bool) -> None:
+    """Set a host's configured weight; 0 takes no new connections."""
+    say(client.put(*host_path(host), "weight", weight=weight), as_json)
+
+
+@click.command()
+@host_argument
+@as_json
+@click.pass_obj
+def approve(client: Client, host: HostRef, as_json: bool) -> None:
+    """Let a host in that registered through its agent and waits."""
+    say(client.post(*host_path(host), "approve"), as_json)
+
+
+@click.command()
+@host_argument
+@as_json
+@click.pass_obj
+def retry(client: Client, host: HostRef, as_json: bool) -> None:
+    """Probe a host now; it comes back if it passes."""
+    say(client.post(*host_path(host), "retry"), as_json)
+
+
+@click.command()
+@service_argument
+@click.argument("client_address", metavar="IP:PORT")
+@as_json
+@click.pass_obj
+def cut(client: Client, service: str, client_address: str, as_json: bool) -> None:
+    """End a client's connection to SERVICE now; IP:PORT as `connections` lists it."""
+    answer = client.delete("services", service, "connections", client_address)
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo(f"cut: {answer['killed']}")
+
+
+COMMANDS = (drain, up, down, weight, approve, retry, cut)
