@@ -120,7 +120,8 @@ def within(found: Mapping[str, Cell], scope: str) -> dict[str, Cell]:
 
 
 def _director(picture: DirectorPicture, hosts: Sequence[HostPicture]) -> dict[str, Cell]:
-    modes = (picture.isolated, picture.grace, picture.store_available)
+    modes = (picture.isolated, picture.grace, picture.store_available, picture.cold_start)
+    together = (picture.leader, picture.leads, picture.vips_held, [(each.name, each.connected) for each in picture.peers])
     open_groups = [f"{group.service}/{group.name}" for service in picture.services for group in service.groups
                    if group.failing_open or group.backups_in_use]
     return {
@@ -129,6 +130,7 @@ def _director(picture: DirectorPicture, hosts: Sequence[HostPicture]) -> dict[st
         ":queued": text.number(sum(service.queued for service in picture.services), 0),
         ":failures": text.number(sum(host.connect_failures for host in hosts), 0),
         ":modes": _shape((modes, open_groups)),
+        ":cluster": _shape(together),
         ":shape": _shape(_members(service) for service in picture.services),
         ":bad": _shape((ref(host), host.state, host.admin, host.in_rotation, len(host.history), _last(host))
                        for host in hosts),

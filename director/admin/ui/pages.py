@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from director.admin.control import Caller, Control
-from director.admin.errors import Invalid, NotFound
+from director.admin.errors import Conflict, Invalid, NotFound
 from director.admin.ui.cells import Cell, Loads, cells, hosts_of, listed, ref
 from director.admin.ui.text import value
 from director.core.plan import ABSENT, plan
@@ -157,11 +157,15 @@ async def connections(look: Look) -> Values:
             "live": ("", ":shape")}
 
 
-@_page("cluster", "cluster.html")
+@_page("cluster", "cluster.html", poll=True)
 async def cluster(look: Look) -> Values:
     """This director, and the others that share its store."""
     picture = await look.ask("status")
-    return {"picture": picture, "cells": look.cells(picture), "live": ("", ":modes")}
+    try:
+        found = await look.ask("cluster")
+    except (NotFound, Conflict):  # of a store of its own
+        found = None
+    return {"picture": picture, "cells": look.cells(picture), "cluster": found, "live": ("", ":cluster", ":modes")}
 
 
 @_page("explain", "explain.html")

@@ -21,7 +21,8 @@ class Templates:
             loader=PackageLoader("director.admin.ui"), autoescape=True, undefined=StrictUndefined, auto_reload=False,
             trim_blocks=True, lstrip_blocks=True,
         )
-        for function in (text.number, text.fixed, text.percent, text.duration, text.size, text.iso, text.utc, ref):
+        for function in (text.number, text.fixed, text.percent, text.duration, text.size, text.heard, text.iso,
+                         text.utc, text.value, ref):
             self._environment.filters[function.__name__] = function
         self._environment.globals |= {
             **common, "static": static, "ago": text.ago, "host_page": host_page, "group_page": group_page,

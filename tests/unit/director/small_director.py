@@ -278,7 +278,7 @@ class Admin:
         self.audited: list[Audit] = []
         self.registry = CollectorRegistry()
         gate = Gate.of_users(users, clock=self.clock, in_thread=lambda work: succeed(work()))
-        control = Control(self.director, audit=self.audited.append)
+        control = self.control = Control(self.director, audit=self.audited.append)
         config = AdminConfig(refresh_s=7.0, project_url="https://project.example/")
         ui, self.feed = make_ui(gate, control, config, reactor=self.clock)
         self.site: AdminSite = make_site(gate, control, self.registry, ui, reactor=self.clock, exact={})

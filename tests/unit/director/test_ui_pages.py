@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import msgspec
+from twisted.internet.defer import succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import AdminState, HostRef, HostState
+from director.admin.control import Caller
 from director.admin.ui.cells import MAX_LISTED
 from director.admin.ui.pages import MAX_ROWS, PAGES
-from director.core.snapshot import CheckPicture, OrderPicture, TransitionPicture
+from director.core.snapshot import (
+    CheckPicture,
+    ClusterPicture,
+    DisagreementPicture,
+    MemberPicture,
+    OrderPicture,
+    PeerPicture,
+    TransitionPicture,
+    VipPicture,
+)
 from tests.unit.director.small_director import Admin, host_picture
 from tests.unit.director.visit import Html, Visitor
 
@@ -180,6 +192,43 @@ class HostTests(PageCase):
                      "/services/%FF", "/services/web/groups/blue/hosts/..%2f..", "/static/x", "/do/order", "/sign-out",
                      "/favicon.ico", "/index.php"):
             self.assertEqual(self.ada.get(path).status, 404, path)
+
+
+class ClusterTests(PageCase):
+    def test_alone(self) -> None:
+        """With a store of its own a director says that there are no others."""
+        page = self.ada.page("/cluster")
+        self.assertIn("keeps its state in a store of its own", page.text)
+        self.assertNotIn("Members", page.text)
+
+    def test_together(self) -> None:
+        """Members, leader and term, virtual addresses, links, and hosts that are seen differently."""
+        cluster = ClusterPicture(
+            cluster="prod", director="one", store="etcd:", store_available=True, cold_start=False, leader="two", term=7,
+            members=tuple(
+                MemberPicture(name=name, version="0.1.0", started=1000.0, boot_id="b", peers=None, agents=(),
+                              admin=(f"https://{name}.example:7401",), roles=("balance", "manage"), leads=name == "two")
+                for name in ("one", "two")
+            ),
+            vips=(VipPicture(address="192.0.2.80/24", owner="two", since=1500.0, term=7),),
+            disagreements=(DisagreementPicture(host="web/blue/app1", views={"two": "down"}),),
+        )
+        picture = msgspec.structs.replace(
+            self.admin.director.snapshot(), leader="two", cold_start=True,
+            peers=(PeerPicture(name="two", address="192.0.2.2:7947", connected=False, heard_s=12.0),),
+        )
+        self.patch(self.admin.director, "snapshot", lambda: picture)
+        call = self.admin.control.call
+
+        def cluster_too(caller: Caller, name: str, arguments: Any, **more: Any) -> Any:
+            return succeed(cluster) if name == "cluster" else call(caller, name, arguments, **more)
+
+        self.patch(self.admin.control, "call", cluster_too)
+        page = self.ada.page("/cluster")
+        self.assertEqual(page.unclosed, [])
+        for said in ("Members of prod", "two leads", "one (this one)", "https://two.example:7401", "term 7", "192.0.2.80/24",
+                     "web/blue/app1: two sees down", "not connected", "12 s", "Started without the store"):
+            self.assertIn(said, page.text)
 
 
 class ExplainTests(PageCase):
