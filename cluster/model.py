@@ -20,6 +20,8 @@ from msgspec import Meta
 
 NAME_PATTERN = r"^[A-Za-z0-9._-]{1,63}\Z"
 
+HASH_PATTERN = r"^\$(argon2|2[aby]\$)"
+
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 Seconds = Annotated[float, Meta(gt=0)]
 SecondsOrOff = Annotated[float, Meta(ge=0)]
@@ -255,15 +257,17 @@ class AdminEndpoint(Record, frozen=True):
 
 
 class User(Record, frozen=True):
-    """An operator. *password* is an Argon2 hash as ``directorctl password`` prints it."""
+    """An operator. *password* is an Argon2 hash as ``directorctl password`` prints it, or a bcrypt hash."""
 
-    password: Annotated[str, Meta(pattern=r"^\$argon2")]
+    password: Annotated[str, Meta(pattern=HASH_PATTERN)]
     role: Literal["readonly", "full"] = "readonly"
 
 
 class Admin(Record, frozen=True):
     endpoints: tuple[AdminEndpoint, ...] = ()
     users: dict[Name, User] = {}
+    htpasswd: str | None = None  #: a file of further users
+    htpasswd_role: Literal["readonly", "full"] = "readonly"  #: of all of them
     refresh_s: Seconds = 5.0
     project_url: str = ""
     insecure: bool = False  #: allow plaintext http beyond loopback

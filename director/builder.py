@@ -44,6 +44,7 @@ from director.config import checked
 from director.log import access_log
 
 if TYPE_CHECKING:
+    from director.admin.auth import Foreign
     from director.service import DirectorService
 
 T = TypeVar("T")
@@ -190,17 +191,19 @@ class Director:
         return self
 
     def admin(
-        self, *endpoints: AdminEndpoint, refresh_s: float = 5.0, project_url: str = "", insecure: bool = False
+        self, *endpoints: AdminEndpoint, refresh_s: float = 5.0, project_url: str = "", insecure: bool = False,
+        htpasswd: str | None = None, htpasswd_role: Literal["readonly", "full"] = "readonly",
     ) -> Director:
-        """Where operators connect."""
+        """Where operators connect, and a file of them."""
         admin = msgspec.structs.replace(
-            self._node.admin, endpoints=endpoints, refresh_s=refresh_s, project_url=project_url, insecure=insecure
+            self._node.admin, endpoints=endpoints, refresh_s=refresh_s, project_url=project_url, insecure=insecure,
+            htpasswd=htpasswd, htpasswd_role=htpasswd_role,
         )
         self._node = msgspec.structs.replace(self._node, admin=admin)
         return self
 
     def user(self, name: str, password: str, *, role: Literal["readonly", "full"] = "readonly") -> Director:
-        """Add an operator; *password* is an Argon2 hash."""
+        """Add an operator; *password* is an Argon2 or bcrypt hash."""
         self._users.put(name, User(password=password, role=role))
         return self
 
@@ -226,10 +229,11 @@ class Director:
             raise ConfigError(self._problems)
         return configuration
 
-    def service_tree(self, reactor: Any = None) -> DirectorService:
+    def service_tree(self, reactor: Any = None, *, credentials: Foreign | None = None) -> DirectorService:
         """The director as a Twisted service, not yet started.
 
         :param reactor: the running one when absent.
+        :param credentials: the application's own authority on operators.
         :raises ConfigError: with every problem.
         """
         configuration = self.configuration()
@@ -237,7 +241,9 @@ class Director:
 
         if reactor is None:
             from twisted.internet import reactor
-        return make_service(configuration, reactor=reactor, on_closed=access_log(configuration.node.log))
+        return make_service(
+            configuration, reactor=reactor, on_closed=access_log(configuration.node.log), credentials=credentials
+        )
 
     def attach(self, parent: Any, reactor: Any = None) -> DirectorService:
         """`service_tree` as a child of *parent*, an ``IServiceCollection`` or what adapts to one (an Application)."""

@@ -171,6 +171,8 @@ def _node_errors(node: Node, unreadable: Unreadable) -> Iterator[Problem]:
     if node.vip_on_isolation == "keep" and node.peers.listen is None:
         yield Problem("node.vip_on_isolation", '"keep" needs the other directors\' promises', "set node.peers.listen")
     admin = node.admin
+    if admin.htpasswd is not None and (why := unreadable(admin.htpasswd)):
+        yield Problem("node.admin.htpasswd", f"cannot read {admin.htpasswd}: {why}")
     for i, endpoint in enumerate(admin.endpoints):
         place = join("node.admin.endpoints", i)
         address, problems = _parsed(join(place, "listen"), endpoint.listen, any_port=True)
@@ -178,11 +180,11 @@ def _node_errors(node: Node, unreadable: Unreadable) -> Iterator[Problem]:
         yield from _tls_errors(join(place, "tls"), endpoint.tls, unreadable)
         if address is None or address.is_loopback:
             continue
-        if not admin.users:
+        if not admin.users and admin.htpasswd is None:
             yield Problem(
                 join(place, "listen"),
                 f"{address} is reachable from outside, and there are no users",
-                "add [node.admin.users.NAME], or listen on loopback",
+                "add [node.admin.users.NAME] or htpasswd, or listen on loopback",
             )
         if endpoint.tls is None and not admin.insecure:
             yield Problem(

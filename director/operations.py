@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 from twisted.internet.defer import Deferred, succeed
@@ -13,7 +14,7 @@ from cluster.keys import Keys
 from cluster.model import AdminState, AuditEntry, Configuration, Host, HostRef, Order, Service
 from cluster.store import Delete, Put, Store
 from director.admin.errors import Conflict, NotFound
-from director.admin.offers import Change, Process, Stored
+from director.admin.offers import Change, Process, Stored, UserPicture
 from director.audit import AuditTrail
 from director.changes import ServiceChanges
 from director.clustering import Clustering
@@ -34,6 +35,7 @@ from director.frontend import Frontend
 from director.node import Node
 from director.past import told
 from director.sync import Sync
+from director.user_changes import UserChanges
 from director.version import VERSION
 from director.visitors import kill_client, picture_connections
 
@@ -45,7 +47,7 @@ class NodeOperations:
     """Reads the node's inventory, writes the store; the change comes back through the node's `Sync`."""
 
     def __init__(self, node: Node, store: Store, sync: Sync, keys: Keys, clustering: Clustering, *,
-                 boot: Configuration, audit: AuditTrail) -> None:
+                 boot: Configuration, audit: AuditTrail, users: UserChanges) -> None:
         self._node = node
         self._store = store
         self._sync = sync
@@ -53,6 +55,7 @@ class NodeOperations:
         self._clustering = clustering
         self._boot = boot
         self._audit = audit
+        self._users = users
         self.own_process: Process | None = None  #: set by whoever runs this director as a process of its own
         self._changes = ServiceChanges(node, store, sync, keys, boot.node)
 
@@ -208,6 +211,17 @@ class NodeOperations:
         if self.own_process is None:
             raise Conflict("this director runs within another program, which has its own ways for that")
         return self.own_process
+
+    # --- users
+
+    def users(self) -> tuple[UserPicture, ...]:
+        return self._users.listed()
+
+    def put_user(self, name: str, password: str | None, role: Literal["readonly", "full"]) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._users.put(name, password, role))
+
+    def del_user(self, name: str) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._users.delete(name))
 
     # --- configuration
 

@@ -108,6 +108,7 @@ class Process:
             raise Conflict(f"nothing was reloaded: {'; '.join(map(str, error.problems))}") from error
         found = differences(self._tree.configuration, read)
         self._output.set_level(read.node.log.level)
+        self._tree.users.replace("configuration", read.node.admin.users)
         self._tree.configuration = found.effective
         for place in found.reloaded:
             self.log.info("{place} was reloaded from {file}", place=place, file=self._file)

@@ -12,7 +12,7 @@ from cluster.model import Configuration
 from cluster.validate import join
 
 #: What a running director takes over from its file.
-RELOADED = ("node.log.level",)
+RELOADED = ("node.log.level", "node.admin.users")
 
 
 class Differences(NamedTuple):
@@ -24,7 +24,11 @@ class Differences(NamedTuple):
 def differences(running: Configuration, read: Configuration) -> Differences:
     """From what is *running* to what was *read*."""
     places = list(_different("", running, read))
-    node = replace(running.node, log=replace(running.node.log, level=read.node.log.level))
+    node = replace(
+        running.node,
+        log=replace(running.node.log, level=read.node.log.level),
+        admin=replace(running.node.admin, users=read.node.admin.users),
+    )
     return Differences(
         tuple(place for place in places if place in RELOADED),
         tuple(place for place in places if place not in RELOADED),

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -34,8 +35,11 @@ from cluster.memory import MemoryStore
 from cluster.model import AdminState, Configuration, HostRef, Manhole, Order
 from cluster.model import Node as NodeConfig
 from cluster.store import Store
+from director.admin.auth import Foreign
 from director.admin.control import Control
-from director.admin.site import admin_service, make_gate
+from director.admin.gate import Gate
+from director.admin.site import admin_service
+from director.admin.userbook import UserBook
 from director.agents import AgentListener
 from director.attendance import Attendance
 from director.audit import AuditTrail
@@ -52,6 +56,7 @@ from director.relay.choice import native_missing
 from director.relay.interface import Relay
 from director.reports_http import ReportResource
 from director.sync import Sync, seed
+from director.user_changes import UserChanges
 
 #: An embedded store is one cluster of one director.
 CLUSTER = "default"
@@ -67,14 +72,20 @@ class StartError(Exception):
 class DirectorService(MultiService):
     """A whole director.
 
+    :param credentials: another authority on operators' names and passwords, asked for names that are no user's here.
     :ivar ready: fires when everything listens; fails with `StartError`, or with what the store failed with.
     """
 
     log = Logger()
 
-    def __init__(self, configuration: Configuration, *, reactor: Any, on_closed: Closed | None = None) -> None:
+    def __init__(
+        self, configuration: Configuration, *, reactor: Any, on_closed: Closed | None = None,
+        credentials: Foreign | None = None,
+    ) -> None:
         super().__init__()
         self.setName("director")
+        self._reactor = reactor
+        self._credentials = credentials
         self.configuration = configuration
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
@@ -86,13 +97,16 @@ class DirectorService(MultiService):
             configuration, make_relays(configuration.node.relay_threads, reactor=reactor), self.metrics,
             reactor=reactor, random=random.random, on_closed=on_closed,
         )
-        self.sync = Sync(self.store, self.keys, self.node)
+        admin = configuration.node.admin
+        self.users = UserBook(admin.users)
+        self.sync = Sync(self.store, self.keys, self.node, self.users.set_stored)
         self.clustering = Clustering(configuration, self.store, self.keys, self.sync, reactor=reactor)
         self.audit = AuditTrail(
             self.store, self.keys, director=configuration.node.name, wall=self.node.wall
         )
         self.operations = NodeOperations(
-            self.node, self.store, self.sync, self.keys, self.clustering, boot=configuration, audit=self.audit
+            self.node, self.store, self.sync, self.keys, self.clustering, boot=configuration, audit=self.audit,
+            users=UserChanges(self.users, self.store, self.sync, self.keys, admin, in_thread=self._in_thread),
         )
         self.control = Control(self.operations, audit=self.audit.record)
         self.registry.register(SnapshotCollector(self.operations.snapshot, self.node.counters))
@@ -104,7 +118,8 @@ class DirectorService(MultiService):
         self.node.on_order = self._tell_agent
         reports = ReportResource(self.agents.roster, self.metrics.rejected, monotonic=self.node.monotonic)
         self.admin = admin_service(
-            configuration.node.admin, self.control, self.registry, reactor=reactor,
+            admin, self.users, self.control, self.registry, in_thread=self._in_thread, credentials=credentials,
+            reactor=reactor,
             exact={b"/api/v1/report": reports},
         )
         self.side_doors = MultiService()
@@ -116,7 +131,6 @@ class DirectorService(MultiService):
         if configuration.node.manhole.listen is not None:
             self._manhole(configuration.node.manhole, reactor).setServiceParent(self.side_doors)
         self.ready: Deferred[None] = Deferred()
-        self._reactor = reactor
         self._starting: Deferred[None] | None = None
         self._reconnecting: Deferred[None] | None = None
 
@@ -128,7 +142,7 @@ class DirectorService(MultiService):
             hint = "pip install 'txdirector[manhole]'"
             raise ConfigError([Problem("node.manhole", f"needs more than is installed here ({error})", hint)]) from error
         namespace = {"director": self, "node": self.node, "control": self.control, "reactor": reactor}
-        gate = make_gate(self.configuration.node.admin, reactor=reactor)
+        gate = Gate(lambda: self.users.users, clock=reactor, in_thread=self._in_thread, credentials=self._credentials)
         return ManholeListener(manhole, namespace, gate, reactor=reactor)
 
     def startService(self) -> None:
@@ -199,6 +213,9 @@ class DirectorService(MultiService):
         if not failure.check(CancelledError):
             self.log.failure("the store cannot be followed", failure)
 
+    def _in_thread(self, work: Callable[[], Any]) -> Deferred[Any]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)
+
     def _tell_agent(self, ref: HostRef, order: Order | None) -> None:
         """The host's own agent hears of an operator's order, so that its application can prepare."""
         draining = order is not None and order.state is not AdminState.UP
@@ -243,6 +260,8 @@ def make_store(node: NodeConfig, *, reactor: Any) -> Store:
     )
 
 
-def make_service(configuration: Configuration, *, reactor: Any, on_closed: Closed | None = None) -> DirectorService:
-    """A director's service tree, ready to be given a parent."""
-    return DirectorService(configuration, reactor=reactor, on_closed=on_closed)
+def make_service(
+    configuration: Configuration, *, reactor: Any, on_closed: Closed | None = None, credentials: Foreign | None = None
+) -> DirectorService:
+    """A director's service tree, ready to be given a parent. Parameters: see `DirectorService`."""
+    return DirectorService(configuration, reactor=reactor, on_closed=on_closed, credentials=credentials)

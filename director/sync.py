@@ -1,8 +1,8 @@
 """The store's content, as it changes, into the inventory; and what this node writes into the store.
 
-Reading: three watches (services, registrations, orders). What a record says replaces what was known; a record that can't
-be read changes nothing and is reported. Until the first answer of all three, the node has no configuration: "not synced"
-is never taken for "nothing configured".
+Reading: four watches (services, registrations, orders, users). What a record says replaces what was known; a record that
+can't be read changes nothing and is reported. Until the first answer of all of them, the node has no configuration:
+"not synced" is never taken for "nothing configured".
 
 With an embedded store the node's own file holds the services. At each start a service of the file replaces the stored
 one only if the file's text for it has changed since it was last read; otherwise the stored one, with the changes made
@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cluster.keys import BootKey, Keys
-from cluster.model import HostRef, Order, Registered, Service
+from cluster.model import HostRef, Order, Registered, Service, User
 from cluster.store import Delete, Event, Listing, Put, Record, Resync, Store, Watch
 
 
@@ -48,18 +48,19 @@ class Sync(TwistedService):
 
     log = Logger()
 
-    def __init__(self, store: Store, keys: Keys, into: Applies) -> None:
+    def __init__(self, store: Store, keys: Keys, into: Applies, set_user: Callable[[str, User | None], None]) -> None:
         self.setName("sync")
         self._store = store
         self._keys = keys
         self._into = into
+        self._set_user = set_user
         self._watches: list[Watch] = []
         self._mirrors: tuple[_Mirror, ...] = ()
         self._missing = 0
-        self.synced: Deferred[None] = Deferred()  #: fires once all three prefixes are known, be it from a snapshot
+        self.synced: Deferred[None] = Deferred()  #: fires once all prefixes are known, be it from a snapshot
         self.assumed = False  #: what is applied is a snapshot's
         self.on_change: list[Callable[[], None]] = []
-        self.prefixes = (keys.services(), keys.registered_hosts(), keys.orders())
+        self.prefixes = (keys.services(), keys.registered_hosts(), keys.orders(), keys.users())
 
     def startService(self) -> None:
         super().startService()
@@ -69,6 +70,7 @@ class Sync(TwistedService):
             _Mirror(keys.registered_hosts(), Registered, lambda at, it: into.set_registered(at.ref, it), keys),
             _Mirror(keys.orders(), Order, lambda at, order: into.set_order(at.ref, at.by, order), keys,
                     resyncing=into.drop_local_orders),
+            _Mirror(keys.users(), User, lambda at, user: self._set_user(at.name, user), keys),
         )
         self._missing = len(self._mirrors)
         for mirror in self._mirrors:

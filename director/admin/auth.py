@@ -1,6 +1,6 @@
-"""Who calls: passwords by `twisted.cred`, checked with Argon2 in the reactor's thread pool.
+"""Who calls: passwords by `twisted.cred`, checked with Argon2 or bcrypt in the reactor's thread pool.
 
-Theory of operation. A browser or `directorctl` sends the password with every request, and Argon2 takes tens of
+Theory of operation. A browser or `directorctl` sends the password with every request, and Argon2, as bcrypt, takes tens of
 milliseconds and tens of megabytes by design. So a success is remembered for `REMEMBER_S` (as a keyed digest, never
 the password), at most `MAX_VERIFYING` verifications run at once, and an address that fails too often waits. Every
 attempt is paid for before it is verified and given back when it succeeds, so that guesses sent all at once gain
@@ -19,15 +19,16 @@ import ipaddress
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import bcrypt
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword, UsernamePassword
 from twisted.cred.error import LoginFailed, UnauthorizedLogin
 from twisted.cred.portal import IRealm
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred, DeferredSemaphore, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import Interface, implementer
 
@@ -47,7 +48,7 @@ FAILURE_S = 6.0
 MAX_ADDRESSES = 4096
 
 #: Runs blocking work elsewhere.
-InThread = Callable[[Callable[[], bool]], Deferred[bool]]
+InThread = Callable[[Callable[[], Any]], Deferred[Any]]
 
 
 class Throttled(LoginFailed):
@@ -102,9 +103,16 @@ def _network(address: str) -> str:
     return address if ip.version == 4 else str(ipaddress.ip_network((ip, 64), strict=False))
 
 
+class Foreign(NamedTuple):
+    """Another authority on names and passwords (LDAP, PAM, an application's own), for names that are no user's here."""
+
+    checker: Any  #: an `ICredentialsChecker` of `IUsernamePassword`
+    role: Role  #: of whoever it lets in, whose name is the avatar id in UTF-8
+
+
 @implementer(ICredentialsChecker)
 class PasswordChecker:
-    """Users of the configuration.
+    """The users of now, and whom a foreign authority knows.
 
     :param users: the users now; asked at each attempt, so that a removed user is out at once.
     :param clock: for remembering and throttling.
@@ -115,9 +123,10 @@ class PasswordChecker:
 
     def __init__(
         self, users: Callable[[], Mapping[str, User]], *, clock: IReactorTime,
-        in_thread: InThread,
+        in_thread: InThread, foreign: Foreign | None = None,
     ) -> None:
         self._users = users
+        self._foreign = foreign
         self._clock = clock
         self._in_thread = in_thread
         self._throttle = Throttle()
@@ -143,6 +152,10 @@ class PasswordChecker:
         if len(self._turns.waiting) >= MAX_WAITING:
             self._throttle.give_back(address)
             raise Throttled(1.0)
+        if user is None and self._foreign is not None:
+            known: bytes = await maybeDeferred(self._foreign.checker.requestAvatarId, credentials)
+            self._throttle.give_back(address)
+            return known
         # An unknown name costs the same as a wrong password, so that time does not tell which names exist.
         hashed = user.password if user is not None else next((each.password for each in users.values()), "")
         password = credentials.password
@@ -167,10 +180,12 @@ class PasswordChecker:
 
 
 def verify(hashed: str, password: bytes) -> bool:
-    """Whether *password* is the one that *hashed*, an Argon2 hash, was made of. Blocks for its time."""
+    """Whether *password* is the one that *hashed*, of Argon2 or bcrypt, was made of. Blocks for its time."""
     try:
+        if hashed.startswith("$2"):
+            return bcrypt.checkpw(password, hashed.encode())
         return PasswordHasher().verify(hashed, password)
-    except (Argon2Error, InvalidHashError):
+    except (Argon2Error, InvalidHashError, ValueError):  # ValueError: beyond the 72 bytes that bcrypt takes
         return False
 
 

@@ -20,7 +20,7 @@ import msgspec
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 
-from director.admin import configuration, hosts, looking, runtime, together, trail
+from director.admin import configuration, hosts, looking, people, runtime, together, trail
 from director.admin.errors import Forbidden, Invalid, NotFound
 from director.admin.offers import Operations
 from director.admin.operation import OPERATIONS, Caller, Operation, Parameters, Role
@@ -30,7 +30,8 @@ __all__ = [
 ]
 
 #: The modules that declare the operations; importing them fills `OPERATIONS`.
-DECLARED_IN = (looking, hosts, configuration, runtime, together, trail)
+DECLARED_IN = (looking, hosts, configuration, runtime, together, trail, people)
+
 
 #: Of one argument or outcome in the audit, as JSON: a sentence fits, a whole service does not.
 MAX_RECORDED = 2000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
@@ -11,31 +11,41 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Request
 
 from cluster.model import User
-from director.admin.auth import AddressedPassword, CallerRealm, ICaller, InThread, PasswordChecker, local_caller
+from director.admin.auth import AddressedPassword, CallerRealm, Foreign, ICaller, InThread, PasswordChecker, local_caller
 from director.admin.control import Caller, Role
 from director.admin.errors import Forbidden
 
 
 class Gate:
-    """By basic authentication through a `Portal`; without one, everyone on this machine."""
+    """By basic authentication through a `Portal`; as long as there are no users, everyone on this machine.
 
-    def __init__(self, portal: Portal | None) -> None:
-        self._portal = portal
+    :param users: those of now.
+    :param credentials: another authority; see `Foreign`. With one the gate is never open.
 
-    @classmethod
-    def of_users(cls, users: Mapping[str, User], *, clock: IReactorTime, in_thread: InThread) -> Gate:
-        """The gate for configured *users*; for none, the open one. The rest: see `PasswordChecker`."""
-        if not users:
-            return cls(None)
-        checker = PasswordChecker(lambda: users, clock=clock, in_thread=in_thread)
-        return cls(Portal(CallerRealm(lambda name: Role(users[name].role) if name in users else None), [checker]))
+    The rest: see `PasswordChecker`.
+    """
+
+    def __init__(
+        self, users: Callable[[], Mapping[str, User]], *, clock: IReactorTime, in_thread: InThread,
+        credentials: Foreign | None = None,
+    ) -> None:
+        self._users = users
+        self._foreign = credentials
+        checker = PasswordChecker(users, clock=clock, in_thread=in_thread, foreign=credentials)
+        self._portal = Portal(CallerRealm(self._role), [checker])
+
+    def _role(self, name: str) -> Role | None:
+        user = self._users().get(name)
+        if user is not None:
+            return Role(user.role)
+        return self._foreign.role if self._foreign is not None else None
 
     async def caller(self, request: Request) -> Caller:
         """:raises UnauthorizedLogin: no, or wrong, credentials.
         :raises Throttled: wrong ones too often.
         :raises Forbidden: without users, from elsewhere than this machine."""
         peer = getattr(request.getClientAddress(), "host", None)
-        if self._portal is None:
+        if self.open:
             caller = local_caller(peer, request.getRequestHostname())
             if caller is None:
                 raise Forbidden("no users are configured: only this machine may call, by a loopback address")
@@ -46,13 +56,12 @@ class Gate:
     @property
     def open(self) -> bool:
         """There are no users: this machine needs no password."""
-        return self._portal is None
+        return not self._users() and self._foreign is None
 
     async def sign_in(self, name: bytes, password: bytes, peer: str | None) -> Caller:
         """:param peer: the client's IP address; None for a UNIX socket.
         :raises UnauthorizedLogin: wrong credentials.
         :raises Throttled: wrong ones too often."""
-        assert self._portal is not None
         credentials = AddressedPassword(name, password, peer or "unix")
         _, avatar, _ = await self._portal.login(credentials, peer or "unix", ICaller)
         assert isinstance(avatar, Caller)
@@ -62,7 +71,6 @@ class Gate:
         """Who signed in as *name* earlier, with the role of now.
 
         :raises UnauthorizedLogin: there is no such user any more."""
-        assert self._portal is not None
         _, avatar, _ = self._portal.realm.requestAvatar(name.encode(), peer or "unix", ICaller)
         assert isinstance(avatar, Caller)
         return avatar

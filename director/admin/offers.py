@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -11,6 +11,14 @@ from twisted.internet.defer import Deferred
 from cluster.address import Address
 from cluster.model import AdminState, AuditEntry, Configuration, HostRef, Service
 from director.core.snapshot import ClusterPicture, ConnectionsPicture, DirectorPicture, Explanation, PastPicture
+
+
+class UserPicture(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may call."""
+
+    name: str
+    role: Literal["readonly", "full"]
+    source: Literal["configuration", "htpasswd", "store"]
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +113,16 @@ class Operations(Protocol):
 
     def process(self) -> Process:
         """:raises Conflict: this director is a part of somebody else's process."""
+
+    # --- users
+
+    def users(self) -> tuple[UserPicture, ...]: ...
+
+    def put_user(self, name: str, password: str | None, role: Literal["readonly", "full"]) -> Deferred[None]:
+        """Fires when it is in force here. Fails with `Conflict`: not the store's user, or nobody could undo it."""
+
+    def del_user(self, name: str) -> Deferred[None]:
+        """As `put_user`; and with `NotFound`."""
 
     # --- configuration
 

@@ -12,7 +12,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
@@ -20,12 +20,15 @@ from twisted.web.server import Request, Site
 from cluster.address import Address, parse_address
 from cluster.model import Admin, AdminEndpoint
 from cluster.store import MAX_VALUE_BYTES
+from director.admin.auth import Foreign, InThread
 from director.admin.control import Control
 from director.admin.gate import Gate
+from director.admin.htpasswd import Htpasswd
 from director.admin.pages import MetricsPage
 from director.admin.rest import Api
 from director.admin.running import RunningText
 from director.admin.ui.assembly import make_ui
+from director.admin.userbook import UserBook
 from director.admin.xmlrpc import XmlRpc
 from director.agents import server_options
 from director.listener import bind
@@ -120,11 +123,14 @@ class AdminListener(Service):
     :ivar address: as configured, and as bound once it is.
     """
 
+    log = Logger()
+
     def __init__(self, endpoint: AdminEndpoint, site: Site, *, place: str, reactor: Any) -> None:
         self.address: Address = parse_address(endpoint.listen, any_port=True)
         self.setName(place)  # addresses may repeat: any number of endpoints can take "a free port"
         self._reactor = reactor
         self._factory: Any = site
+        self._scheme = "http" if endpoint.tls is None else "https"
         if endpoint.tls is not None:
             self._factory = TLSMemoryBIOFactory(server_options(endpoint.tls, place=f"{place}.tls"), False, site)
         self._port: Any = None
@@ -139,6 +145,7 @@ class AdminListener(Service):
         finally:
             sock.close()  # the port has a duplicate
         super().startService()
+        self.log.info("admin at {scheme}://{address}", scheme=self._scheme, address=str(self.address))
 
     def stopService(self) -> Deferred[Any] | None:
         super().stopService()
@@ -151,31 +158,28 @@ class AdminListener(Service):
         return maybeDeferred(port.stopListening)
 
 
-def make_gate(admin: Admin, *, reactor: Any) -> Gate:
-    """Who may enter. The thread pool of *reactor* verifies passwords."""
-    return Gate.of_users(
-        admin.users, clock=reactor,
-        in_thread=lambda work: deferToThreadPool(reactor, reactor.getThreadPool(), work),
-    )
-
-
 def admin_service(
-    admin: Admin, control: Control, registry: CollectorRegistry, *, reactor: Any,
-    exact: Mapping[bytes, Resource] = MappingProxyType({}),
+    admin: Admin, users: UserBook, control: Control, registry: CollectorRegistry, *, in_thread: InThread,
+    reactor: Any, credentials: Foreign | None = None, exact: Mapping[bytes, Resource] = MappingProxyType({}),
 ) -> MultiService:
     """All configured endpoints, one child each.
 
+    :param in_thread: verifies passwords.
     :param exact: further resources, by their whole path.
 
     Starting it raises `director.listener.BindError`.
 
     :raises cluster.errors.ConfigError: files of TLS that do not do.
     """
-    gate = make_gate(admin, reactor=reactor)
+    gate = Gate(lambda: users.users, clock=reactor, in_thread=in_thread, credentials=credentials)
     ui, feed = make_ui(gate, control, admin, reactor=reactor)
     site = make_site(gate, control, registry, ui, reactor=reactor, exact=exact)
     service = MultiService()
     service.setName("admin")
+    if admin.htpasswd is not None:  # before the endpoints, so that whoever comes first finds it read
+        Htpasswd(
+            admin.htpasswd, admin.htpasswd_role, lambda found: users.replace("htpasswd", found), clock=reactor
+        ).setServiceParent(service)
     for number, endpoint in enumerate(admin.endpoints):
         listener = AdminListener(endpoint, site, place=f"node.admin.endpoints[{number}]", reactor=reactor)
         listener.setServiceParent(service)

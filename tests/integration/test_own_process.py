@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 from typing import Any
 
+import bcrypt
+
 from director.ctl.client import CallFailed, Client
-from tests.integration.kit import closed_port
 from tests.integration.test_cli import SERVICE, CliTestCase, Running, address, listening, until
+from tests.unit.director.small_director import HASHER
+
+#: Where the admin is, in the log.
+ADMIN = r"admin at (http://127\.0\.0\.1:\d+)"
 
 
 class OwnProcessTests(CliTestCase):
-    def begin(self, host: str, extra: str = "") -> tuple[Running, Client, Path]:
-        """A director with an admin; its file."""
-        port = closed_port()
-        head = f"[[node.admin.endpoints]]\nlisten = '127.0.0.1:{port}'\n[node.log]\n{extra}\n"
+    def begin(self, host: str, log: str = "") -> tuple[Running, Path]:
+        """A director with an admin and a service; its file."""
+        head = f"[[node.admin.endpoints]]\nlisten = '127.0.0.1:0'\n[node.log]\n{log}\n"
         path = Path(self.write(head + SERVICE.format(port=0, host=host)))
-        running = self.start("-m", "director", "run", str(path))
-        return running, Client(f"http://127.0.0.1:{port}"), path
+        return self.start("-m", "director", "run", str(path)), path
 
     def test_shutdown_drains(self) -> None:
         """The order is answered, new clients are refused, the open connection goes on, and with it ends the process."""
         with listening() as backend:
-            running, client, _ = self.begin(address(backend))
+            running, _ = self.begin(address(backend))
+            client = Client(running.says(ADMIN)[1])
             running.says("ready\n")
             port = int(running.says(r"web listens on 127\.0\.0\.1:(\d+)")[1])
             visitor, host = self.relayed(backend, port)
@@ -38,8 +43,11 @@ class OwnProcessTests(CliTestCase):
     def test_logs(self) -> None:
         """After the log's file was moved away, reopening makes a new one."""
         log = self.directory / "log"
-        _, client, _ = self.begin("127.0.0.1:1", f"target = '{log}'")
+        self.begin("127.0.0.1:1", f"target = '{log}'")
         until(lambda: log.exists() and "ready\n" in log.read_text())
+        found = re.search(ADMIN, log.read_text())
+        assert found is not None
+        client = Client(found[1])
         log.rename(self.directory / "log.1")
         client.post("process", "reopen_logs")
         self.assertIn("local from 127.0.0.1: reopen_logs", log.read_text())
@@ -47,30 +55,50 @@ class OwnProcessTests(CliTestCase):
     def test_reload(self) -> None:
         """By the admin or by SIGHUP, the log's level follows the file; what does not is told; a bad file changes
         nothing."""
-        running, client, path = self.begin("127.0.0.1:1", "level = 'warn'")
+        running, path = self.begin("127.0.0.1:1", "level = 'info'")
+        client = Client(running.says(ADMIN)[1])
         text = path.read_text()
 
         def reload() -> Any:
             return client.post("process", "reload")
 
-        until(lambda: self.answers(client))
         self.assertEqual(reload(), {"reloaded": [], "restart": []})
-        path.write_text(text.replace("warn", "info") + 'app2 = "127.0.0.1:2"\n')
+        path.write_text(text.replace("info", "debug") + 'app2 = "127.0.0.1:2"\n')
         self.assertEqual(reload(), {"reloaded": ["node.log.level"], "restart": ["services.web"]})
-        running.says("local from 127.0.0.1: reload")
-        path.write_text(text.replace("warn", "loud"))
+        running.says(r"node\.log\.level was reloaded from ")
+        path.write_text(text.replace("info", "loud"))
         with self.assertRaises(CallFailed) as refused:
             reload()
         self.assertIn("node.log.level", str(refused.exception))
         running.tell(signal.SIGHUP)
-        running.says(r"nothing was reloaded: .*node\.log\.level")
-        path.write_text(text.replace("warn", "debug"))
-        running.tell(signal.SIGHUP)
-        running.says(r"node\.log\.level was reloaded from ")
+        running.says(r"error .*nothing was reloaded: .*node\.log\.level")
+        path.write_text(text.replace("info", "error"))
+        self.assertEqual(reload(), {"reloaded": ["node.log.level"], "restart": []})
+        running.tell(signal.SIGTERM)
+        self.assertEqual(running.ended(), 0)
+        self.assertNotIn("stopping", running.output)
 
-    def answers(self, client: Client) -> bool:
-        try:
-            client.get("status")
-        except CallFailed:
-            return False
-        return True
+    def test_users(self) -> None:
+        """A user of the reloaded file gets in, and nobody without one any more; so it is with the htpasswd file as soon
+        as it changes."""
+        htpasswd = self.directory / "htpasswd"
+        htpasswd.write_text("")
+        running, path = self.begin("127.0.0.1:1")
+        text = path.read_text().replace("[[node", f"node.admin.htpasswd = '{htpasswd}'\n[[node", 1)
+        path.write_text(text)
+        running.tell(signal.SIGTERM)
+        running.ended()
+        running = self.start("-m", "director", "run", str(path))
+        url = running.says(ADMIN)[1]
+        ada = HASHER.hash("analytical")
+        path.write_text(f"{text}[node.admin.users.ada]\npassword = '{ada}'\nrole = 'full'\n")
+        self.assertEqual(Client(url).post("process", "reload")["reloaded"], ["node.admin.users"])
+        with self.assertRaises(CallFailed):
+            Client(url).get("status")
+        Client(url, user="ada", password="analytical").get("status")
+        htpasswd.write_text(f"bob:{bcrypt.hashpw(b'looking on', bcrypt.gensalt(4)).decode()}\n")
+        running.says(r"htpasswd: 1 users")
+        bob = Client(url, user="bob", password="looking on")
+        bob.get("status")
+        with self.assertRaises(CallFailed):
+            bob.post("process", "reopen_logs")

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Mapping
 from http.client import HTTPResponse
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from argon2 import PasswordHasher
@@ -36,9 +36,9 @@ from cluster.model import (
     User,
 )
 from director.admin.control import Audit, Control
-from director.admin.errors import Conflict, Refused, Stale
+from director.admin.errors import Conflict, NotFound, Refused, Stale
 from director.admin.gate import Gate
-from director.admin.offers import Change, Reloaded, Stopping, Stored
+from director.admin.offers import Change, Reloaded, Stopping, Stored, UserPicture
 from director.admin.site import AdminSite, make_site
 from director.admin.ui.assembly import make_ui
 from director.core.snapshot import (
@@ -81,13 +81,15 @@ def host_picture(ref: HostRef, **changes: Any) -> HostPicture:
 class SmallDirector:
     """Keeps hosts by their reference and does what it is ordered.
 
+    :ivar accounts: users by name.
     :ivar available: while False, changes fail as with a store that is away.
     :ivar clients: connected to any service.
     :ivar did: what the process was told.
     :ivar specs: the services as configured, with their revisions.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, accounts: dict[str, User] | None = None) -> None:
+        self.accounts = dict(USERS) if accounts is None else accounts
         self.available = True
         self.clients = {"192.0.2.7:4711", "[2001:db8::7]:4712"}
         self.did: list[str] = []
@@ -175,6 +177,20 @@ class SmallDirector:
         known = str(client) in self.clients
         self.clients.discard(str(client))
         return int(known)
+
+    def users(self) -> tuple[UserPicture, ...]:
+        return tuple(
+            UserPicture(name=name, role=user.role, source="store") for name, user in sorted(self.accounts.items())
+        )
+
+    def put_user(self, name: str, password: str | None, role: Literal["readonly", "full"]) -> Deferred[None]:
+        self.accounts[name] = User(password=HASHER.hash(password or ""), role=role)
+        return succeed(None)
+
+    def del_user(self, name: str) -> Deferred[None]:
+        if self.accounts.pop(name, None) is None:
+            return fail(NotFound(f"no user is called {name!r}"))
+        return succeed(None)
 
     def audit(self, limit: int) -> tuple[AuditEntry, ...]:
         return ()
@@ -272,12 +288,12 @@ class Admin:
     :ivar channel: the server's end of the latest connection.
     """
 
-    def __init__(self, users: Mapping[str, User] = USERS) -> None:
+    def __init__(self, users: dict[str, User] | None = None) -> None:
         self.clock = Clock()
-        self.director = SmallDirector()
+        self.director = SmallDirector(users)
         self.audited: list[Audit] = []
         self.registry = CollectorRegistry()
-        gate = Gate.of_users(users, clock=self.clock, in_thread=lambda work: succeed(work()))
+        gate = Gate(lambda: self.director.accounts, clock=self.clock, in_thread=lambda work: succeed(work()))
         control = self.control = Control(self.director, audit=self.audited.append)
         config = AdminConfig(refresh_s=7.0, project_url="https://project.example/")
         ui, self.feed = make_ui(gate, control, config, reactor=self.clock)

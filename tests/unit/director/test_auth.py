@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from cluster.model import User
 from director.admin.auth import (
@@ -19,6 +23,7 @@ from director.admin.auth import (
     REMEMBER_S,
     AddressedPassword,
     CallerRealm,
+    Foreign,
     PasswordChecker,
     Throttle,
     Throttled,
@@ -26,7 +31,8 @@ from director.admin.auth import (
     local_caller,
     verify,
 )
-from director.admin.control import Role
+from director.admin.control import Caller, Role
+from director.admin.gate import Gate
 from tests.unit.director.small_director import HASHER, USERS
 
 
@@ -58,6 +64,33 @@ class CheckerTests(SynchronousTestCase):
         self.assertEqual(self.check("ada", "engine"), b"ada")
         for who in (("ada", "Engine"), ("ada", "looking"), ("ada", ""), ("eve", "engine"), ("", "")):
             self.refused(UnauthorizedLogin, *who)
+
+    def test_foreign_authority(self) -> None:
+        """Another authority is asked for names that are no user's, and its wrong passwords are throttled like ours."""
+        asked: list[bytes] = []
+
+        @implementer(ICredentialsChecker)
+        class Directory:
+            credentialInterfaces = (IUsernamePassword,)
+
+            def requestAvatarId(self, credentials: Any) -> Deferred[bytes]:
+                asked.append(credentials.username)
+                right = credentials.checkPassword(b"compiler")
+                return succeed(b"grace") if right else fail(UnauthorizedLogin())
+
+        gate = Gate(lambda: self.users, clock=self.clock, in_thread=self.in_thread,
+                    credentials=Foreign(Directory(), Role.FULL))
+        self.assertFalse(gate.open)
+
+        def sign_in(name: str, password: str) -> Deferred[Caller]:
+            return Deferred.fromCoroutine(gate.sign_in(name.encode(), password.encode(), "192.0.2.1"))
+
+        self.assertEqual(self.successResultOf(sign_in("grace", "compiler")), Caller("grace", Role.FULL, "192.0.2.1"))
+        self.failureResultOf(sign_in("ada", "compiler"), UnauthorizedLogin)
+        self.assertEqual(asked, [b"grace"])
+        for _ in range(FREE_FAILURES - 1):
+            self.failureResultOf(sign_in("grace", "wrong"), UnauthorizedLogin)
+        self.failureResultOf(sign_in("grace", "wrong"), Throttled)
 
     def test_unknown_names_cost_the_same(self) -> None:
         """An unknown name is verified against some hash too, so that time does not tell which names exist."""

@@ -26,7 +26,7 @@ class ReferenceTests(SynchronousTestCase):
         for route in ROUTES:
             methods = " ".join(f"`{method}`" for method in route.methods if method != "HEAD")
             path = route.path
-            for name, letter in (("service", "S"), ("group", "G"), ("host", "H"), ("client", "C")):
+            for name, letter in (("service", "S"), ("group", "G"), ("host", "H"), ("client", "C"), ("user", "U")):
                 path = path.replace(f"{{{name}}}", letter)
             expected[methods, f"`{path}`", f"`{route.operation}`"] = route
         self.assertEqual(set(rows), set(expected))
