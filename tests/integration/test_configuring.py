@@ -280,7 +280,7 @@ class TraceTests(ConfiguringCase):
             await self.do("put_host", **host, address=self.two.address)
             await self.do("order", **host, state="down", why="broken disk")
             await self.do(operation, **arguments)
-            await until(lambda: not director.node.inventory._orders, f"no order after {operation}")
+            self.assertEqual((await director.store.list(director.keys.orders())).records, (), operation)
         await self.do("new_group", service="web", group="other")
         await self.do("put_host", **host, address=self.two.address)
         self.assertEqual((await self.do("host", **host)).orders, ())
