@@ -132,7 +132,7 @@ class LimitTests(DirectorTestCase):
         director = await self.director(service({"a": backend.address}, timeouts={"max_age_s": 0.5}))
         client = await self.client(director)
         await until(lambda: client.lost, "the maximum age")
-        self.assertEqual(self.ended(director, "max_age"), 1)
+        await until(lambda: self.ended(director, "max_age") == 1, "its reason")
 
     async def test_descriptors_run_out_and_come_back(self) -> None:
         """Without descriptors accepting pauses and nobody is refused; with them again, everyone is served."""
