@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hmac
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 from hypothesis import given
@@ -14,6 +18,8 @@ from cluster import wire
 from cluster.lines import MAX_LINE_BYTES, MAX_UNKNOWN
 from cluster.model import LoadReport
 from cluster.peer_wire import (
+    _DECODERS,
+    _KNOWN,
     MAX_COUNTS,
     MAX_ENTRIES,
     MAX_REFS,
@@ -304,3 +310,40 @@ class LineTests(LinkTestCase):
         two.challenge()
         hello = Hello(version=2, cluster="c", director="d1", boot_id="b", to="d2", nonce="0" * 32)
         self.refused("unexpected", lambda: tell(two, msgspec.json.encode(hello) + b"\n"))
+
+
+class SpecificationTests(SynchronousTestCase):
+    def test_examples(self) -> None:
+        """Every example of the specification is a message, and every type has one."""
+        page = Path(__file__).parents[3] / "docs" / "protocols" / "peer.md"
+        known: set[str] = set()
+        for block in re.findall(r"```json\n(.*?)```", page.read_text(), re.DOTALL):
+            for line in block.splitlines():
+                for decode in _DECODERS.values():
+                    with contextlib.suppress(msgspec.ValidationError):
+                        known.add(type(decode(line.encode())).__struct_config__.tag)
+                        break
+                else:
+                    self.fail(line)
+        self.assertEqual(known, _KNOWN)
+
+    def test_seal_and_proof_as_specified(self) -> None:
+        """The proof and the seal are what the text says, computed here from the text alone."""
+        one, two = dialer(), acceptor()
+        challenge = json.loads(two.challenge())
+        tell(one, json.dumps(challenge).encode() + b"\n")
+        hello = json.loads(one.hello("d2"))
+
+        def mac(*words: str) -> bytes:
+            return hmac.digest(SECRET, "\n".join(("txdirector peer", *words)).encode(), "sha256")
+
+        self.assertEqual(hello["proof"], mac("hello", "1", challenge["nonce"], "1", "c", "d1", "d1-boot", "d2",
+                                             hello["nonce"]).hex())
+        tell(two, json.dumps(hello).encode() + b"\n")
+        welcome = json.loads(two.welcome())
+        self.assertEqual(welcome["proof"], mac("welcome", hello["proof"], "d2", "d2-boot").hex())
+        tell(one, json.dumps(welcome).encode() + b"\n")
+        line = one.send(Alive())
+        key = mac("key", "dialer", hello["proof"])
+        body = b'{"type":"alive"}'
+        self.assertEqual(line, hmac.digest(key, bytes(8) + body, "sha256").hex()[:32].encode() + body + b"\n")
