@@ -81,9 +81,9 @@ class GroupRef(NamedTuple):
         return "/".join(self)
 
 
-def _host(context: click.Context, parameter: click.Parameter, text: str) -> HostRef:
+def _host(context: click.Context, parameter: click.Parameter, text: str | None) -> HostRef | None:
     try:
-        return HostRef.parse(text)
+        return HostRef.parse(text) if text is not None else None
     except ValueError:
         raise click.BadParameter("a host is named SERVICE/GROUP/HOST") from None
 
@@ -122,6 +122,9 @@ complete_service = _names(lambda service: [service["name"]])
 service_argument = click.argument("service", shell_complete=complete_service)
 group_argument = click.argument("group", callback=_group, metavar="SERVICE/GROUP", shell_complete=_names(_groups_of))
 host_argument = click.argument("host", callback=_host, metavar="SERVICE/GROUP/HOST", shell_complete=_names(_hosts_of))
+optional_host_argument = click.argument(
+    "host", callback=_host, required=False, metavar="[SERVICE/GROUP/HOST]", shell_complete=_names(_hosts_of)
+)
 
 
 def group_path(ref: GroupRef) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -43,7 +44,7 @@ def hosts_table(hosts: list[dict[str, Any]], *, title: str = "") -> Table:
         table.add_row(
             f"{host['service']}/{host['group']}/{host['name']}", host["address"], _state(host), _number(host["weight"]),
             f"{host['in_flight']}{most}", _number(report.get("utilisation"), "{:.0%}"),
-            _number(host["heartbeat_age_s"], "{:.1f} s"), host["why_not"],
+            _number(host["heartbeat_age_s"], "{:.1f} s"), escape(host["why_not"]),
         )
     return table
 
@@ -68,7 +69,7 @@ def services_table(status: dict[str, Any]) -> Table:
     return table
 
 
-def _clock(at: float | None) -> str:
+def clock(at: float | None) -> str:
     """Local time, of today or with its date."""
     if at is None:
         return "-"
@@ -82,8 +83,8 @@ def bad_table(hosts: list[dict[str, Any]]) -> Table:
         table.add_column(name, no_wrap=name not in ("why", "last check"))
     for host in hosts:
         check = host["check"]
-        table.add_row(f"{host['service']}/{host['group']}/{host['name']}", _state(host), _clock(host["since"]),
-                      escape(host["why"]), escape(check["detail"]) or "-", _clock(check["next_at"]))
+        table.add_row(f"{host['service']}/{host['group']}/{host['name']}", _state(host), clock(host["since"]),
+                      escape(host["why"]), escape(check["detail"]) or "-", clock(check["next_at"]))
     return table
 
 
@@ -93,7 +94,7 @@ def failures_table(failures: list[dict[str, Any]]) -> Table:
     for name in ("at", "host", "why"):
         table.add_column(name, no_wrap=name != "why")
     for each in failures:
-        table.add_row(_clock(each["transition"]["at"]), f"{each['service']}/{each['group']}/{each['host']}",
+        table.add_row(clock(each["transition"]["at"]), f"{each['service']}/{each['group']}/{each['host']}",
                       escape(each["transition"]["why"]))
     return table
 
@@ -107,6 +108,49 @@ def connections_table(connections: list[dict[str, Any]]) -> Table:
         host = f"{each['group']}/{each['host']}" if each["host"] else "waits in the queue"
         table.add_row(each["client"], host, _number(each["age_s"], "{:.1f} s"), _number(each["idle_s"], "{:.1f} s"),
                       str(each["to_host"]), str(each["to_client"]))
+    return table
+
+
+def cluster_line(cluster: dict[str, Any]) -> str:
+    """The cluster in a sentence."""
+    leader = f"{cluster['leader']} leads, term {cluster['term']}" if cluster["leader"] else "nobody leads"
+    modes = [name for name, on in (("STORE UNAVAILABLE", not cluster["store_available"]),
+                                   ("started from a snapshot", cluster["cold_start"])) if on]
+    return "; ".join([f"cluster {cluster['cluster']} as {cluster['director']} sees it, store {cluster['store']}", leader,
+                      *modes])
+
+
+def members_table(members: list[dict[str, Any]]) -> Table:
+    """One row a director that lives."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("director", "leads", "version", "since", "admin", "agents", "peers", "roles"):
+        table.add_column(name, no_wrap=True)
+    for each in members:
+        table.add_row(each["name"], "leads" if each["leads"] else "", each["version"], clock(each["started"]),
+                      " ".join(each["admin"]), " ".join(each["agents"]), each["peers"] or "-", " ".join(each["roles"]))
+    return table
+
+
+def history_table(past: list[dict[str, Any]]) -> Table:
+    """One row a change in the store."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("revision", justify="right")
+    table.add_column("at", no_wrap=True)
+    table.add_column("what")
+    for each in past:
+        table.add_row(str(each["revision"]), clock(each["at"]), escape(each["what"]))
+    return table
+
+
+def audit_table(entries: list[dict[str, Any]]) -> Table:
+    """One row an attempted change."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("at", "who", "from", "director", "what", "arguments", "outcome"):
+        table.add_column(name, no_wrap=name not in ("arguments", "outcome"))
+    for each in entries:
+        arguments = " ".join(f"{key}={json.dumps(value)}" for key, value in each["arguments"].items())
+        table.add_row(clock(each["at"]), escape(each["who"]), each["origin"] or "here", each["director"],
+                      each["operation"], escape(arguments), escape(each["outcome"]))
     return table
 
 

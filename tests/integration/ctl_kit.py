@@ -24,6 +24,7 @@ class CtlTestCase(DirectorTestCase):
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.directory = Path(directory.name)
+        self.environment = {"TERM": "dumb"}
 
     async def start(self, data: dict[str, Any]) -> DirectorService:
         node = data.setdefault("node", {})
@@ -51,7 +52,7 @@ class CtlTestCase(DirectorTestCase):
         return json.loads(await self.ok(*words, "--json"))
 
     async def run_command(self, *command: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"TXDIRECTOR_URL": getattr(self, "url", ""), "TERM": "dumb"}
+        environment = os.environ | self.environment | {"TXDIRECTOR_URL": getattr(self, "url", "")}
         done: subprocess.CompletedProcess[str] = await deferToThread(
             subprocess.run, command, input=typed, capture_output=True, text=True, timeout=60, check=False, env=environment,
         )
