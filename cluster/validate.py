@@ -57,6 +57,11 @@ def attempt(
     return cast(T, _blank(type_) if value is _WRONG else value), walk.problems
 
 
+def expected(type_: Any) -> str:
+    """What a leaf's type asks for, in words: ``a number of at least 0``."""
+    return _expected(inspect.type_info(type_))
+
+
 def join(place: str, *keys: str | int) -> str:
     """The place of a key (an item, for an int) within *place*, or deeper, one step for each key."""
     for key in keys:
@@ -223,6 +228,8 @@ def _expected(node: inspect.Type) -> str:
             return words[0] if len(words) == 1 else f"one of {', '.join(words)}"
         case inspect.StrType(pattern=pattern) if pattern is not None:
             return _PATTERNS.get(pattern, f"a string that matches {pattern}")
+        case inspect.StrType(max_length=most) if most is not None:
+            return f"a string of at most {most} characters"
         case inspect.StrType():
             return "a string"
         case inspect.BoolType():

@@ -20,6 +20,7 @@ import msgspec
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 
+from cluster.validate import expected
 from director.admin import configuration, hosts, looking, people, runtime, together, trail
 from director.admin.errors import Forbidden, Invalid, NotFound
 from director.admin.offers import Operations
@@ -128,4 +129,15 @@ def _converted(arguments: Mapping[str, object], kind: type[Parameters], *, stric
         return msgspec.convert(dict(arguments), kind, strict=strict)
     except msgspec.ValidationError as error:
         message, at, place = str(error).partition(" - at `")
-        raise Invalid(message, place.rstrip("`").removeprefix("$").removeprefix(".") if at else "") from None
+        place = place.rstrip("`").removeprefix("$").removeprefix(".") if at else ""
+        raise Invalid(_in_words(message, place, kind), place) from None
+
+
+def _in_words(message: str, place: str, kind: type[Parameters]) -> str:
+    """What the parameter's type asks for, as people say it; msgspec's *message* where it is not about a parameter."""
+    for field in msgspec.structs.fields(kind):
+        if field.encode_name == place:
+            return f"expected {expected(field.type)}"
+        if message == f"Object missing required field `{field.encode_name}`":
+            return f"{field.encode_name} is missing"
+    return message

@@ -24,7 +24,9 @@ PAGES = {
     "bad-hosts": "/bad-hosts",
     "connections": "/connections",
     "configuration": "/configuration",
+    "audit": "/audit",
     "cluster": "/cluster",
+    "history": "/history",
     "explain": "/explain?client=192.0.2.7&service=web",
     "not-found": "/services/web/groups/main/hosts/gone",
 }

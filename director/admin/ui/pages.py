@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from director.admin.control import Caller, Control
-from director.admin.errors import Conflict, Invalid, NotFound
+from director.admin.errors import Invalid, NotFound
 from director.admin.ui.cells import Cell, Loads, cells, hosts_of, listed, ref
 from director.admin.ui.text import value
 from director.core.plan import ABSENT, plan
@@ -74,6 +74,11 @@ class PageRoute(NamedTuple):
 PAGES: list[PageRoute] = []
 
 
+def shared(picture: DirectorPicture) -> bool:
+    """Whether other directors may have the same store."""
+    return not picture.store.startswith(("memory:", "file:"))
+
+
 def _page(
     path: str, template: str, *, refresh: bool = False, poll: bool = False
 ) -> Callable[[Callable[..., Awaitable[Values]]], Any]:
@@ -130,7 +135,7 @@ async def host(look: Look, service: str, group: str, host: str) -> Values:
     found = await look.ask("host", service=service, group=group, host=host)
     picture = await look.ask("status")
     return {"picture": picture, "cells": look.cells(picture), "host": found,
-            "history": [(event, found) for event in reversed(found.history)],
+            "history": [(event, found) for event in reversed(found.history)], "shared": shared(picture),
             "live": (ref(found), f"{ref(found)}:shape")}
 
 
@@ -161,11 +166,29 @@ async def connections(look: Look) -> Values:
 async def cluster(look: Look) -> Values:
     """This director, and the others that share its store."""
     picture = await look.ask("status")
-    try:
-        found = await look.ask("cluster")
-    except (NotFound, Conflict):  # of a store of its own
-        found = None
-    return {"picture": picture, "cells": look.cells(picture), "cluster": found, "live": ("", ":cluster", ":modes")}
+    found = await look.ask("cluster")
+    return {"picture": picture, "cells": look.cells(picture), "cluster": found, "shared": shared(picture),
+            "live": ("", ":cluster", ":modes")}
+
+
+@_page("history", "history.html")
+async def history(look: Look) -> Values:
+    """What the store remembers of everything."""
+    return {"past": await look.ask("history", limit=str(MAX_EVENTS)), "about": None, "live": ()}
+
+
+@_page("services/{service}/groups/{group}/hosts/{host}/history", "history.html")
+async def host_history(look: Look, service: str, group: str, host: str) -> Values:
+    """What the store remembers of one host."""
+    names = {"service": service, "group": group, "host": host}
+    return {"past": await look.ask("history", limit=str(MAX_EVENTS), **names), "about": names, "live": ()}
+
+
+@_page("audit", "audit.html", refresh=True, poll=True)
+async def audit(look: Look) -> Values:
+    """Who changed what."""
+    picture = await look.ask("status")
+    return {"picture": picture, "entries": await look.ask("audit", limit=str(MAX_EVENTS)), "live": ("", ":modes")}
 
 
 @_page("explain", "explain.html")

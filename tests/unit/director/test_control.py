@@ -116,6 +116,18 @@ class MatrixTests(ControlCase):
         for name, arguments in GOOD.items():
             self.assertIn("colour", self.refused(Invalid, name, **arguments, colour="red"))
 
+    def test_in_words(self) -> None:
+        """What a parameter must be is said as people say it."""
+        for changes, said in (
+            ({"weight": "heavy"}, "weight: expected a number from 0 to 1000000"),
+            ({"weight": 1, "host": "a b"}, "host: expected a name: 1 to 63 letters, digits, dots, underscores or hyphens"),
+        ):
+            self.assertEqual(self.refused(Invalid, "weight", text=True, **HOST | changes), said)
+        self.assertEqual(self.refused(Invalid, "order", **HOST | {"state": "sideways"}),
+                         'state: expected one of "up", "drain", "down"')
+        self.assertEqual(self.refused(Invalid, "order", **HOST | {"state": "down", "why": "x" * 501}),
+                         "why: expected a string of at most 500 characters")
+
     def test_missing_arguments_are_refused_everywhere(self) -> None:
         """An operation that needs arguments says which one is missing."""
         for name, operation in OPERATIONS.items():

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import msgspec
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from cluster.model import AdminState, HostRef, HostState
-from director.admin.control import Caller
+from cluster.model import AdminState, AuditEntry, HostRef, HostState
 from director.admin.ui.cells import MAX_LISTED
 from director.admin.ui.pages import MAX_ROWS, PAGES
 from director.core.snapshot import (
@@ -19,6 +17,7 @@ from director.core.snapshot import (
     DisagreementPicture,
     MemberPicture,
     OrderPicture,
+    PastPicture,
     PeerPicture,
     TransitionPicture,
     VipPicture,
@@ -214,21 +213,47 @@ class ClusterTests(PageCase):
             disagreements=(DisagreementPicture(host="web/blue/app1", views={"two": "down"}),),
         )
         picture = msgspec.structs.replace(
-            self.admin.director.snapshot(), leader="two", cold_start=True,
+            self.admin.director.snapshot(), leader="two", cold_start=True, store="etcd:http://e:2379",
             peers=(PeerPicture(name="two", address="192.0.2.2:7947", connected=False, heard_s=12.0),),
         )
         self.patch(self.admin.director, "snapshot", lambda: picture)
-        call = self.admin.control.call
-
-        def cluster_too(caller: Caller, name: str, arguments: Any, **more: Any) -> Any:
-            return succeed(cluster) if name == "cluster" else call(caller, name, arguments, **more)
-
-        self.patch(self.admin.control, "call", cluster_too)
+        self.patch(self.admin.director, "cluster", lambda: cluster)
         page = self.ada.page("/cluster")
         self.assertEqual(page.unclosed, [])
         for said in ("Members of prod", "two leads", "one (this one)", "https://two.example:7401", "term 7", "192.0.2.80/24",
                      "web/blue/app1: two sees down", "not connected", "12 s", "Started without the store"):
             self.assertIn(said, page.text)
+
+
+class PastTests(PageCase):
+    def test_audit(self) -> None:
+        """Who, from where, at which director, what with which arguments, and what became of it; as text, whatever it is."""
+        entry = AuditEntry(at=86400.0, who="ada", origin="192.0.2.9", director="two", operation="put_host", outcome="ok",
+                           arguments={"host": "app3", "why": HOSTILE, "weight": 2.5})
+        refused = msgspec.structs.replace(entry, who=HOSTILE, outcome=f"Conflict: {HOSTILE}", director="one")
+        self.patch(self.admin.director, "audit", lambda limit: (refused, entry))
+        page = self.ada.page("/audit")
+        self.assertEqual(page.unclosed, [])
+        self.assertEqual([given for tag, given in page.tags if tag == "script" and "src" not in given], [])
+        for said in ("1970-01-02 00:00:00", "192.0.2.9 at two", "put host", "host app3", "weight 2.5", f"why {HOSTILE}",
+                     f"Conflict: {HOSTILE}", "done", "refused"):
+            self.assertIn(said, page.text)
+
+    def test_history(self) -> None:
+        """What the store remembers, of everything or of one host."""
+        past = PastPicture(revision=41, at=86400.0, key="/txdirector/x", what=f"app1 went down {HOSTILE}", value=None)
+        asked: list[object] = []
+
+        def history(ref: object, limit: int) -> Deferred[tuple[PastPicture, ...]]:
+            asked.append(ref)
+            return succeed((past, msgspec.structs.replace(past, at=None)))
+
+        self.patch(self.admin.director, "history", history)
+        for path in ("/history", f"{HOST}/history"):
+            page = self.ada.page(path)
+            for said in ("1970-01-02 00:00:00", f"app1 went down {HOSTILE}", "/txdirector/x", "41", "not known"):
+                self.assertIn(said, page.text)
+        self.assertEqual(asked, [None, APP1])
 
 
 class ExplainTests(PageCase):
