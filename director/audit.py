@@ -108,6 +108,8 @@ class AuditTrail(Service):
                 await self._trim()
             except StoreUnavailable as error:
                 self.log.warn("an entry of the audit is in this log only: {why}", why=str(error))
+            except Exception:  # one bad entry must not stop the others
+                self.log.failure("an entry of the audit is in this log only")
 
     async def _put(self, entry: AuditEntry) -> None:
         at_us = round(entry.at * 1e6)

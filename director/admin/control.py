@@ -91,7 +91,7 @@ class Control:
             outcome = f"{type(error).__name__}: {error}"
             raise
         finally:
-            self._audit(Audit(caller, name, recorded(arguments, operation.parameters), outcome[:MAX_RECORDED]))
+            self._audit(Audit(caller, name, recorded(arguments, operation.parameters), _plain(outcome, MAX_RECORDED)))
 
     async def _perform(self, caller: Caller, operation: Operation, arguments: Mapping[str, object], text: bool) -> Any:
         if not caller.role.allows(operation.role):
@@ -107,12 +107,17 @@ def recorded(arguments: Mapping[str, object], kind: type[Parameters]) -> dict[st
     shown: dict[str, object] = {}
     for name, value in arguments.items():
         if name not in kind.__struct_fields__:
-            shown[name[:MAX_NAME]] = "(unknown)"
+            shown[_plain(name, MAX_NAME)] = "(unknown)"
         elif name in kind.SECRETS:
             shown[name] = "(secret)"
         else:
             shown[name] = _bounded(value)
     return shown
+
+
+def _plain(text: object, length: int) -> str:
+    """Of bounded length, and without the lone surrogates that no file or store can keep."""
+    return str(text)[:length].encode("utf-8", "replace").decode()
 
 
 def _bounded(value: object) -> object:
@@ -127,6 +132,8 @@ def _converted(arguments: Mapping[str, object], kind: type[Parameters], *, stric
     """:raises Invalid: with the first error and its place."""
     try:
         return msgspec.convert(dict(arguments), kind, strict=strict)
+    except UnicodeEncodeError:
+        raise Invalid("a name or a value holds what is no Unicode character") from None
     except msgspec.ValidationError as error:
         message, at, place = str(error).partition(" - at `")
         place = place.rstrip("`").removeprefix("$").removeprefix(".") if at else ""

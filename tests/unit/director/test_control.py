@@ -229,3 +229,9 @@ class RecordedTests(ControlCase):
         """Whatever a transport can carry leaves an entry."""
         self.refused(Invalid, "weight", **HOST, weight={1: object()})
         self.assertEqual(self.audited[-1].arguments["weight"], "(unreadable)")
+        for name in ("\ud800", "x" * 10_000):
+            self.refused(Invalid, "weight", **HOST, weight=1, **{name: 1})
+            msgspec.json.encode([dict(self.audited[-1].arguments), self.audited[-1].outcome])
+            self.assertLess(len(repr(self.audited[-1])), 5000)
+        self.control.call(ADA, "weight", {None: 1}).addErrback(lambda failure: failure.trap(Invalid))  # type: ignore[dict-item]
+        self.assertEqual(self.audited[-1].arguments, {"None": "(unknown)"})
