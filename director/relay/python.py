@@ -208,7 +208,7 @@ class PythonRelay:
             if end is link.host:
                 self._host_answered(link, mask)
             elif mask & select.EPOLLERR:
-                self._end(link, Reason.CLIENT_RESET)
+                self._end(link, Reason.CLIENT_RESET, reset=True)
             return
         if mask & select.EPOLLERR:
             end.broken = True

@@ -58,7 +58,7 @@ def pump(source: End, target: End, pipes: PipePool) -> bool:
         elif source.moved - start >= TURN_BYTES:
             turn_is_over = True
             break
-        elif source.bulk and _has_pipe(source, pipes):
+        elif source.bulk and not source.urgent and _has_pipe(source, pipes):
             _fill_pipe(source, pipes)
         else:
             forward(source, target)
@@ -127,8 +127,8 @@ def _fill_pipe(source: End, pipes: PipePool) -> None:
         _cannot_read(source, error)
         return
     pipes.spliced_bytes += source.piped
-    if not source.piped:
-        source.eof = True
+    if not source.piped:  # the end, or an urgent mark right before the end: reading tells
+        source.bulk = False
 
 
 def _empty_pipe(source: End, target: End) -> None:
