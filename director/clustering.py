@@ -2,6 +2,8 @@
 
     Clustering
       ├─ membership  this director among the living; on etcd
+      ├─ observing   what directors see of hosts, shared; on etcd
+      ├─ peers       links to the other directors, where an address for them is configured
       ├─ vips        the addresses that the leader owns, if there are any
       ├─ leading     campaigns for the leadership; last, since whoever cannot serve must not lead
       └─ keeping     the store's content on disk, if a snapshot is configured
@@ -24,9 +26,13 @@ from cluster.etcd import Access, EtcdStore
 from cluster.keys import Keys
 from cluster.model import Configuration, Etcd, Member
 from cluster.store import Record, Store
+from director.core.snapshot import DisagreementPicture, PeerPicture
 from director.keeping import Keeping, last_known
 from director.leading import Leading
 from director.membership import Membership
+from director.node import Node
+from director.observing import Observing
+from director.peers import Peers
 from director.sync import Sync
 from director.version import VERSION
 from director.vips import Vips
@@ -40,7 +46,8 @@ class Clustering(MultiService):
 
     log = Logger()
 
-    def __init__(self, configuration: Configuration, store: Store, keys: Keys, sync: Sync, *, reactor: Any) -> None:
+    def __init__(self, configuration: Configuration, store: Store, keys: Keys, sync: Sync, balancer: Node, *,
+                 reactor: Any) -> None:
         super().__init__()
         self.setName("clustering")
         node = configuration.node
@@ -63,8 +70,16 @@ class Clustering(MultiService):
             store, keys, director=node.name, boot_id=self.boot_id, reactor=reactor, ttl_s=node.leader_lease_s
         )
         self.vips = Vips(node.vips, self.leading, store, keys, reactor=reactor)
+        self.observing = Observing(store, keys, balancer, self.membership, boot_id=self.boot_id, reactor=reactor)
+        self.peers: Peers | None = None
+        if node.peers.listen is not None:
+            self.peers = Peers(node.peers, cluster=self.cluster, director=node.name, boot_id=self.boot_id, reactor=reactor)
+            self.membership.on_members.append(self._members_changed)
         if self.shared:
             self.membership.setServiceParent(self)
+            self.observing.setServiceParent(self)
+            if self.peers is not None:
+                self.peers.setServiceParent(self)
         if node.vips.addresses:
             self.vips.setServiceParent(self)
         if node.vips.addresses or (self.shared and "manage" in node.roles):
@@ -88,7 +103,31 @@ class Clustering(MultiService):
             if child.parent is not None:
                 await maybeDeferred(child.disownServiceParent)
 
+    def _members_changed(self) -> None:
+        assert self.peers is not None
+        self.peers.set_members(self.membership.members)
+
     # --- what is known
+
+    def peer_pictures(self) -> tuple[PeerPicture, ...]:
+        """The other directors that live, and whether they are linked."""
+        linked = {state.director: state for state in self.peers.states()} if self.peers is not None else {}
+        return tuple(
+            PeerPicture(
+                name=name, address=member.peers or "", connected=name in linked,
+                heard_s=linked[name].heard_s if name in linked else None,
+            )
+            for name, member in sorted(self.membership.members.items()) if name != self.member.name
+        )
+
+    def disagreements(self) -> tuple[DisagreementPicture, ...]:
+        return tuple(
+            DisagreementPicture(
+                host=str(each.ref),
+                views={**{name: seen.state.value for name, seen in each.down}, **dict.fromkeys(each.not_down, "in use")},
+            )
+            for each in self.observing.disagreements()
+        )
 
     @property
     def available(self) -> bool:

@@ -77,6 +77,7 @@ class NodeOperations:
             leader=clustering.leader,
             leads=clustering.leading.leads,
             vips_held=clustering.vips_held,
+            peers=clustering.peer_pictures(),
             services=picture_services(node.inventory, now, node.wall() - now, node.listening),
         )
 
@@ -248,6 +249,7 @@ class NodeOperations:
                 VipPicture(address=address, owner=owner.owner, since=owner.since, term=owner.term)
                 for address, owner in sorted(clustering.vips.owners.items())
             ),
+            disagreements=clustering.disagreements(),
         )
 
     def history(self, ref: HostRef | None, limit: int) -> Deferred[tuple[PastPicture, ...]]:

@@ -100,7 +100,7 @@ class DirectorService(MultiService):
         admin = configuration.node.admin
         self.users = UserBook(admin.users)
         self.sync = Sync(self.store, self.keys, self.node, self.users.set_stored)
-        self.clustering = Clustering(configuration, self.store, self.keys, self.sync, reactor=reactor)
+        self.clustering = Clustering(configuration, self.store, self.keys, self.sync, self.node, reactor=reactor)
         self.audit = AuditTrail(
             self.store, self.keys, director=configuration.node.name, wall=self.node.wall
         )

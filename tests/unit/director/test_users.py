@@ -44,6 +44,8 @@ class UserBookTests(SynchronousTestCase):
 class _Nothing:
     """Takes services and hosts, of which there are none here."""
 
+    def drop_local_orders(self) -> None: ...
+
 
 class UserChangesTests(SynchronousTestCase):
     def setUp(self) -> None:
@@ -58,6 +60,7 @@ class UserChangesTests(SynchronousTestCase):
         book = UserBook(users)
         sync = Sync(self.store, Keys("test"), cast(Applies, _Nothing()), book.set_stored)
         sync.startService()
+        sync.follow()
         self.addCleanup(sync.stopService)
         self.turn()
         admin = Admin(endpoints=(AdminEndpoint(listen=listen),))
