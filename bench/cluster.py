@@ -140,12 +140,12 @@ def reports(agents: int) -> dict[str, Any]:
         for sock in speakers:
             sock.sendall(json.dumps(hello).encode() + b"\n")
             sock.recv(65_536)
-        before = [(cpu_s(each), each.metric("txdirector_reports_total")) for each in made.directors]
+        before = [(cpu_s(each), each.metric("txdirector_agent_reports_total")) for each in made.directors]
         started = time.monotonic()
         time.sleep(10)  # the agents alone
         costs = []
         for each, (cpu, count) in zip(made.directors, before, strict=True):
-            spent, taken = cpu_s(each) - cpu, each.metric("txdirector_reports_total") - count
+            spent, taken = cpu_s(each) - cpu, each.metric("txdirector_agent_reports_total") - count
             costs.append({"cpu_ms_per_1000_reports": 1e6 * spent / taken, "core": spent / (time.monotonic() - started),
                           "reports_per_s": taken / (time.monotonic() - started)})
         for seq in range(1, REPORTS + 1):

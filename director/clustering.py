@@ -37,6 +37,9 @@ from director.sync import Sync
 from director.version import VERSION
 from director.vips import Vips
 
+#: For short exchanges under way to finish. Well below the second after which a client repeats its unanswered SYN.
+HAND_OVER_S = 0.4
+
 
 class Clustering(MultiService):
     """Started once the store is there.
@@ -57,6 +60,7 @@ class Clustering(MultiService):
         self.last_known: Sequence[Record] = ()
         self.missing = ""
         self._store = store
+        self._balancer = balancer
         self._sync = sync
         self._snapshot = node.etcd.snapshot
         self.shared = isinstance(store, EtcdStore)  #: with other directors
@@ -98,7 +102,10 @@ class Clustering(MultiService):
         return True
 
     async def hand_over(self) -> None:
-        """Lead no more, so that another takes new clients."""
+        """Lead no more, so that another takes new clients. Clients of a virtual address that need longer than
+        `HAND_OVER_S` lose their connection with it."""
+        if self.vips.held:
+            await self._balancer.turn_away(HAND_OVER_S)
         for child in (self.leading, self.vips):
             if child.parent is not None:
                 await maybeDeferred(child.disownServiceParent)

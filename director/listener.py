@@ -7,10 +7,12 @@ sockets inherit (TCP_NODELAY, SO_KEEPALIVE) are set once, on the listening socke
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import socket
 import stat
+import struct
 from typing import Any, Protocol
 
 from twisted.application.service import Service
@@ -37,6 +39,12 @@ _GONE = frozenset(
 )
 #: accept(2) errors that mean this process or machine is out of something.
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+#: socket(7); the socket module does not name it.
+_SO_ATTACH_FILTER = 26
+#: A classic BPF program of one instruction: return 0 bytes, which drops the packet.
+_DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)
 
 
 class BindError(Exception):
@@ -188,6 +196,14 @@ class Listener(Service):
                     return
                 raise
             accepted(*client)
+
+    def turn_away(self) -> None:
+        """Let the kernel drop clients that would connect now, unanswered: they try again after a second, and by then
+        somebody else answers at this address. Those that are connected or wait to be accepted go on."""
+        if self._socket is not None:
+            filter_ = ctypes.create_string_buffer(_DROP_ALL)
+            program = struct.pack("HP", len(_DROP_ALL) // 8, ctypes.addressof(filter_))
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
     def pause(self, error: OSError) -> None:
         """Stop accepting for `PAUSE_S`; clients wait in the backlog."""

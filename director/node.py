@@ -105,6 +105,13 @@ class Node(MultiService):
         """How long a stop waits for them."""
         return max((each.service.spec.timeouts.drain_s for each in self._every_frontend()), default=0.0)
 
+    async def turn_away(self, seconds: float) -> None:
+        """Before another director takes this one's address: new clients are left unanswered, so that they try again there,
+        and those that are here have *seconds* to finish."""
+        for listener in self._listeners.values():
+            listener.turn_away()
+        await self._drained(self.monotonic() + seconds)
+
     async def _drained(self, deadline: float) -> None:
         while self.open_connections and self.monotonic() < deadline:
             await _sleep(self._reactor, SHUTDOWN_POLL_S)

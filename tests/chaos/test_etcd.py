@@ -103,6 +103,8 @@ class OneMemberTests(ChaosTestCase):
         """A director that starts without etcd serves what it last knew, and says so everywhere; etcd's return ends that."""
         (etcd,) = self.cluster.etcd
         one, _ = self.cluster.directors
+        snapshot = self.cluster.directory / f"{one.name}.snapshot"
+        until(snapshot.exists, "the snapshot is written")
         etcd.kill()
         one.kill()
         one.start()
@@ -123,9 +125,11 @@ class OneMemberTests(ChaosTestCase):
         """A director that starts without etcd and without a snapshot waits: "not synced" is never "nothing configured"."""
         (etcd,) = self.cluster.etcd
         one, _ = self.cluster.directors
+        snapshot = self.cluster.directory / f"{one.name}.snapshot"
+        until(snapshot.exists, "the snapshot is written")
         etcd.kill()
         one.kill()
-        (self.cluster.directory / f"{one.name}.snapshot").unlink()
+        snapshot.unlink()
         one.start()
         with self.assertRaises(NotYet):
             until(lambda: one.status()["services"], "services out of nothing", 5.0)
@@ -136,8 +140,8 @@ class OneMemberTests(ChaosTestCase):
         """At steady state no heartbeat reaches etcd: its revision stands still."""
         (etcd,) = self.cluster.etcd
         director = self.cluster.await_vip()
-        before, reports = etcd.revision(), director.metric("txdirector_reports_total")
-        until(lambda: director.metric("txdirector_reports_total") >= reports + 4 * 20, "20 seconds of reports", 40.0)
+        before, reports = etcd.revision(), director.metric("txdirector_agent_reports_total")
+        until(lambda: director.metric("txdirector_agent_reports_total") >= reports + 4 * 20, "20 seconds of reports", 40.0)
         self.assertLessEqual(etcd.revision() - before, 2 * len(self.cluster.directors), "more than the summaries")
 
     def test_local_order(self) -> None:
