@@ -74,6 +74,15 @@ class Attendance:
     def reported(self, ref: HostRef, report: LoadReport, now: float) -> None:
         self._metrics.reports.inc()
         self._node.inventory.reported(ref, report, self._node.monotonic())
+        self._follow(ref, report)
+
+    def relayed(self, ref: HostRef, report: LoadReport) -> None:
+        """A report that only another director had from the agent."""
+        self._node.inventory.relayed(ref, report, self._node.monotonic())
+        self._follow(ref, report)
+
+    def _follow(self, ref: HostRef, report: LoadReport) -> None:
+        """What the agent reports its host's state to be becomes, or ends, its order."""
         entry = self._node.inventory.hosts.get(ref)
         if entry is None:
             return

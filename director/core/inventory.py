@@ -303,11 +303,22 @@ class Inventory:
     def reported(self, ref: HostRef, report: LoadReport, now: float) -> None:
         """A heartbeat with its load report; unknown hosts are ignored."""
         entry = self.hosts.get(ref)
-        if entry is None:
-            return
+        if entry is not None:
+            entry.reported_at = now
+            self._heard(entry, now)
+            self._take(entry, report, now)
+
+    def relayed(self, ref: HostRef, report: LoadReport, now: float) -> None:
+        """The same by way of another director, which alone hears the agent: it says nothing about this director's own
+        network."""
+        entry = self.hosts.get(ref)
+        if entry is not None:
+            self._moved(entry, entry.health.heartbeat(now), now)
+            self._take(entry, report, now)
+
+    def _take(self, entry: HostEntry, report: LoadReport, now: float) -> None:
+        ref, entry.report = entry.ref, report
         group = self.services[ref.service].groups[ref.group]
-        entry.report, entry.reported_at = report, now
-        self._heard(entry, now)
         group.capacity.reported(ref, report, now)
         group.pool.reported(entry.host, report, now)
         entry.agent_weight = 1.0 if report.weight is None else report.weight

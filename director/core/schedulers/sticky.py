@@ -1,8 +1,9 @@
 """Keeping a client on its host, around any scheduler.
 
 `StickyHash` computes the host and remembers nothing, so that all directors agree, before and after any of them dies.
-`StickyTable` lets the scheduler choose once and remembers; each director its own. A client whose host is not eligible
-goes elsewhere: by hash until the host returns, by table for good, since that is where its session lives from then on.
+`StickyTable` lets the scheduler choose once and remembers; directors may tell each other what they remember, best effort.
+A client whose host is not eligible goes elsewhere: by hash until the host returns, by table for good, since that is where
+its session lives from then on.
 
 Clients without an address (UNIX sockets) are left to the scheduler.
 """
@@ -10,7 +11,7 @@ Clients without an address (UNIX sockets) are left to the scheduler.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TypeAlias
 
 from cluster.model import LoadReport, Reason, Sticky
@@ -100,13 +101,21 @@ def _never() -> float:
     raise AssertionError("a client with an address needs no draw")
 
 
-#: A host's name (one that was removed and configured again is the same place to its clients) and until when it counts.
-#: Plain tuples, for one is made with each connection.
-_Memory: TypeAlias = tuple[str, float]
+#: A host's name (one that was removed and configured again is the same place to its clients), until when it counts, and
+#: until when others were told that it does. Plain tuples, for one is made with each connection.
+_Memory: TypeAlias = tuple[str, float, float]
+#: What directors tell each other: a client, its host's name, and for how many seconds it still counts.
+Entry: TypeAlias = tuple[bytes, str, float]
+
+#: Others are told anew of a client that stays once its time has grown by this share of the whole.
+TOLD_SHARE = 0.25
 
 
 class StickyTable(_Around):
-    """Clients where they were, for *ttl_s* after their last connection began; the longest unseen make room."""
+    """Clients where they were, for *ttl_s* after their last connection began; the longest unseen make room.
+
+    After `share` it notes what others should know: `changes` hands that out.
+    """
 
     def __init__(self, scheduler: Scheduler, *, ttl_s: float, max_entries: int) -> None:
         super().__init__(scheduler)
@@ -114,6 +123,7 @@ class StickyTable(_Around):
         self._max_entries = max_entries
         self._table: OrderedDict[bytes, _Memory] = OrderedDict()  # the longest unseen first
         self._eligible: dict[str, Host] = {}
+        self._changed: dict[bytes, None] | None = None
 
     def inherit(self, other: StickyTable) -> None:
         """Take over what *other* remembers, to the end of the times that it gave."""
@@ -139,7 +149,15 @@ class StickyTable(_Around):
         super().picked(host, client, now)
         if client is None:
             return
-        self._table[client] = (host.ref.host, now + self._ttl_s)
+        name, until, told = host.ref.host, now + self._ttl_s, 0.0
+        if self._changed is not None:
+            before = self._table.get(client)
+            if before is None or before[0] != name or until - before[2] > TOLD_SHARE * self._ttl_s:
+                self._changed[client] = None
+                told = until
+            else:
+                told = before[2]
+        self._table[client] = (name, until, told)
         self._table.move_to_end(client)
         if len(self._table) > self._max_entries:
             self._table.popitem(last=False)
@@ -164,6 +182,39 @@ class StickyTable(_Around):
             self._table.popitem(last=False)
             forgotten += 1
         return forgotten
+
+    # --- with other directors
+
+    def share(self) -> None:
+        """Note from now on what others should know."""
+        if self._changed is None:
+            self._changed = {}
+
+    def changes(self, most: int, now: float) -> list[Entry]:
+        """Up to *most* clients that others were not told of; they count as told."""
+        entries: list[Entry] = []
+        while self._changed and len(entries) < most:
+            client = next(iter(self._changed))
+            del self._changed[client]
+            memory = self._memory(client, now)
+            if memory is not None:
+                entries.append((client, memory[0], memory[1] - now))
+        return entries
+
+    def everything(self) -> list[tuple[bytes, str, float]]:
+        """All that is remembered, each until when, the longest unseen first; for a director that has just come."""
+        return [(client, name, until) for client, (name, until, _) in self._table.items()]
+
+    def learn(self, entries: Iterable[Entry], now: float) -> None:
+        """What another director remembers. Where both do, whoever saw the client later is right."""
+        for client, name, left_s in entries:
+            until = now + min(left_s, self._ttl_s)
+            before = self._table.get(client)
+            if before is None or before[1] < until:
+                self._table[client] = (name, until, until)
+                self._table.move_to_end(client)
+        while len(self._table) > self._max_entries:
+            self._table.popitem(last=False)
 
     def _memory(self, client: bytes | None, now: float) -> _Memory | None:
         memory = self._table.get(client) if client is not None else None

@@ -156,3 +156,74 @@ class WithoutStickinessTests(SynchronousTestCase):
         pool: Pool = pool_of("leastconns", [1])
         pool.pick(address(1), 0.0)
         self.assertEqual((pool.scheduler.entries, pool.scheduler.cleanup(1e9)), (0, 0))
+
+
+class SharingTests(SynchronousTestCase):
+    """Two directors whose tables tell each other; clients that move from one to the other stay on their host."""
+
+    def setUp(self) -> None:
+        self.pools = [pool_of(sticky(ttl_s=10, max_entries=3), [1, 1, 1]) for _ in range(2)]
+        self.tables = [pool.scheduler for pool in self.pools]
+        for table in self.tables:
+            table.share()
+
+    def go(self, director: int, client: int, now: float) -> str:
+        ticket = self.pools[director].pick(address(client), now)
+        self.pools[director].release(ticket, DONE, now)
+        return ticket.host.name
+
+    def tell(self, now: float, most: int = 10) -> int:
+        """The first tells the second what is new; how much that was."""
+        entries = self.tables[0].changes(most, now)
+        self.tables[1].learn(entries, now)
+        return len(entries)
+
+    def test_follows_its_host(self) -> None:
+        """A client known to one director is sent to the same host by the other."""
+        hosts = [self.go(0, client, 0.0) for client in (1, 2, 3)]
+        self.assertEqual(self.tell(0.5), 3)
+        self.assertEqual([self.go(1, client, 1.0) for client in (3, 1, 2)], [hosts[2], hosts[0], hosts[1]])
+
+    def test_told_once_and_again_in_time(self) -> None:
+        """What was told is not told again until a good part of its time has passed; what was learned is not passed on."""
+        self.go(0, 1, 0.0)
+        self.assertEqual(self.tell(0.0), 1)
+        self.go(0, 1, 2.0)
+        self.assertEqual(self.tell(2.0), 0)
+        self.go(0, 1, 3.0)
+        self.assertEqual(self.tell(3.0), 1)
+        self.assertEqual(self.tables[1].changes(10, 3.0), [])
+        self.assertEqual(self.tables[1].factors(self.pools[1].hosts["h0"], address(1), 5.0)["forgotten_in_s"], 8.0)
+
+    def test_moved(self) -> None:
+        """A client that went to another host is told of at once, and the later sight of it counts."""
+        self.go(0, 1, 0.0)
+        self.tell(0.0)
+        self.pools[0].set_available(self.pools[0].hosts["h0"], False, False)
+        moved = self.go(0, 1, 1.0)
+        self.assertNotEqual(moved, "h0")
+        self.assertEqual(self.tell(1.0), 1)
+        self.assertEqual(self.go(1, 1, 1.5), moved)
+        self.tables[0].learn([(address(1), "h0", 1.0)], 1.5)
+        self.assertEqual(self.go(0, 1, 1.5), moved, "old news")
+
+    def test_bounded(self) -> None:
+        """Batches are as large as asked; what is learned keeps to the table's size and time."""
+        for client in (1, 2, 3):
+            self.go(0, client, 0.0)
+        self.assertEqual([self.tell(0.0, most=2), self.tell(0.0, most=2), self.tell(0.0, most=2)], [2, 1, 0])
+        self.tables[1].learn([(address(client), "h1", 1e9) for client in range(10, 20)], 0.0)
+        self.assertEqual(self.tables[1].entries, 3)
+        self.assertEqual(self.tables[1].cleanup(10.0), 3)
+
+    def test_everything(self) -> None:
+        """A director that has just come is told all, with the end of each."""
+        for client in (1, 2):
+            self.go(0, client, float(client))
+        self.assertEqual(self.tables[0].everything(), [(address(1), "h0", 11.0), (address(2), "h1", 12.0)])
+
+    def test_unasked(self) -> None:
+        """Without other directors nothing is noted."""
+        alone = pool_of(sticky(ttl_s=10, max_entries=3), [1])
+        alone.pick(address(1), 0.0)
+        self.assertEqual(alone.scheduler.changes(10, 0.0), [])
