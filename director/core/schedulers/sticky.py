@@ -186,9 +186,9 @@ class StickyTable(_Around):
     # --- with other directors
 
     def share(self) -> None:
-        """Note from now on what others should know."""
+        """Note from now on what others should know; all that is remembered already is part of it."""
         if self._changed is None:
-            self._changed = {}
+            self._changed = dict.fromkeys(self._table)
 
     def changes(self, most: int, now: float) -> list[Entry]:
         """Up to *most* clients that others were not told of; they count as told."""

@@ -227,3 +227,5 @@ class SharingTests(SynchronousTestCase):
         alone = pool_of(sticky(ttl_s=10, max_entries=3), [1])
         alone.pick(address(1), 0.0)
         self.assertEqual(alone.scheduler.changes(10, 0.0), [])
+        alone.scheduler.share()
+        self.assertEqual(alone.scheduler.changes(10, 0.0), [(address(1), "h0", 10.0)], "once it is asked for, all")
