@@ -78,6 +78,7 @@ class Lost(NamedTuple):
 
     term: int
     why: str
+    lapsed: bool = False  #: by the clock; not by an order, nor by what the store said of the record
 
 
 class Resign(NamedTuple):
@@ -280,18 +281,18 @@ class Leadership:
                 raise Misuse(f"{given.value}, though {self.state.value}")
             return []
         self.state, kinds = row
-        effects = [self._effect(kind, why) for kind in kinds]
+        effects = [self._effect(kind, given, why) for kind in kinds]
         if self.state not in (State.CAMPAIGNING, State.LEADING):
             self._lease = None
         return effects
 
-    def _effect(self, kind: type[Effect], why: str) -> Effect:
+    def _effect(self, kind: type[Effect], given: Input, why: str) -> Effect:
         if kind is AskLease:
             return AskLease()
         if kind is Gained:
             return Gained(self.term)
         if kind is Lost:
-            return Lost(self.term, why)
+            return Lost(self.term, why, given is Input.LAPSED)
         assert self._lease is not None
         if kind is Campaign:
             return Campaign(Put(self._key, self._value, self._lease), Compare(self._key, 0))

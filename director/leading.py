@@ -62,16 +62,19 @@ class Leading(Service):
     before the record is deleted: what must not be done by two is over by then.
 
     :param ttl_s: of the leader's lease.
+    :param hold_back_s: no campaign so soon after the start: what this director promised before may still count.
     """
 
     log = Logger()
 
     def __init__(self, store: Store, keys: Keys, *, director: str, boot_id: str, reactor: Any, ttl_s: float = 2.0,
-                 boottime: Callable[[], float] = boottime, wall: Callable[[], float] = time.time) -> None:
+                 hold_back_s: float = 0.0, boottime: Callable[[], float] = boottime,
+                 wall: Callable[[], float] = time.time) -> None:
         self.setName("leading")
         self.director = director
         self.ttl_s = ttl_s
         self.known: Known | None = None
+        self.lapsed = False  #: it led, and lost that to the clock
         self.on_gained: list[Callable[[int], None]] = []  #: called with the term
         self.on_lost: list[Callable[[], None]] = []
         self.on_known: list[Callable[[Known | None], None]] = []  #: another leads, or nobody
@@ -80,6 +83,7 @@ class Leading(Service):
         self._key = keys.leader()
         self._reactor = reactor
         self._boottime = boottime
+        self._hold_back_s = hold_back_s
         value = msgspec.json.encode(Leader(name=director, boot_id=boot_id, since=wall()))
         self._machine = Leadership(self._key, value)
         self._lease: Lease | None = None
@@ -135,6 +139,7 @@ class Leading(Service):
     def startService(self) -> None:
         super().startService()
         self._watch = self._store.watch(self._key, self._deliver)
+        self._machine.promise(self._boottime() + self._hold_back_s)
         self._follow(self._machine.start(self._boottime()))
 
     def stopService(self) -> Deferred[None]:
@@ -196,9 +201,11 @@ class Leading(Service):
                     assert put.lease is not None
                     self._campaign(put.lease, self._store.commit([put], when=[when]))
                 case Gained(term):
+                    self.lapsed = False
                     self.log.info("{director} leads, term {term}", director=self.director, term=term)
                     self._tell(self.on_gained, term)
-                case Lost(term, why):
+                case Lost(term, why, lapsed):
+                    self.lapsed = lapsed
                     self.log.warn("{director} leads no more, term {term}: {why}", director=self.director, term=term,
                                   why=why)
                     self._tell(self.on_lost)

@@ -126,7 +126,7 @@ class DeadlineTests(LeadershipTestCase):
         self.assertTrue(machine.leads(102.999))
         self.assertFalse(machine.leads(103.0))
         self.assertEqual(machine.until(103.0), -math.inf)
-        self.assertEqual(machine.tick(103.0), [Lost(11, "the store did not answer in time"), GiveUp(7)])
+        self.assertEqual(machine.tick(103.0), [Lost(11, "the store did not answer in time", lapsed=True), GiveUp(7)])
 
     def test_a_promise_is_never_shortened(self) -> None:
         """Answers that overtake each other count by the latest promise; those about another lease do not count."""
