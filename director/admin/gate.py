@@ -75,6 +75,11 @@ class Gate:
         assert isinstance(avatar, Caller)
         return avatar
 
+    def stamp(self, name: str) -> str:
+        """Another one once the user's password was changed; empty when it is another authority's."""
+        user = self._users().get(name)
+        return "" if user is None else user.password
+
 
 def _basic(header: str) -> tuple[bytes, bytes]:
     """Name and password of an ``Authorization`` header (RFC 7617)."""

@@ -27,6 +27,7 @@ PAGES = {
     "audit": "/audit",
     "cluster": "/cluster",
     "history": "/history",
+    "users": "/users",
     "explain": "/explain?client=192.0.2.7&service=web",
     "not-found": "/services/web/groups/main/hosts/gone",
 }

@@ -80,6 +80,8 @@ ACTS: Mapping[str, Act] = {
     "new_group": Act("The group is made.", group_page, service_page),
     "del_group": Act("The group is deleted.", service_page, group_page),
     "new_service": Act("The service listens.", service_page, _named("/configuration"), _service),
+    "put_user": Act("The user is kept.", _named("/users")),
+    "del_user": Act("The user is deleted.", _named("/users")),
     "kill_connection": Act("The connection is cut.", _named("/connections")),
     "reopen_logs": Act("The log is closed and open again.", _named("/cluster")),
     "reload": Act("The node’s file is read again; the log says what waits for a restart.", _named("/cluster")),

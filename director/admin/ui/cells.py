@@ -170,7 +170,8 @@ def _host(host: HostPicture, loads: Loads) -> dict[str, Cell]:
         f"{name}:picks": text.number(host.picks, 0),
         f"{name}:failures": text.number(host.connect_failures, 0),
         f"{name}:shape": _shape((orders, len(host.history), _last(host), host.address, host.configured_weight,
-                                 host.registered, host.check.at, host.check.ok, host.why)),
+                                 host.registered, host.check.at, host.check.ok, host.why, host.overruled,
+                                 host.seen_by_others)),
     }
 
 

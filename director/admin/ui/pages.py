@@ -191,6 +191,12 @@ async def audit(look: Look) -> Values:
     return {"picture": picture, "entries": await look.ask("audit", limit=str(MAX_EVENTS)), "live": ("", ":modes")}
 
 
+@_page("users", "users.html")
+async def users(look: Look) -> Values:
+    """Who may call."""
+    return {"users": await look.ask("users"), "live": ()}
+
+
 @_page("explain", "explain.html")
 async def explain(look: Look) -> Values:
     client, service = (look.query.get(name, "").strip() for name in ("client", "service"))

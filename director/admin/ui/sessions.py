@@ -20,9 +20,13 @@ ID_BYTES = 32
 
 @dataclass(slots=True)
 class Session:
-    """One browser that signed in as *name*."""
+    """One browser that signed in as *name*.
+
+    :ivar stamp: of the password then; see `director.admin.gate.Gate.stamp`.
+    """
 
     name: str
+    stamp: str
     opened: float
     used: float
     id: str = field(default_factory=lambda: secrets.token_urlsafe(ID_BYTES))
@@ -38,14 +42,14 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def open(self, name: str, now: float) -> Session:
+    def open(self, name: str, stamp: str, now: float) -> Session:
         """A new session; the least used ones make room."""
         theirs = [each for each in self._sessions.values() if each.name == name]
         for each in theirs[: max(0, len(theirs) - MAX_OF_USER + 1)]:
             self.close(each.id)
         while len(self._sessions) >= MAX_SESSIONS:
             self._sessions.popitem(last=False)
-        session = Session(name, now, now)
+        session = Session(name, stamp, now, now)
         self._sessions[session.id] = session
         return session
 

@@ -61,9 +61,12 @@ class Visitors:
             return False
 
     def _again(self, session_id: str, peer: str | None) -> Visitor:
-        """:raises SignInFirst: the session is over, or its user is gone."""
+        """:raises SignInFirst: the session is over, or its user is gone or has another password."""
         session = self._sessions.use(session_id, self._clock.seconds())
         if session is None:
+            raise SignInFirst
+        if session.stamp != self.gate.stamp(session.name):
+            self._sessions.close(session.id)
             raise SignInFirst
         try:
             return Visitor(self.gate.known(session.name, peer), session.csrf, session.id)
@@ -78,7 +81,7 @@ class Visitors:
         :raises Throttled: wrong ones too often."""
         caller = await self.gate.sign_in(name.encode(), password.encode(), peer_of(request))
         self._sessions.close(_session_id(request))
-        session = self._sessions.open(caller.who, self._clock.seconds())
+        session = self._sessions.open(caller.who, self.gate.stamp(caller.who), self._clock.seconds())
         _set_cookie(request, session.id)
 
     def sign_out(self, request: Request) -> None:

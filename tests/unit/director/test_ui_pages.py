@@ -19,6 +19,7 @@ from director.core.snapshot import (
     OrderPicture,
     PastPicture,
     PeerPicture,
+    SeenPicture,
     TransitionPicture,
     VipPicture,
 )
@@ -185,6 +186,14 @@ class HostTests(PageCase):
                      "deploy", "1970-01-01 00:32:20"):
             self.assertIn(said, page.text)
 
+    def test_other_directors(self) -> None:
+        """What others see of the host, and whose word decides."""
+        seen = SeenPicture(director="two", state=HostState.DOWN, why="no answer", since=1940.0, blind=True)
+        self.admin.director.hosts[APP1] = host_picture(APP1, overruled="two reaches it", seen_by_others=(seen,))
+        page = self.ada.page(HOST)
+        for said in ("two reaches it", "Seen by two", "out of touch", "no answer"):
+            self.assertIn(said, page.text)
+
     def test_not_there(self) -> None:
         """What does not exist is a page that says so, with 404."""
         for path in ("/services/gopher", "/services/web/groups/red", f"{HOST}x", "/nothing", "/services//groups/",
@@ -223,6 +232,20 @@ class ClusterTests(PageCase):
         for said in ("Members of prod", "two leads", "one (this one)", "https://two.example:7401", "term 7", "192.0.2.80/24",
                      "web/blue/app1: two sees down", "not connected", "12 s", "Started without the store"):
             self.assertIn(said, page.text)
+
+
+class UsersTests(PageCase):
+    def test_users(self) -> None:
+        """Who may call, what, and where that is kept; only what the store keeps can be deleted here, and no password
+        comes back to a form that was refused."""
+        page = self.ada.page("/users")
+        self.assertIn("ada (you) look and change", page.text)
+        self.assertNotIn("argon2", page.source)
+        answer = self.ada.send(page, "/do/put_user", user="eve", password="short", role="full")
+        shown = Html(answer.body)
+        self.assertEqual((answer.status, shown.forms["/do/put_user"]["user"]), (400, "eve"))
+        self.assertEqual(shown.forms["/do/put_user"]["password"], "")
+        self.assertNotIn("short", shown.source)
 
 
 class PastTests(PageCase):

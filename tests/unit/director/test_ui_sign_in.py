@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from director.admin.auth import FREE_FAILURES
 from director.admin.ui.sessions import IDLE_S
-from tests.unit.director.small_director import USERS, Admin
+from tests.unit.director.small_director import HASHER, USERS, Admin
 from tests.unit.director.visit import Html, Visitor
 
 
@@ -97,6 +98,16 @@ class SignInTests(SynchronousTestCase):
         self.assertEqual(self.visitor.get("/").status, 303)
         self.users["ada"] = USERS["ada"]
         self.assertEqual(self.visitor.get("/").status, 303)
+
+    def test_another_password(self) -> None:
+        """A changed password ends the sessions that the old one began, and no other user's."""
+        self.visitor.sign_in()
+        other = Visitor(self.admin)
+        other.sign_in("bob", "looking")
+        self.users["ada"] = msgspec.structs.replace(USERS["ada"], password=HASHER.hash("engines"))
+        self.assertEqual(self.visitor.get("/").status, 303)
+        self.assertEqual(self.visitor.sign_in("ada", "engines").status, 303)
+        self.assertEqual((self.visitor.get("/").status, other.get("/").status), (200, 200))
 
     def test_only_our_own_pages_follow(self) -> None:
         """The page after the sign-in is always one of ours."""
