@@ -154,6 +154,16 @@ def audit_table(entries: list[dict[str, Any]]) -> Table:
     return table
 
 
+def users_table(users: list[dict[str, Any]]) -> Table:
+    """One row a user."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("user", "role", "configured in"):
+        table.add_column(name, no_wrap=True)
+    for each in users:
+        table.add_row(each["name"], each["role"], each["source"])
+    return table
+
+
 def director_line(status: dict[str, Any]) -> str:
     """The director itself, and the modes that an operator must not overlook."""
     modes = [name for name, on in (("ISOLATED: agents fell silent in bulk", status["isolated"]),

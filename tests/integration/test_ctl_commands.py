@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tomllib
 
+from argon2 import PasswordHasher
+
 from cluster.model import HostRef
 from director.config import parse
 from tests.integration.ctl_kit import CtlTestCase
@@ -125,6 +127,27 @@ class LookingTests(CtlTestCase):
         self.assertEqual(await self.ok("config", "running"), await self.ok("export"))
 
 
+class UserTests(CtlTestCase):
+    async def test_users(self) -> None:
+        """Users are added, changed and deleted, and are in and out at once; a password comes from a file."""
+        secret = "correct horse"
+        boss = {"password": PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(secret), "role": "full"}
+        await self.start({"node": {"admin": {"users": {"boss": boss}}}})
+        self.environment |= {"TXDIRECTOR_USER": "boss", "TXDIRECTOR_PASSWORD": secret}
+        password = self.write("battery staple\n", "password")
+        added = await self.json("users", "add", "ann", "--role", "readonly", "--from-file", password)
+        self.assertIn({"name": "ann", "role": "readonly", "source": "store"}, added)
+        ann = ("--user", "ann", "--password-file", password)
+        self.assertEqual((await self.ctl(*ann, "status")).returncode, 0)
+        self.assertEqual((await self.ctl(*ann, "service", "new", "web")).returncode, 4)
+        self.assertIn("full", await self.ok("users", "role", "ann", "full"))
+        self.assertEqual((await self.ctl(*ann, "service", "new", "web")).returncode, 0)
+        self.assertNotIn("ann", await self.ok("users", "del", "ann", "--yes"))
+        self.assertEqual((await self.ctl(*ann, "status")).returncode, 4)
+        self.assertEqual([each["name"] for each in await self.json("users", "list")], ["boss"])
+        self.assertNotIn("battery", await self.ok("audit"))
+
+
 class ProcessTests(CtlTestCase):
     async def test_within_another_program(self) -> None:
         """A director inside another program refuses what concerns the process."""
@@ -173,6 +196,11 @@ class FileTests(CtlTestCase):
         done = await self.ctl("import-xml", str(path))
         self.assertEqual((done.returncode, done.stdout), (2, ""))
         self.assertIn("config.xml:1: not XML", done.stderr)
+
+    async def test_password(self) -> None:
+        """The hash is of the password that the file's first line is."""
+        hashed = (await self.ok("password", "--from-file", self.write("sesame\nsecond", "password"))).strip()
+        self.assertTrue(PasswordHasher().verify(hashed, "sesame"))
 
     async def test_help(self) -> None:
         """Every command and every option says what it does."""
