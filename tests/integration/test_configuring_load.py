@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tempfile
 from typing import Any
 
+import tomli_w
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.threads import deferToThread
 
@@ -25,37 +29,67 @@ class LoadTests(DirectorTestCase):
     async def test_a_thousand_hosts_change_under_load(self) -> None:
         """Every client of a service of 1,000 hosts is answered while the service is put again and again; open
         connections stay, those to removed hosts too; hosts that do not differ are the very same as before."""
+        api = Api(await self.begin())
+        for number in range(1, CHANGES + 1):
+            before = dict(self.running.node.inventory.hosts)
+            await self.more_answers()
+            await deferToThread(api.put, "services", "web", spec=self.spec(number))
+            self.check_changed(before, number)
+        await self.nobody_noticed()
+
+    async def test_apply_under_load(self) -> None:
+        """So is every client while ``directorctl apply`` makes the service a changed file's, and hosts that do not differ
+        stay; a service that does not differ is not written."""
+        url = await self.begin()
+        for number in range(1, CHANGES // 2 + 1):
+            before = dict(self.running.node.inventory.hosts)
+            revision = (await self.running.operations.stored())["other"].revision
+            await self.more_answers()
+            with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+                file.write(tomli_w.dumps({"services": {"web": self.spec(number), "other": {}}}))
+                file.flush()
+                command = [sys.executable, "-c", "from director.ctl import main; main()", "--url", url, "apply", "--yes", file.name]
+                done = await deferToThread(subprocess.run, command, capture_output=True, text=True, timeout=60, check=False)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            # the heading, hosts that went, came and changed their weight, and the result
+            self.assertEqual(len(done.stdout.splitlines()), 1 + 3 * STEP + 1)
+            self.check_changed(before, number)
+            self.assertEqual((await self.running.operations.stored())["other"].revision, revision)
+        await self.nobody_noticed()
+
+    async def begin(self) -> str:
+        """A director with the service, old connections, and clients that come and go; answers its admin's URL."""
         self.backends = [await self.backend(f"b{number}") for number in range(3)]
         self.answered = 0
         self.failed: list[str] = []
         self.over = False
         self.running = await self.director({
             "node": {"admin": {"endpoints": [{"listen": "127.0.0.1:0"}]}},
-            "services": {"web": self.spec(0)},
+            "services": {"web": self.spec(0), "other": {}},
         })
         endpoint: Any = next(iter(self.running.admin))
-        api = Api(f"http://{endpoint.address}")
-        inventory = self.running.node.inventory
-        old = [await self.client(self.running) for _ in range(HOSTS // 10)]
-        await until(lambda: all(client.received for client in old), "banners")
-        load = [Deferred.fromCoroutine(self.come_and_go()) for _ in range(CLIENTS)]
-        for number in range(1, CHANGES + 1):
-            before = dict(inventory.hosts)
-            await self.more_answers()
-            await deferToThread(api.put, "services", "web", spec=self.spec(number))
-            same = before.keys() & inventory.hosts.keys()
-            self.assertEqual(len(inventory.hosts), HOSTS)
-            self.assertEqual(len(same), HOSTS - STEP)
-            self.assertTrue(all(inventory.hosts[ref] is before[ref] for ref in same))
-            heaviest = HostRef("web", "main", f"h{number * STEP}")
-            self.assertEqual(inventory.hosts[heaviest].spec.weight, 2.0)
+        self.old = [await self.client(self.running) for _ in range(HOSTS // 10)]
+        await until(lambda: all(client.received for client in self.old), "banners")
+        self.load = [Deferred.fromCoroutine(self.come_and_go()) for _ in range(CLIENTS)]
+        return f"http://{endpoint.address}"
+
+    def check_changed(self, before: dict[HostRef, Any], number: int) -> None:
+        """The *number*-th version is in force, and nothing that it did not change was touched."""
+        hosts = self.running.node.inventory.hosts
+        same = before.keys() & hosts.keys()
+        self.assertEqual(len(hosts), HOSTS)
+        self.assertEqual(len(same), HOSTS - STEP)
+        self.assertTrue(all(hosts[ref] is before[ref] for ref in same))
+        self.assertEqual(hosts[HostRef("web", "main", f"h{number * STEP}")].spec.weight, 2.0)
+
+    async def nobody_noticed(self) -> None:
         self.over = True
-        await DeferredList(load)
+        await DeferredList(self.load)
         self.assertEqual(self.failed, [])
-        for client in old:
+        for client in self.old:
             client.send(b"still here")
-        await until(lambda: all(client.received.endswith(b"STILL HERE") for client in old), "every old connection")
-        self.assertEqual(inventory.services["web"].admission.connections, len(old))
+        await until(lambda: all(client.received.endswith(b"STILL HERE") for client in self.old), "every old connection")
+        self.assertEqual(self.running.node.inventory.services["web"].admission.connections, len(self.old))
 
     def spec(self, number: int) -> dict[str, Any]:
         """The *number*-th version: hosts *number* x `STEP` to that plus 1,000, the first `STEP` of them heavier."""
