@@ -70,6 +70,7 @@ class Clustering(MultiService):
             admin=tuple(endpoint.listen for endpoint in node.admin.endpoints), roles=node.roles,
         )
         self.membership = Membership(store, keys, self.member, reactor=reactor)
+        self.observing = Observing(store, keys, balancer, self.membership, boot_id=self.boot_id, reactor=reactor)
         self.leading = Leading(
             store, keys, director=node.name, boot_id=self.boot_id, reactor=reactor, ttl_s=node.leader_lease_s
         )
@@ -128,13 +129,7 @@ class Clustering(MultiService):
         )
 
     def disagreements(self) -> tuple[DisagreementPicture, ...]:
-        return tuple(
-            DisagreementPicture(
-                host=str(each.ref),
-                views={**{name: seen.state.value for name, seen in each.down}, **dict.fromkeys(each.not_down, "in use")},
-            )
-            for each in self.observing.disagreements()
-        )
+        return tuple(DisagreementPicture(host=str(ref), views=views) for ref, views in self.observing.disagreements())
 
     @property
     def available(self) -> bool:

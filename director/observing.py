@@ -104,8 +104,10 @@ class Observing(Service):
         self._host_changed(*mine, *self._node.inventory.hosts)
 
     def _host_changed(self, *refs: HostRef) -> None:
+        if not self.running:
+            return  # a lease comes later, and then everything is written
         self._changed.update(dict.fromkeys(refs))
-        if self.running and self._changed and not self._writing:
+        if self._changed and not self._writing:
             self._alarm.at(max(self._earliest, self._node.monotonic()))
 
     def _due(self) -> None:

@@ -70,11 +70,10 @@ def is_cut_off(down: int, hosts: int, panic_fraction: float) -> bool:
 
 
 class Disagreement(NamedTuple):
-    """A host that some directors see down and others don't; names sorted."""
+    """A host that some directors see down and others don't."""
 
     ref: HostRef
-    down: tuple[tuple[str, Observed], ...]
-    not_down: tuple[str, ...]
+    views: dict[str, str]  #: a state, or ``unseen``, by director in order; one that is not named sees it up
 
 
 def disagreements(
@@ -87,13 +86,12 @@ def disagreements(
     live = sorted(set(directors))
     found = []
     for ref, by in sorted(records.items()):
-        views = [(director, by.get(director)) for director in live]
-        down = tuple((name, record) for name, record in views if record is not None and _down(record))
-        not_down = tuple(
-            name for name, record in views if record is None or not (record.blind or _down(record))
-        )
-        if down and not_down:
-            found.append(Disagreement(ref, down, not_down))
+        views = {name: by[name] for name in live if name in by}
+        down = sum(map(_down, views.values()))
+        blind = sum(record.blind for record in views.values())
+        if 0 < down < len(live) - blind:
+            words = {name: "unseen" if record.blind else record.state.value for name, record in views.items()}
+            found.append(Disagreement(ref, words))
     return tuple(found)
 
 

@@ -142,7 +142,7 @@ class DisagreementPicture(Picture, frozen=True):
     """A host that directors see differently."""
 
     host: str  #: ``service/group/host``
-    views: dict[str, str]  #: state by director; ``in use``: not down there
+    views: dict[str, str]  #: state, or ``unseen``, by director; one that is not named sees it up
 
 
 class ClusterPicture(Picture, frozen=True):

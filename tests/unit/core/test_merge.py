@@ -124,10 +124,12 @@ class DisagreementsTests(SynchronousTestCase):
             ({"d1": DOWN, "d2": BLIND}, ()),
             ({"d1": SUSPECT}, ()),
             ({"dead": DOWN}, ()),
-            ({"d1": DOWN}, (Disagreement(WEB, (("d1", DOWN),), ("d2",)),)),
-            ({"d2": DOWN, "d1": SUSPECT}, (Disagreement(WEB, (("d2", DOWN),), ("d1",)),)),
+            ({"d1": DOWN}, (Disagreement(WEB, {"d1": "down"}),)),
+            ({"d2": DOWN, "d1": SUSPECT}, (Disagreement(WEB, {"d1": "suspect", "d2": "down"}),)),
         ):
             self.assertEqual(disagreements({WEB: by}, ["d2", "d1"]), expected, by)
+        with_third = disagreements({WEB: {"d1": DOWN, "d3": BLIND}}, ["d1", "d2", "d3"])
+        self.assertEqual(with_third, (Disagreement(WEB, {"d1": "down", "d3": "unseen"}),))
 
     def test_order(self) -> None:
         """By host."""

@@ -186,7 +186,7 @@ class ReadingTests(ObservingTestCase):
         self.assertEqual((first.out(), second.out()), ({"h1"}, set()))
         for each in (first, second):
             [found] = each.observing.disagreements()
-            self.assertEqual((found.ref, [name for name, _ in found.down], found.not_down), (ref("h1"), ["d1"], ("d2",)))
+            self.assertEqual(found, (ref("h1"), {"d1": "down"}))
 
     def test_blind_third(self) -> None:
         """A director that has seen nothing says so when another sees the host down, and only then; so a fourth is not
