@@ -75,6 +75,8 @@ class Node(MultiService):
         self._random = random
         self._reactor = reactor
         self._tick = Alarm(self._ticked, reactor=reactor, monotonic=monotonic)
+        self._client_news = Alarm(self.settle, reactor=reactor, monotonic=monotonic)
+        self.inventory.on_client_news = self._settle_soon
         self._recompute = Alarm(self._recomputed, reactor=reactor, monotonic=monotonic)
         self._housekeeping = Alarm(self._housekept, reactor=reactor, monotonic=monotonic)
         self.resolver = Resolver(reactor=reactor, servers=node.resolvers)
@@ -135,7 +137,7 @@ class Node(MultiService):
     def cut(self) -> None:
         """End every connection and every timer now."""
         self._over = True
-        for alarm in (self._tick, self._recompute, self._housekeeping):
+        for alarm in (self._tick, self._client_news, self._recompute, self._housekeeping):
             alarm.cancel()
         everybody = self._every_frontend()
         for frontend in everybody:
@@ -278,6 +280,11 @@ class Node(MultiService):
         if not self._over:
             self._tick.at(self.inventory.next_deadline())
             self._recompute.at(self.inventory.next_recompute())
+
+    def _settle_soon(self) -> None:
+        """Not within the turn of the connection that brought the news, which may be amid a redispatch."""
+        if not self._over:
+            self._client_news.at(self.monotonic())
 
     def _act(self, event: happened.Event) -> None:
         match event:

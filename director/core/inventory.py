@@ -121,6 +121,7 @@ class Inventory:
         self.started = now
         self.isolation = Isolation(panic_fraction)
         self.others = Others(panic_fraction)
+        self.on_client_news: Callable[[], None] = lambda: None  #: a client's connect left something to act upon
         self._random = random
         self._by_host: dict[Host, HostEntry] = {}
         self._orders = Orders()
@@ -360,6 +361,7 @@ class Inventory:
         if entry is not None:
             entry.connect_failures += 1
             self._moved(entry, entry.health.connect_result(False, why, now), now)
+            self.on_client_news()
 
     def connect_succeeded(self, host: Host, monotonic: Callable[[], float]) -> None:
         """Per connection, so the usual case is one look: news only to a host that is in doubt."""
@@ -367,6 +369,8 @@ class Inventory:
         if entry is not None and entry.health.in_doubt:
             now = monotonic()
             self._moved(entry, entry.health.connect_result(True, "connected", now), now)
+            if self._events:
+                self.on_client_news()
 
     def retry(self, ref: HostRef, now: float) -> None:
         """An operator wants the host probed now."""

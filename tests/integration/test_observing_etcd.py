@@ -7,7 +7,13 @@ import json
 from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 
+from director.admin.operation import Caller, Role
+from director.core.snapshot import HostPicture
+from director.service import DirectorService
+from tests.etcd_server import EtcdCluster
+from tests.integration.kit import DirectorTestCase, closed_port, service, until
 from tests.integration.test_etcd_store import EtcdTestCase
 from tests.unit.director.observer import KEYS, Director, ref
 
@@ -62,3 +68,39 @@ class ObservingTests(EtcdTestCase):
         await maybeDeferred(first.membership.stopService)
         await self.until(lambda: second.out() == set(), "its opinions to end with its membership")
         self.assertEqual(cluster.etcdctl("get", "--prefix", KEYS.observations("d1")), "")
+
+
+class WholeDirectorTests(DirectorTestCase):
+    timeout = 120
+
+    async def test_clients_of_one_teach_the_other(self) -> None:
+        """What one director's clients found out about a host keeps the other's clients from it."""
+        etcd = EtcdCluster()
+        self.addCleanup(etcd.stop)
+        await deferToThread(etcd.start)
+        first, second = [
+            await self.director({"node": {"name": name, "store": "etcd:", "etcd": {"endpoints": list(etcd.endpoints)}}})
+            for name in ("d1", "d2")
+        ]
+        await until(lambda: all(len(each.operations.cluster().members) == 2 for each in (first, second)), "both to live")
+        hosts = {name: (await self.backend(name)).address for name in "ac"} | {"b": f"127.0.0.1:{closed_port()}"}
+        health = {"probe": {"kind": "none"}, "timeout_s": 0.5, "suspect_after_s": 0.2, "down_interval_s": 60.0,
+                  "interval_s": 60.0}
+        spec = service(hosts, group={"scheduler": "roundrobin", "health": health})["services"]["web"]
+        await first.control.call(Caller("ada", Role.FULL), "new_service", {"service": "web", "spec": spec})
+        await until(lambda: second.node.listening("web"), "the other to serve")
+        while self.sees_b(first).in_rotation:
+            self.assertIn(await self.served_by(first), {"a", "c"})
+        await until(lambda: not self.sees_b(second).in_rotation, "the other to follow")
+        told = self.sees_b(second)
+        self.assertEqual((told.state.value, [each.director for each in told.seen_by_others]), ("up", ["d1"]))
+        self.assertIn("down as d1 sees it", told.why_not)
+        self.assertIn(f"b: {told.why_not}", second.operations.explain("web", "10.0.0.1").steps)
+        self.assertEqual({await self.served_by(second) for _ in range(4)}, {"a", "c"})
+        self.assertEqual(second.operations.cluster().disagreements, ())
+        self.assertEqual(self.sees_b(second).connect_failures, 0, "it was spared the tries")
+
+    def sees_b(self, director: DirectorService) -> HostPicture:
+        host = director.operations.snapshot().host("web", "main", "b")
+        assert host is not None
+        return host

@@ -82,6 +82,17 @@ class WritingTests(ObservingTestCase):
         self.pass_time(2 * INTERVAL_S)
         self.assertEqual(self.stored(), {})
 
+    def test_clients_news(self) -> None:
+        """What clients find out is acted upon without any other input: written, and tried again after the back-off."""
+        director = self.director("d1")
+        inventory = director.node.inventory
+        for _ in range(HEALTH.fall):
+            inventory.connect_failed(inventory.hosts[ref("h1")].host, "refused", self.clock.seconds())
+        self.pass_time()
+        self.assertEqual({key: each.state for key, each in self.stored().items()}, {"d1/h1": HostState.DOWN})
+        self.pass_time(HEALTH.interval_s + 2 * INTERVAL_S)
+        self.assertEqual({key: each.state for key, each in self.stored().items()}, {"d1/h1": HostState.SUSPECT})
+
     def test_nothing_at_steady_state(self) -> None:
         """Heartbeats over a minute, a host being down throughout, write nothing."""
         director = self.director("d1")
