@@ -3,7 +3,8 @@
     Clustering
       ├─ membership  this director among the living; on etcd
       ├─ observing   what directors see of hosts, shared; on etcd
-      ├─ peers       links to the other directors, where an address for them is configured
+      ├─ peers       links to the other directors, where an address for them is configured: reports that only one of them
+      │              hears, sticky clients, promises
       ├─ vips        the addresses that the leader owns, if there are any
       ├─ leading     campaigns for the leadership; last, since whoever cannot serve must not lead
       └─ keeping     the store's content on disk, if a snapshot is configured
@@ -26,13 +27,16 @@ from cluster.etcd import Access, EtcdStore
 from cluster.keys import Keys
 from cluster.model import Configuration, Etcd, Member
 from cluster.store import Record, Store
+from director.attendance import Attendance
 from director.core.snapshot import DisagreementPicture, PeerPicture
+from director.exchange import Exchange
 from director.keeping import Keeping, last_known
 from director.leading import Leading
 from director.membership import Membership
 from director.node import Node
 from director.observing import Observing
 from director.peers import Peers
+from director.promising import Promising
 from director.sync import Sync
 from director.version import VERSION
 from director.vips import Vips
@@ -49,8 +53,8 @@ class Clustering(MultiService):
 
     log = Logger()
 
-    def __init__(self, configuration: Configuration, store: Store, keys: Keys, sync: Sync, balancer: Node, *,
-                 reactor: Any) -> None:
+    def __init__(self, configuration: Configuration, store: Store, keys: Keys, sync: Sync, balancer: Node,
+                 attendance: Attendance, *, reactor: Any) -> None:
         super().__init__()
         self.setName("clustering")
         node = configuration.node
@@ -74,17 +78,23 @@ class Clustering(MultiService):
         self.leading = Leading(
             store, keys, director=node.name, boot_id=self.boot_id, reactor=reactor, ttl_s=node.leader_lease_s
         )
-        self.vips = Vips(node.vips, self.leading, store, keys, reactor=reactor)
+        self.vips = Vips(node.vips, self.leading, store, keys, reactor=reactor, right_s=self._right_s)
         self.observing = Observing(store, keys, balancer, self.membership, boot_id=self.boot_id, reactor=reactor)
         self.peers: Peers | None = None
         if node.peers.listen is not None:
             self.peers = Peers(node.peers, cluster=self.cluster, director=node.name, boot_id=self.boot_id, reactor=reactor)
+            self.exchange = Exchange(self.peers, balancer, attendance, store_answers=lambda: self.available)
+            self.promising = Promising(
+                self.peers, self.leading, store, keys, members=self._others, holds=lambda: self.vips.held,
+                keep=node.vip_on_isolation == "keep", reactor=reactor,
+            )
             self.membership.on_members.append(self._members_changed)
         if self.shared:
             self.membership.setServiceParent(self)
             self.observing.setServiceParent(self)
             if self.peers is not None:
                 self.peers.setServiceParent(self)
+                self.promising.setServiceParent(self)
         if node.vips.addresses:
             self.vips.setServiceParent(self)
         if node.vips.addresses or (self.shared and "manage" in node.roles):
@@ -110,6 +120,14 @@ class Clustering(MultiService):
         for child in (self.leading, self.vips):
             if child.parent is not None:
                 await maybeDeferred(child.disownServiceParent)
+
+    def _others(self) -> tuple[str, ...]:
+        """The other directors, as last known."""
+        return tuple(name for name in self.membership.members if name != self.member.name)
+
+    def _right_s(self) -> float:
+        """For how long the others' promises let this director keep the virtual addresses without the store."""
+        return self.promising.right_s() if self.peers is not None else 0.0
 
     def _members_changed(self) -> None:
         assert self.peers is not None

@@ -100,7 +100,10 @@ class DirectorService(MultiService):
         admin = configuration.node.admin
         self.users = UserBook(admin.users)
         self.sync = Sync(self.store, self.keys, self.node, self.users.set_stored)
-        self.clustering = Clustering(configuration, self.store, self.keys, self.sync, self.node, reactor=reactor)
+        self.attendance = Attendance(self.node, self.store, self.keys, self.metrics)
+        self.clustering = Clustering(
+            configuration, self.store, self.keys, self.sync, self.node, self.attendance, reactor=reactor
+        )
         self.audit = AuditTrail(
             self.store, self.keys, director=configuration.node.name, wall=self.node.wall
         )
@@ -110,7 +113,6 @@ class DirectorService(MultiService):
         )
         self.control = Control(self.operations, audit=self.audit.record)
         self.registry.register(SnapshotCollector(self.operations.snapshot, self.node.counters))
-        self.attendance = Attendance(self.node, self.store, self.keys, self.metrics)
         self.agents = AgentListener(
             configuration.node.agents, self.attendance, reactor=reactor, name=configuration.node.name,
             monotonic=self.node.monotonic, wall=self.node.wall,
