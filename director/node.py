@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address, ip_interface
 from typing import Any
 
+import msgspec
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cluster.address import Address, parse_address
-from cluster.model import Configuration, Health, HostRef, Observed, Order, Reason, Registered, Service
+from cluster.model import Configuration, Health, HostRef, Observed, Order, Probe, Reason, Registered, Service
 from director.alarm import Alarm
 from director.core import events as happened
 from director.core.inventory import HostEntry, Inventory
@@ -63,6 +64,7 @@ class Node(MultiService):
         self.on_host: list[Callable[[HostRef], None]] = []  #: told of a host that came, went or is seen differently
         self.on_order: Callable[[HostRef, Order | None], None] | None = None  #: told of operators' orders
         self.started_at = wall()
+        self._balances, self._manages = "balance" in node.roles, "manage" in node.roles
         self.inventory = Inventory(now=monotonic(), random=random, panic_fraction=node.panic_fraction)
         self.frontends: dict[str, Frontend] = {}
         self._retired: list[Frontend] = []  # of deleted services, until their last connection ends
@@ -157,6 +159,8 @@ class Node(MultiService):
 
         Of a deleted service's clients, those who wait for a host are closed; those who are served go on.
         """
+        if spec is not None and not self._manages:
+            spec = _unprobed(spec)
         now = self.monotonic()
         self.inventory.apply_service(name, spec, now)
         if spec is None:
@@ -218,7 +222,7 @@ class Node(MultiService):
         return address.is_ip and ip_address(address.host) in self._virtual
 
     def _open_listener(self, service: str, text: str) -> None:
-        if (service, text) in self._listeners or self._stopping:
+        if (service, text) in self._listeners or self._stopping or not self._balances:
             return
         address = parse_address(text, any_port=True)
         listener = Listener(
@@ -428,3 +432,13 @@ def _sleep(reactor: Any, seconds: float) -> Deferred[None]:
 async def _maybe(answer: Any) -> None:
     if isinstance(answer, Deferred):
         await answer
+
+
+def _unprobed(spec: Service) -> Service:
+    """*spec* for a director that does not manage: it probes nobody, and judges hosts by their agents, by its own clients
+    and by what the others see."""
+    groups = {
+        name: msgspec.structs.replace(group, health=msgspec.structs.replace(group.health, probe=Probe(kind="none")))
+        for name, group in spec.groups.items()
+    }
+    return msgspec.structs.replace(spec, groups=groups)
