@@ -3,6 +3,7 @@
     Clustering
       ├─ membership  this director among the living; on etcd
       ├─ observing   what directors see of hosts, shared; on etcd
+      ├─ summarising what this one carries, now and then, for people; on etcd
       ├─ peers       links to the other directors, where an address for them is configured: reports that only one of them
       │              hears, sticky clients, promises
       ├─ vips        the addresses that the leader owns, if there are any
@@ -37,6 +38,7 @@ from director.node import Node
 from director.observing import Observing
 from director.peers import Peers
 from director.promising import Promising
+from director.summarising import Summarising
 from director.sync import Sync
 from director.version import VERSION
 from director.vips import Vips
@@ -92,6 +94,10 @@ class Clustering(MultiService):
         if self.shared:
             self.membership.setServiceParent(self)
             self.observing.setServiceParent(self)
+            Summarising(
+                store, keys, balancer.inventory, self.membership, director=node.name, every_s=node.summary_s,
+                reactor=reactor, wall=balancer.wall,
+            ).setServiceParent(self)
             if self.peers is not None:
                 self.peers.setServiceParent(self)
                 self.promising.setServiceParent(self)

@@ -179,5 +179,6 @@ class InspectionTests(ChaosTestCase):
                                   "--keys-only", stdout=subprocess.PIPE, env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"})
         out, _ = done.communicate(timeout=20)
         keys = out.decode().split()
-        for key in ("services/web", "directors/director1", "directors/director2", "leader"):
+        for key in ("services/web", "directors/director1", "directors/director2", "leader", "load/director1",
+                    "vips/10.77.0.100"):
             self.assertIn(f"/txdirector/lab/{key}", keys)
