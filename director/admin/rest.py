@@ -6,6 +6,7 @@ checks, is the control interface's.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -13,13 +14,14 @@ from typing import Any, NamedTuple
 import msgspec
 from twisted.web.server import Request
 
+from director.admin import openapi
 from director.admin.configuration import Changed
-from director.admin.control import Caller, Control
+from director.admin.control import OPERATIONS, Caller, Control
 from director.admin.errors import Invalid, NotFound, Stale
 from director.admin.gate import Gate
 from director.admin.offers import Stored
 from director.admin.text import Text
-from director.admin.web import Page, refusal
+from director.admin.web import Page, is_read, only_read, refusal
 
 
 class Route(NamedTuple):
@@ -104,6 +106,8 @@ class Api(Page):
         self._control = control
 
     async def answer(self, caller: Caller, request: Request) -> bytes:
+        if request.postpath == [b"v1", b"openapi.json"]:
+            return _document() if is_read(request) else only_read(request)
         method = request.method.decode("ascii", "replace")
         routes = list(_routes(request))
         if not routes:
@@ -134,6 +138,11 @@ class Api(Page):
         if isinstance(answer, (Stored, Changed)):
             request.setHeader("ETag", f'"{answer.revision}"')
         return msgspec.json.encode(answer)
+
+
+@functools.cache
+def _document() -> bytes:
+    return openapi.document(ROUTES, OPERATIONS)
 
 
 def _routes(request: Request) -> Iterator[tuple[Route, dict[str, str]]]:
