@@ -103,10 +103,10 @@ async def config_running(director: Operations, caller: Caller, p: Formatted) -> 
 
 
 @operation(Role.READONLY, Formatted)
-def config_boot(director: Operations, caller: Caller, p: Formatted) -> dict[str, Any] | Text:
+def config_boot(director: Operations, caller: Caller, p: Formatted) -> Configuration | Text:
     """The node's own file as it was read at the start, without its secrets."""
     boot = redacted(director.boot())
-    return msgspec.to_builtins(boot) if p.format == "json" else Text(dump_toml(boot), "application/toml")
+    return boot if p.format == "json" else Text(dump_toml(boot), "application/toml")
 
 
 @operation(Role.READONLY, OfService)

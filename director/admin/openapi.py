@@ -35,6 +35,10 @@ _CONDITIONS = (
 )
 
 
+#: Answers that are not what their annotation says in every word: with its secrets struck out, a configuration is none.
+_LOOSER: Mapping[str, Any] = {"config_boot": dict[str, Any] | Text}
+
+
 class Refusal(msgspec.Struct):
     """What a refusal's body says."""
 
@@ -48,6 +52,7 @@ def document(routes: Sequence[Any], operations: Mapping[str, Operation]) -> byte
     :param routes: `director.admin.rest.Route`.
     """
     answers = {name: get_type_hints(operation.perform)["return"] for name, operation in operations.items()}
+    answers |= _LOOSER
     parameters = {operation.parameters for operation in operations.values()}
     described, schemas = msgspec.json.schema_components(
         [*(_data(answer) for answer in answers.values()), *parameters, Service, Group, Refusal], ref_template=_REF

@@ -24,8 +24,8 @@ FIELDS = {
     "new_service": {"service": "ftp", "listen": "127.0.0.1:21, [::1]:21"},
     "change_scheduler": {"service": "web", "group": "green", "scheduler": "p2c", "parameters": "choices = 3"},
 }
-#: Changes that no form makes: they take whole documents, or passwords, which are for the API and the command line.
-NO_FORM = {"put_service", "put_user", "del_user"}
+#: Changes that no form makes: they take whole documents, which are for the API and the command line.
+NO_FORM = {"put_service"}
 
 
 def form_of(operation: str) -> dict[str, str]:
