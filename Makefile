@@ -29,7 +29,7 @@ test-browser: $(READY) ## the web interface in Chromium, against a running direc
 
 screenshots: $(READY) ## docs/images, anew
 	@mkdir -p docs/images
-	TXDIRECTOR_SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/pytest -q tests/browser/test_looks.py
+	TXDIRECTOR_SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/pytest -q tests/browser -k 'looks or members'
 	@! command -v pngquant >/dev/null || pngquant --force --ext .png --skip-if-larger 64 docs/images/web-*.png
 
 test-native-sanitizers: $(READY) ## the native relay under the address, leak, undefined and thread sanitizers

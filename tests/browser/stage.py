@@ -12,10 +12,10 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from argon2 import PasswordHasher
 
@@ -90,36 +90,29 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-class Stage:
-    """Everything started on entering, and ended on leaving.
+def ask(request: urllib.request.Request, body: object = None) -> Any:
+    """The answer as JSON; a *body* is sent as JSON, too."""
+    if body is not None:
+        request.data = json.dumps(body).encode()
+        request.add_header("Content-Type", "application/json")
+    with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
+        return json.load(answer)
 
-    :ivar url: of the admin.
-    """
 
-    def __enter__(self) -> Stage:
+class Processes:
+    """Modules run by this Python, in a folder of their own; ended on leaving."""
+
+    def __enter__(self) -> Self:
         self._directory = tempfile.TemporaryDirectory()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._over = threading.Event()
-        names = ("agents", "admin", "web", "mail", "ftp", "nobody", *BACKENDS)
-        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
-        self.url = f"http://127.0.0.1:{self.ports['admin']}"
-        hashes = {name: _CHEAP.hash(password) for name, password in PASSWORDS.items()}
-        config = Path(self._directory.name, "director.toml")
-        config.write_text(CONFIG.format(**self.ports, **hashes))
         try:
-            self._run("director", "director", "run", str(config))
-            for name in BACKENDS:
-                self._backend(name)
-            until(self._ready, "agents report and probes pass")
-            for _ in range(CLIENTS):
-                threading.Thread(target=self._requests, daemon=True).start()
+            self.start()
         except BaseException:
             self.__exit__(None, None, None)
             raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._over.set()
         for process in self._processes.values():
             process.terminate()
         for process in self._processes.values():
@@ -130,23 +123,68 @@ class Stage:
                 process.wait()
         self._directory.cleanup()
 
-    def log(self, name: str = "director") -> str:
+    def start(self) -> None:
+        raise NotImplementedError
+
+    def file(self, name: str, content: str) -> str:
+        path = Path(self._directory.name, name)
+        path.write_text(content)
+        return str(path)
+
+    def log(self, name: str) -> str:
         return Path(self._directory.name, f"{name}.log").read_text()
+
+    def run(self, name: str, module: str, *arguments: str) -> None:
+        with Path(self._directory.name, f"{name}.log").open("wb") as log:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                cwd=Path(__file__).parents[2],
+            )
+
+    def check(self) -> None:
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                raise AssertionError(f"{name} ended by itself:\n{self.log(name)}")
+
+
+class Stage(Processes):
+    """One director that serves real backends under some load.
+
+    :ivar url: of the admin.
+    """
+
+    def start(self) -> None:
+        self._over = threading.Event()
+        self._started = time.monotonic()
+        names = ("agents", "admin", "web", "mail", "ftp", "nobody", *BACKENDS)
+        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
+        self.url = f"http://127.0.0.1:{self.ports['admin']}"
+        hashes = {name: _CHEAP.hash(password) for name, password in PASSWORDS.items()}
+        self.run("director", "director", "run", self.file("director.toml", CONFIG.format(**self.ports, **hashes)))
+        for name in BACKENDS:
+            self._backend(name)
+        until(self._ready, "agents report and probes pass")
+        for _ in range(CLIENTS):
+            threading.Thread(target=self._requests, daemon=True).start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
+        super().__exit__(kind, error, trace)
 
     def api(self, method: str, path: str, body: object = None, user: str = "ada") -> Any:
         """The answer of the REST API, as another operator would have it."""
         request = urllib.request.Request(f"{self.url}/api/v1/{path}", method=method)
         credentials = base64.b64encode(f"{user}:{PASSWORDS[user]}".encode()).decode()
         request.add_header("Authorization", f"Basic {credentials}")
-        if body is not None:
-            request.data = json.dumps(body).encode()
-            request.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
-            return json.load(answer)
+        return ask(request, body)
 
     def host(self, name: str) -> Any:
         """A host of ``web/main``."""
         return self.api("GET", f"services/web/groups/main/hosts/{name}")
+
+    def grow_old(self, seconds: float) -> None:
+        """Wait until the director has been up for so long."""
+        time.sleep(max(0.0, self._started + seconds - time.monotonic()))
 
     @contextlib.contextmanager
     def without(self, backend: str) -> Iterator[None]:
@@ -160,20 +198,11 @@ class Stage:
             self._backend(backend)
 
     def _backend(self, name: str) -> None:
-        self._run(name, "deploy.demo.backend", name, str(self.ports[name]), str(BACKENDS[name]),
+        self.run(name, "deploy.demo.backend", name, str(self.ports[name]), str(BACKENDS[name]),
                   f"127.0.0.1:{self.ports['agents']}")
 
-    def _run(self, name: str, module: str, *arguments: str) -> None:
-        with Path(self._directory.name, f"{name}.log").open("wb") as log:
-            self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                cwd=Path(__file__).parents[2],
-            )
-
     def _ready(self) -> bool:
-        for name, process in self._processes.items():
-            if process.poll() is not None:
-                raise AssertionError(f"{name} ended by itself:\n{self.log(name)}")
+        self.check()
         try:
             hosts = self.api("GET", "services/web/groups/main")["hosts"]
             down = self.api("GET", "services/mail/groups/all/hosts/mx2")
@@ -186,3 +215,35 @@ class Stage:
         while not self._over.wait(0.1):
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"http://127.0.0.1:{self.ports['web']}/", timeout=5).read()
+
+
+class Directors(Processes):
+    """Two directors of one cluster on an etcd, with a service and nobody's password.
+
+    :ivar urls: of their admins, by name.
+    """
+
+    def __init__(self, endpoints: Sequence[str]) -> None:
+        self._endpoints = list(endpoints)
+
+    def start(self) -> None:
+        host, *ports = free_ports(3)
+        self.urls = {name: f"http://127.0.0.1:{port}" for name, port in zip(("north", "south"), ports, strict=True)}
+        for name, url in self.urls.items():
+            self.run(name, "director", "run", self.file(f"{name}.toml", f"""
+                node = {{ name = "{name}", store = "etcd:", etcd = {{ endpoints = {json.dumps(self._endpoints)} }},
+                          admin = {{ endpoints = [{{ listen = "{url.removeprefix("http://")}" }}] }} }}
+            """.replace("\n", " ").strip()))
+        until(self._ready, "both directors answer")
+        spec = {"listen": [], "groups": {"main": {"hosts": {"a": f"127.0.0.1:{host}"}}}}
+        self._ask("north", "POST", "services/web", {"spec": spec})
+        until(lambda: all(self._ask(name, "GET", "cluster")["leader"] for name in self.urls), "a leader")
+
+    def _ready(self) -> bool:
+        self.check()
+        with contextlib.suppress(OSError):
+            return all(len(self._ask(name, "GET", "cluster")["members"]) == len(self.urls) for name in self.urls)
+        return False
+
+    def _ask(self, name: str, method: str, path: str, body: object = None) -> Any:
+        return ask(urllib.request.Request(f"{self.urls[name]}/api/v1/{path}", method=method), body)

@@ -31,6 +31,8 @@ PAGES = {
     "explain": "/explain?client=192.0.2.7&service=web",
     "not-found": "/services/web/groups/main/hosts/gone",
 }
+#: After so long load lines are full, on images for people.
+LINES_S = 240.0
 WIDTHS = {"desktop": 1280, "phone": 390}
 themes = pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 widths = pytest.mark.parametrize("width", WIDTHS)
@@ -56,6 +58,9 @@ def look_at(page: Page, name: str, width: str, dark: bool) -> None:
 def test_pages(visit: Visit, stage: Stage, width: str, dark: bool) -> None:
     """Every page of an operator."""
     stage.api("PUT", "services/web/groups/main/hosts/cedar/state", {"state": "drain", "why": "new kernel"})
+    stage.api("PUT", "services/web/groups/main/hosts/birch/weight", {"weight": 1.5})  # differs from the node's file
+    if os.environ.get("TXDIRECTOR_SCREENSHOTS"):
+        stage.grow_old(LINES_S)
     try:
         page = visit(width=WIDTHS[width], dark=dark)
         for name, path in PAGES.items():
@@ -69,6 +74,7 @@ def test_pages(visit: Visit, stage: Stage, width: str, dark: bool) -> None:
         look_at(page, "refused", width, dark)
     finally:
         stage.api("PUT", "services/web/groups/main/hosts/cedar/state", {"state": "up"})
+        stage.api("PUT", "services/web/groups/main/hosts/birch/weight", {"weight": 2})
 
 
 @themes

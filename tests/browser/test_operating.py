@@ -174,6 +174,39 @@ def test_connections(visit: Visit, stage: Stage, scripting: bool) -> None:
 
 
 @both
+def test_users(visit: Visit, scripting: bool) -> None:
+    """A user is added and signs in; a new password ends that session, and the deletion ends everything."""
+    page = visit(scripting=scripting)
+
+    def keep(password: str) -> None:
+        page.goto("/users")
+        page.get_by_label("Name").fill("eve")
+        page.get_by_label("Password").fill(password)
+        page.get_by_role("button", name="Keep user").click()
+        expect(page.get_by_role("status").filter(has_text="The user is kept.")).to_be_visible()
+
+    def enter(password: str) -> None:
+        eve.goto("/sign-in")
+        eve.get_by_label("Name").fill("eve")
+        eve.get_by_label("Password").fill(password)
+        eve.get_by_role("button", name="Sign in").click()
+        expect(eve.get_by_role("heading", level=1)).to_have_text("Overview")
+
+    eve = visit(None, scripting=scripting)
+    keep("first of three")
+    enter("first of three")
+    keep("second of three")
+    eve.goto("/cluster")
+    expect(eve.get_by_role("heading", level=1)).to_have_text("Sign in")
+    enter("second of three")
+    page.goto("/users")
+    page.get_by_role("button", name="Delete eve").click()
+    expect(page.get_by_role("table")).not_to_contain_text("eve")
+    eve.goto("/cluster")
+    expect(eve.get_by_role("heading", level=1)).to_have_text("Sign in")
+
+
+@both
 def test_explain(visit: Visit, scripting: bool) -> None:
     """Who would serve a client, asked through a form."""
     page = visit(scripting=scripting)

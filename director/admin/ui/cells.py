@@ -4,6 +4,9 @@ A key is ``<subject>:<what>``. The subject is a host (``service/group/host``), a
 director. A cell is the text to show, or a pair of a mark (which icon and colour) and the text. Templates print the
 same cells that the stream sends, so that a page says one thing however it came by it.
 
+A *scope* is what a page is about; it decides which cells are computed and sent, so that both cost what is looked at,
+not what there is.
+
 A cell ``…:shape`` stands for what a page can't follow cell by cell: when it differs, rows or facts came or went, and the
 page has itself drawn again.
 """
@@ -27,6 +30,8 @@ LINE_WIDTH, LINE_HEIGHT = 96, 24
 
 ORDERED: Mapping[AdminState, str] = {AdminState.UP: "", AdminState.DRAIN: "draining", AdminState.DOWN: "ordered down"}
 
+#: Hosts on one page of a group.
+MAX_ROWS = 100
 #: Hosts of a group that pages of everything list; of a larger one, those out of use come first.
 MAX_LISTED = 12
 
@@ -88,18 +93,42 @@ def hosts_of(picture: DirectorPicture) -> Iterator[HostPicture]:
     return (host for service in picture.services for group in service.groups for host in group.hosts)
 
 
-def cells(picture: DirectorPicture, loads: Loads) -> dict[str, Cell]:
-    """Every cell there is."""
+def summary(picture: DirectorPicture) -> dict[str, Cell]:
+    """The cells of the director, of services and of groups."""
     found: dict[str, Cell] = {}
-    everyone: list[HostPicture] = []
     for service in picture.services:
         found |= _service(service)
         for group in service.groups:
             found |= _group(group)
-            everyone += group.hosts
-            for host in group.hosts:
-                found |= _host(host, loads)
-    return found | _director(picture, everyone)
+    return found | _director(picture, list(hosts_of(picture)))
+
+
+def host_cells(hosts: Iterable[HostPicture], loads: Loads) -> dict[str, Cell]:
+    found: dict[str, Cell] = {}
+    for host in hosts:
+        found |= _host(host, loads)
+    return found
+
+
+def shown(picture: DirectorPicture, scope: str) -> Sequence[HostPicture]:
+    """The hosts on pages of *scope*: empty, the listed ones of every group; ``service/group#page``, one page of a group;
+    ``service/group/host``, that one. Of a service, none: its page is about groups."""
+    if not scope:
+        return [host for service in picture.services for group in service.groups for host in listed(group)]
+    name, _, page = scope.partition("#")
+    parts = name.split("/")
+    for service in picture.services:
+        for group in service.groups:
+            if parts[:2] == [service.name, group.name]:
+                if len(parts) == 2:
+                    return page_of(group, int(page) if page.isdecimal() else 1)
+                return [host for host in group.hosts if host.name == parts[2]]
+    return ()
+
+
+def page_of(group: GroupPicture, page: int) -> Sequence[HostPicture]:
+    """From 1."""
+    return group.hosts[(page - 1) * MAX_ROWS : page * MAX_ROWS]
 
 
 def changed(before: Mapping[str, Cell], after: Mapping[str, Cell]) -> dict[str, Cell]:
@@ -107,16 +136,12 @@ def changed(before: Mapping[str, Cell], after: Mapping[str, Cell]) -> dict[str, 
     return {key: cell for key, cell in after.items() if before.get(key) != cell}
 
 
-def front(found: Mapping[str, Cell], picture: DirectorPicture) -> dict[str, Cell]:
-    """The cells on pages of everything: all but those of hosts that are not listed there."""
-    hosts = {ref(host) for service in picture.services for group in service.groups for host in listed(group)}
-    return {key: cell for key, cell in found.items()
-            if key.count("/") < 2 or key.rpartition(":")[0] in hosts}
-
-
 def within(found: Mapping[str, Cell], scope: str) -> dict[str, Cell]:
-    """The cells of *scope* and of what is below it; the director's always."""
-    return {key: cell for key, cell in found.items() if key[0] == ":" or key.startswith((f"{scope}:", f"{scope}/"))}
+    """Those of the *summary* that pages of *scope* show: the director's always, and with none, all."""
+    name = scope.partition("#")[0]
+    if not name:
+        return dict(found)
+    return {key: cell for key, cell in found.items() if key[0] == ":" or key.startswith((f"{name}:", f"{name}/"))}
 
 
 def _director(picture: DirectorPicture, hosts: Sequence[HostPicture]) -> dict[str, Cell]:

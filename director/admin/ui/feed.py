@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from director.admin.control import Caller, Control, Role
 from director.admin.errors import Forbidden
-from director.admin.ui.cells import LINE_STEP_S, Cell, Loads, cells, changed, front, within
+from director.admin.ui.cells import LINE_STEP_S, Cell, Loads, changed, host_cells, shown, summary, within
 from director.admin.ui.visitors import SignInFirst, Visitors
 from director.admin.web import dress, is_read, only_read
 from director.core.snapshot import DirectorPicture
@@ -45,7 +45,7 @@ _SELF = Caller("web interface", Role.READONLY)
 class Viewer:
     """One open page.
 
-    :param scope: whose cells it shows; see `within`. Empty: the `front`.
+    :param scope: whose cells it shows; see `shown` and `within`.
     :param still: whether its session is still good.
     """
 
@@ -61,13 +61,11 @@ class Viewer:
         request.write(f"retry: {RETRY_MS}\n\n".encode())
 
     def send(self, everything: Mapping[str, Cell], news: Mapping[str, Cell], now: float) -> None:
-        """What this viewer has not seen, if it reads."""
+        """What this viewer has not seen of its scope, if it reads."""
         if self._paused:
             self.behind = True
             return
         mine = everything if self.behind else news
-        if self.scope:
-            mine = within(mine, self.scope)
         self.behind = False
         if mine:
             self._write(b"data: " + msgspec.json.encode(mine), now)
@@ -102,8 +100,7 @@ class Feed(Service):
         self._control = control
         self._reactor = reactor
         self._viewers: set[Viewer] = set()
-        self._cells: Mapping[str, Cell] = {}
-        self._front: Mapping[str, Cell] = {}
+        self._cells: Mapping[str, Mapping[str, Cell]] = {}  #: as last sent, by scope
         self._call: Any = None
         self._sampled_at = float("-inf")
 
@@ -153,18 +150,19 @@ class Feed(Service):
         if now - self._sampled_at >= LINE_STEP_S * 0.9:  # timers come late, never early: a whole step would slip
             self._sampled_at = now
             self.loads.sample(picture)
-        if not self._viewers:
-            return
-        before, self._cells = self._cells, cells(picture, self.loads)
-        front_before, self._front = self._front, front(self._cells, picture)
-        news, front_news = changed(before, self._cells), changed(front_before, self._front)
         for viewer in list(self._viewers):
             if not viewer.still():
                 self._drop(viewer)
-            elif viewer.scope:
-                viewer.send(self._cells, news, now)
-            else:
-                viewer.send(self._front, front_news, now)
+        if not self._viewers:
+            return
+        before, overall = self._cells, summary(picture)
+        self._cells = {
+            scope: within(overall, scope) | host_cells(shown(picture, scope), self.loads)
+            for scope in {viewer.scope for viewer in self._viewers}
+        }
+        news = {scope: changed(before.get(scope, {}), cells) for scope, cells in self._cells.items()}
+        for viewer in list(self._viewers):
+            viewer.send(self._cells[viewer.scope], news[viewer.scope], now)
 
     def _drop(self, viewer: Viewer) -> None:
         self._viewers.discard(viewer)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from director.admin.control import Caller, Control
 from director.admin.errors import Invalid, NotFound
-from director.admin.ui.cells import Cell, Loads, cells, hosts_of, listed, ref
+from director.admin.ui.cells import MAX_ROWS, Cell, Loads, host_cells, hosts_of, listed, page_of, ref, shown, summary
 from director.admin.ui.text import value
 from director.core.plan import ABSENT, plan
 from director.core.schedulers.registry import SCHEDULERS
-from director.core.snapshot import DirectorPicture
+from director.core.snapshot import DirectorPicture, HostPicture
 
-#: Hosts on one page of a group.
-MAX_ROWS = 100
 #: Clients of a service on the page of connections, the oldest ones; and services whose clients are listed there.
 MAX_CLIENTS = 50
 MAX_SERVICES = 40
@@ -39,8 +37,9 @@ class Look(NamedTuple):
     async def ask(self, operation: str, **arguments: object) -> Any:
         return await self.control.call(self.caller, operation, arguments, text=True)
 
-    def cells(self, picture: DirectorPicture) -> Mapping[str, Cell]:
-        return cells(picture, self.loads)
+    def cells(self, picture: DirectorPicture, hosts: Iterable[HostPicture]) -> Mapping[str, Cell]:
+        """The summary, and what rows of these hosts show."""
+        return summary(picture) | host_cells(hosts, self.loads)
 
 
 class PageRoute(NamedTuple):
@@ -105,14 +104,15 @@ def route_of(path: str) -> tuple[PageRoute, dict[str, str]]:
 @_page("", "overview.html", refresh=True)
 async def overview(look: Look) -> Values:
     picture = await look.ask("status")
-    return {"picture": picture, "cells": look.cells(picture), "listed": listed, "live": ("", ":shape", ":modes")}
+    return {"picture": picture, "cells": look.cells(picture, shown(picture, "")), "listed": listed,
+            "live": ("", ":shape", ":modes")}
 
 
 @_page("services/{service}", "service.html")
 async def service(look: Look, service: str) -> Values:
     found = await look.ask("service", service=service)
     picture = await look.ask("status")
-    return {"picture": picture, "cells": look.cells(picture), "service": found,
+    return {"picture": picture, "cells": look.cells(picture, ()), "service": found,
             "live": (service, f"{service}:shape", ":modes")}
 
 
@@ -122,10 +122,10 @@ async def group(look: Look, service: str, group: str) -> Values:
     picture = await look.ask("status")
     pages = max(1, -(-len(found.hosts) // MAX_ROWS))
     page = min(max(1, int(look.query["page"])), pages) if look.query.get("page", "").isdecimal() else 1
-    name = f"{service}/{group}"
+    name, hosts = f"{service}/{group}", page_of(found, page)
     return {
-        "picture": picture, "cells": look.cells(picture), "group": found, "page": page, "pages": pages,
-        "shown": found.hosts[(page - 1) * MAX_ROWS : page * MAX_ROWS], "live": (name, f"{name}:shape"),
+        "picture": picture, "cells": look.cells(picture, hosts), "group": found, "page": page, "pages": pages,
+        "shown": hosts, "live": (f"{name}#{page}", f"{name}:shape"),
         "schedulers": SCHEDULERS.values(),
     }
 
@@ -134,7 +134,7 @@ async def group(look: Look, service: str, group: str) -> Values:
 async def host(look: Look, service: str, group: str, host: str) -> Values:
     found = await look.ask("host", service=service, group=group, host=host)
     picture = await look.ask("status")
-    return {"picture": picture, "cells": look.cells(picture), "host": found,
+    return {"picture": picture, "cells": look.cells(picture, [found]), "host": found,
             "history": [(event, found) for event in reversed(found.history)], "shared": shared(picture),
             "live": (ref(found), f"{ref(found)}:shape")}
 
@@ -145,9 +145,10 @@ async def bad_hosts(look: Look) -> Values:
     picture = await look.ask("status")
     hosts = list(hosts_of(picture))
     bad = [host for host in hosts if not host.in_rotation]
+    rows = bad[:MAX_ROWS]
     past = sorted(((event, host) for host in hosts for event in host.history), key=lambda pair: -pair[0].at)
     return {
-        "picture": picture, "cells": look.cells(picture), "bad": bad[:MAX_ROWS], "more": max(0, len(bad) - MAX_ROWS),
+        "picture": picture, "cells": look.cells(picture, rows), "bad": rows, "more": max(0, len(bad) - MAX_ROWS),
         "events": past[:MAX_EVENTS], "live": ("", ":bad"),
     }
 
@@ -158,7 +159,7 @@ async def connections(look: Look) -> Values:
     picture = await look.ask("status")
     clients = {service.name: await look.ask("connections", service=service.name, limit=str(MAX_CLIENTS))
                for service in picture.services[:MAX_SERVICES]}
-    return {"picture": picture, "cells": look.cells(picture), "listed": listed, "clients": clients,
+    return {"picture": picture, "cells": look.cells(picture, shown(picture, "")), "listed": listed, "clients": clients,
             "live": ("", ":shape")}
 
 
@@ -167,7 +168,7 @@ async def cluster(look: Look) -> Values:
     """This director, and the others that share its store."""
     picture = await look.ask("status")
     found = await look.ask("cluster")
-    return {"picture": picture, "cells": look.cells(picture), "cluster": found, "shared": shared(picture),
+    return {"picture": picture, "cluster": found, "shared": shared(picture),
             "live": ("", ":cluster", ":modes")}
 
 

@@ -16,11 +16,13 @@ from director.admin.ui.cells import (
     LINE_SAMPLES,
     LINE_WIDTH,
     MAX_LISTED,
+    MAX_ROWS,
     Loads,
-    cells,
     changed,
-    front,
+    host_cells,
     hosts_of,
+    shown,
+    summary,
     within,
 )
 from director.core.snapshot import OrderPicture, TransitionPicture
@@ -36,7 +38,8 @@ class CellsTests(SynchronousTestCase):
 
     def cells(self, **changes: Any) -> dict[str, Any]:
         self.director.hosts[APP1] = host_picture(APP1, **changes)
-        return cells(self.director.snapshot(), self.loads)
+        picture = self.director.snapshot()
+        return summary(picture) | host_cells(hosts_of(picture), self.loads)
 
     def test_only_what_changed(self) -> None:
         """A new weight is one cell's news; nothing changed, no news."""
@@ -79,26 +82,38 @@ class CellsTests(SynchronousTestCase):
 
     def test_scope(self) -> None:
         """A page gets its subject's cells, those below, and the director's; not those of names that begin alike."""
-        found = {":modes": "", "web:queued": "", "web/blue:shape": "", "web/blue/a:load": "", "web/blue/ab:load": "",
-                 "webmail:queued": ""}
-        self.assertEqual(set(within(found, "web")),
-                         {":modes", "web:queued", "web/blue:shape", "web/blue/a:load", "web/blue/ab:load"})
-        self.assertEqual(set(within(found, "web/blue/a")), {":modes", "web/blue/a:load"})
+        found = {":modes": "", "web:queued": "", "web/blue:shape": "", "webmail:queued": ""}
+        self.assertEqual(set(within(found, "web")), {":modes", "web:queued", "web/blue:shape"})
+        self.assertEqual(set(within(found, "web/blue#2")), {":modes", "web/blue:shape"})
+        self.assertEqual(within(found, ""), found)
 
-    def test_front(self) -> None:
-        """Pages of everything get all cells, but of a large group only those of the listed hosts, and a new shape when
-        the list changes."""
-        self.assertEqual(front(self.cells(), self.director.snapshot()), self.cells())
+    def test_hosts_of_a_scope(self) -> None:
+        """A group's page shows its hundred hosts, a host's that one, a service's none; what is not there shows nothing."""
+        for number in range(MAX_ROWS):
+            ref = HostRef("web", "blue", f"n{number:03}")
+            self.director.hosts[ref] = host_picture(ref)
+        picture = self.director.snapshot()
+
+        def names(scope: str) -> list[str]:
+            return [host.name for host in shown(picture, scope)]
+
+        self.assertEqual((len(names("web/blue#1")), names("web/blue#2")), (MAX_ROWS, ["n098", "n099"]))
+        self.assertEqual((names("web/blue/app1"), names("web")), (["app1"], []))
+        for nonsense in ("web/blue#9", "web/red#1", "web/blue/nobody", "/", "#", "a/b/c/d", "web/blue#-1"):
+            self.assertIn(names(nonsense), ([], names("web/blue#1")))
+
+    def test_listed(self) -> None:
+        """Pages of everything show a bounded number of each group's hosts, those out of use first; when others are to be
+        listed the director's shape changes."""
         for number in range(MAX_LISTED):
             ref = HostRef("web", "blue", f"n{number:02}")
             self.director.hosts[ref] = host_picture(ref)
-        before = front(self.cells(), self.director.snapshot())
-        self.assertEqual(sum(key.startswith("web/blue/") and key.endswith(":load") for key in before), MAX_LISTED)
-        self.assertNotIn("web/blue/n11:load", before)
+        before = self.cells()
+        self.assertEqual(len(shown(self.director.snapshot(), "")), MAX_LISTED + 1)
         ref = HostRef("web", "blue", "n11")
         self.director.hosts[ref] = host_picture(ref, in_rotation=False)
-        news = changed(before, front(self.cells(), self.director.snapshot()))
-        self.assertLessEqual({":shape", "web/blue/n11:load"}, set(news))
+        self.assertEqual(shown(self.director.snapshot(), "")[0].name, "n11")
+        self.assertIn(":shape", changed(before, self.cells()))
 
     def test_load_lines(self) -> None:
         """A line is drawn from two samples on, keeps the last `LINE_SAMPLES`, ends at the right edge and stays within

@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import AdminState, AuditEntry, HostRef, HostState
-from director.admin.ui.cells import MAX_LISTED
-from director.admin.ui.pages import MAX_ROWS, PAGES
+from director.admin.ui.cells import MAX_LISTED, MAX_ROWS
+from director.admin.ui.pages import PAGES
 from director.core.snapshot import (
     CheckPicture,
     ClusterPicture,
