@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from cluster.model import AdminState
 from director.core.inventory import GroupEntry, HostEntry, Inventory, ServiceEntry
@@ -15,6 +15,7 @@ from director.core.snapshot import (
     SeenPicture,
     ServicePicture,
     TransitionPicture,
+    WaitingPicture,
 )
 from director.core.weights import slow_start
 
@@ -28,11 +29,20 @@ def picture_services(
     :param epoch: what turns monotonic into POSIX seconds when added.
     :param listening: a service's addresses as bound.
     """
-    return tuple(_service(inventory, each, now, epoch, listening(each.name)) for each in inventory.services.values())
+    waiting: dict[tuple[str, str], list[WaitingPicture]] = {}
+    for ref, record in inventory.registrations().items():
+        if not record.approved:
+            waiting.setdefault((ref.service, ref.group), []).append(
+                WaitingPicture(name=ref.host, address=record.host.address, agent=record.agent, since=record.at)
+            )
+    return tuple(
+        _service(inventory, each, now, epoch, listening(each.name), waiting) for each in inventory.services.values()
+    )
 
 
 def _service(
-    inventory: Inventory, service: ServiceEntry, now: float, epoch: float, listen: tuple[str, ...]
+    inventory: Inventory, service: ServiceEntry, now: float, epoch: float, listen: tuple[str, ...],
+    waiting: Mapping[tuple[str, str], Sequence[WaitingPicture]],
 ) -> ServicePicture:
     sticky = service.spec.sticky
     return ServicePicture(
@@ -45,11 +55,17 @@ def _service(
         queue=service.spec.limits.queue,
         sticky=sticky.mode if sticky is not None else "off",
         sticky_entries=sum(group.pool.scheduler.entries for group in service.groups.values()),
-        groups=tuple(_group(inventory, service, group, now, epoch) for group in service.groups.values()),
+        groups=tuple(
+            _group(inventory, service, group, now, epoch, tuple(waiting.get((service.name, group.name), ())))
+            for group in service.groups.values()
+        ),
     )
 
 
-def _group(inventory: Inventory, service: ServiceEntry, group: GroupEntry, now: float, epoch: float) -> GroupPicture:
+def _group(
+    inventory: Inventory, service: ServiceEntry, group: GroupEntry, now: float, epoch: float,
+    waiting: tuple[WaitingPicture, ...],
+) -> GroupPicture:
     pool = group.pool
     return GroupPicture(
         service=service.name,
@@ -63,6 +79,7 @@ def _group(inventory: Inventory, service: ServiceEntry, group: GroupEntry, now: 
         hosts=tuple(
             picture_host(group, entry, now, epoch, _seen_by_others(inventory, entry)) for entry in group.hosts.values()
         ),
+        waiting=waiting,
     )
 
 

@@ -83,6 +83,15 @@ class HostPicture(Picture, frozen=True):
     seen_by_others: tuple[SeenPicture, ...] = ()
 
 
+class WaitingPicture(Picture, frozen=True):
+    """A host that registered through its agent and waits for an operator's approval."""
+
+    name: str
+    address: str
+    agent: str
+    since: float
+
+
 class GroupPicture(Picture, frozen=True):
     service: str
     name: str
@@ -93,6 +102,7 @@ class GroupPicture(Picture, frozen=True):
     backups_in_use: bool
     in_flight: int
     hosts: tuple[HostPicture, ...]
+    waiting: tuple[WaitingPicture, ...] = ()
 
 
 class ServicePicture(Picture, frozen=True):

@@ -70,7 +70,7 @@ class Act(NamedTuple):
 ACTS: Mapping[str, Act] = {
     "order": Act("The order is in force.", host_page),
     "weight": Act("The weight is set.", host_page),
-    "approve": Act("The host is let in.", host_page),
+    "approve": Act("The host is let in.", host_page, group_page),
     "retry": Act("The host has been probed.", host_page),
     "put_host": Act("The host is added.", host_page, group_page),
     "del_host": Act("The host is removed.", group_page, host_page),

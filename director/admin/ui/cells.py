@@ -148,7 +148,7 @@ def _director(picture: DirectorPicture, hosts: Sequence[HostPicture]) -> dict[st
     modes = (picture.isolated, picture.grace, picture.store_available, picture.cold_start)
     together = (picture.leader, picture.leads, picture.vips_held, [(each.name, each.connected) for each in picture.peers])
     open_groups = [f"{group.service}/{group.name}" for service in picture.services for group in service.groups
-                   if group.failing_open or group.backups_in_use]
+                   if group.failing_open or group.backups_in_use or group.waiting]
     return {
         ":in_rotation": f"{sum(host.in_rotation for host in hosts)} / {len(hosts)}",
         ":connections": text.number(sum(service.connections for service in picture.services), 0),
@@ -214,6 +214,7 @@ def _last(host: HostPicture) -> float:
 def _facts(group: GroupPicture) -> tuple[object, ...]:
     return (group.name, group.enabled, group.scheduler, group.failing_open, group.backups_in_use,
             len(group.hosts) > MAX_LISTED and [host.name for host in listed(group)],
+            [each.name for each in group.waiting],
             [(host.name, host.address, host.backup, host.registered) for host in group.hosts])
 
 

@@ -232,6 +232,8 @@ class RegistrationTests(InventoryTestCase):
         """A registered host waits for approval; approved it takes connections."""
         self.apply(Service(groups={"blue": group("a", registration=Registration(mode="approve"))}))
         self.inventory.set_registered(ref("n"), self.registered(approved=False), self.now)
+        (picture,) = picture_services(self.inventory, self.now, 0.0, lambda name: ())
+        self.assertEqual([(each.name, each.address) for each in picture.groups[0].waiting], [("n", "10.1.1.1:80")])
         self.assertEqual(self.rotation(), {"a"})
         self.inventory.set_registered(ref("n"), self.registered(approved=True), self.now)
         self.assertEqual(self.rotation(), {"a", "n"})

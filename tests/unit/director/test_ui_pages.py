@@ -14,6 +14,7 @@ from director.admin.ui.pages import PAGES
 from director.core.snapshot import (
     CheckPicture,
     ClusterPicture,
+    DirectorPicture,
     DisagreementPicture,
     MemberPicture,
     OrderPicture,
@@ -22,6 +23,7 @@ from director.core.snapshot import (
     SeenPicture,
     TransitionPicture,
     VipPicture,
+    WaitingPicture,
 )
 from tests.unit.director.small_director import Admin, host_picture
 from tests.unit.director.visit import Html, Visitor
@@ -170,6 +172,28 @@ class OverviewTests(PageCase):
         """What an operator must not overlook is a notice on top."""
         self.admin.director.available = False
         self.assertIn("The store does not answer", self.ada.page("/").text)
+
+
+class WaitingTests(PageCase):
+    def test_let_in(self) -> None:
+        """Hosts that wait for approval are told on the overview, and let in on their group's page."""
+        snapshot = self.admin.director.snapshot
+        waiting = WaitingPicture(name="app7", address="10.0.0.7:80", agent="agent7", since=86400.0)
+
+        def with_waiting() -> DirectorPicture:
+            picture = snapshot()
+            service = picture.services[0]
+            group = msgspec.structs.replace(service.groups[0], waiting=(waiting,))
+            service = msgspec.structs.replace(service, groups=(group, *service.groups[1:]))
+            return msgspec.structs.replace(picture, services=(service, *picture.services[1:]))
+
+        self.patch(self.admin.director, "snapshot", with_waiting)
+        self.assertIn("1 host waits for approval to join web/blue", self.ada.page("/").text)
+        page = self.ada.page("/services/web/groups/blue")
+        for said in ("app7", "10.0.0.7:80", "agent7", "1970-01-02 00:00:00"):
+            self.assertIn(said, page.text)
+        self.assertEqual(page.forms["/do/approve"]["host"], "app7")
+        self.assertNotIn("/do/approve", self.bob.page("/services/web/groups/blue").forms)
 
 
 class HostTests(PageCase):
