@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
+from pathlib import Path
 
 from deploy.lab.cluster import NotYet
 from tests.chaos.kit import ChaosTestCase, all_up, failed, longest_gap, until
 
+PAGE = Path(__file__).parents[2] / "docs" / "operations" / "etcdctl.md"
 #: The issue's: long enough for every lease, timeout and probe to have its turn.
 AWAY_S = 30.0
 
@@ -173,12 +176,28 @@ class OneMemberTests(ChaosTestCase):
 
 class InspectionTests(ChaosTestCase):
     def test_etcdctl(self) -> None:
-        """An operator reads the cluster's state with etcdctl."""
+        """Every command of docs/operations/etcdctl.md prints what it says."""
+        director = self.cluster.await_vip()
+        director.call("PUT", "services/web/groups/main/hosts/b1/state", {"state": "drain", "why": "new disks"})
+        self.cluster.backends[1].kill()
+        until(lambda: director.hosts()["b2"]["state"] == "down", "b2 is seen down")
+        for command in re.findall(r"^etcdctl (.+)$", PAGE.read_text(), flags=re.M):
+            if command.startswith("watch"):
+                continue
+            found = until(lambda command=command: self.etcdctl(*command.split()), f"etcdctl {command}")
+            for word in WORDS.get(command.split("/lab/")[1].split()[0], ()):
+                self.assertIn(word, found, command)
+
+    def etcdctl(self, *words: str) -> str:
         (etcd,) = self.cluster.etcd
-        done = etcd.machine.start("etcdctl", "--endpoints", "127.0.0.1:2379", "get", "--prefix", "/txdirector/lab/",
-                                  "--keys-only", stdout=subprocess.PIPE, env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"})
-        out, _ = done.communicate(timeout=20)
-        keys = out.decode().split()
-        for key in ("services/web", "directors/director1", "directors/director2", "leader", "load/director1",
-                    "vips/10.77.0.100"):
-            self.assertIn(f"/txdirector/lab/{key}", keys)
+        done = etcd.machine.start("etcdctl", *words, stdout=subprocess.PIPE, env={
+            "ETCDCTL_API": "3", "ETCDCTL_ENDPOINTS": "127.0.0.1:2379", "PATH": "/usr/bin:/bin"})
+        return done.communicate(timeout=20)[0].decode()
+
+
+#: What the commands must show, by what they ask for.
+WORDS = {
+    "directors/": ("director1", "director2"), "leader": ("director",), "vips/": ("10.77.0.100", "owner"),
+    "services/web": ("b1", "b4"), "admin/": ("drain", "new disks"), "observed/": ("b2", "down"), "load/": ("utilisation",),
+    "--keys-only": ("leader", "services/web"),
+}
