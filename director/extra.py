@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 #: The top-level modules of the extra ``director``.
-MODULES = ("argon2", "etcd3", "grpc", "jinja2", "prometheus_client", "rich", "tomli_w")
+MODULES = ("argon2", "bcrypt", "etcd3", "grpc", "jinja2", "prometheus_client", "rich", "tomli_w")
 
 
 def missing() -> str:

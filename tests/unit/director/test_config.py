@@ -282,6 +282,14 @@ class CheckTests(FilesTestCase):
         self.broken("node.admin.endpoints[0].listen", "no users", "node.admin.insecure = true\n" + endpoint)
         self.assertEqual(problems("node.admin.endpoints = [{listen = 'unix:/run/admin'}]"), [])
 
+    def test_htpasswd(self) -> None:
+        """A file of users serves beyond loopback as users do, and must be readable; of their hashes bcrypt does too."""
+        here = "node.admin.insecure = true\n[[node.admin.endpoints]]\nlisten = '0.0.0.0:1'\n"
+        self.assertEqual(problems(f"node.admin.htpasswd = {json.dumps(self.write(''))}\n" + here), [])
+        self.broken("node.admin.htpasswd", "cannot read /nowhere", "node.admin.htpasswd = '/nowhere'\n" + here)
+        self.assertEqual(problems("[node.admin.users.bob]\npassword = '$2y$05$x'"), [])
+        self.broken("node.admin.users.bob.password", "", "[node.admin.users.bob]\npassword = '$apr1$x'")
+
     def test_tls_files(self) -> None:
         """TLS files must be readable files."""
         path = self.write("")
