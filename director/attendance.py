@@ -76,9 +76,9 @@ class Attendance:
         self._node.inventory.reported(ref, report, self._node.monotonic())
         self._follow(ref, report)
 
-    def relayed(self, ref: HostRef, report: LoadReport) -> None:
-        """A report that only another director had from the agent."""
-        self._node.inventory.relayed(ref, report, self._node.monotonic())
+    def relayed(self, ref: HostRef, report: LoadReport, age_s: float) -> None:
+        """A report that only another director had from the agent, *age_s* ago."""
+        self._node.inventory.relayed(ref, report, age_s, self._node.monotonic())
         self._follow(ref, report)
 
     def _follow(self, ref: HostRef, report: LoadReport) -> None:

@@ -29,6 +29,8 @@ from cluster.keys import Keys
 from cluster.model import Configuration, Etcd, Member
 from cluster.store import Record, Store
 from director.attendance import Attendance
+from director.core.forwarding import FRESH_S
+from director.core.promises import PROMISE_S
 from director.core.snapshot import DisagreementPicture, PeerPicture
 from director.exchange import Exchange
 from director.keeping import Keeping, last_known
@@ -77,18 +79,23 @@ class Clustering(MultiService):
         )
         self.membership = Membership(store, keys, self.member, reactor=reactor)
         self.observing = Observing(store, keys, balancer, self.membership, boot_id=self.boot_id, reactor=reactor)
+        keeps = node.vip_on_isolation == "keep"
         self.leading = Leading(
-            store, keys, director=node.name, boot_id=self.boot_id, reactor=reactor, ttl_s=node.leader_lease_s
+            store, keys, director=node.name, boot_id=self.boot_id, reactor=reactor, ttl_s=node.leader_lease_s,
+            hold_back_s=PROMISE_S if keeps else 0.0,
         )
         self.vips = Vips(node.vips, self.leading, store, keys, reactor=reactor, right_s=self._right_s)
         self.observing = Observing(store, keys, balancer, self.membership, boot_id=self.boot_id, reactor=reactor)
         self.peers: Peers | None = None
         if node.peers.listen is not None:
             self.peers = Peers(node.peers, cluster=self.cluster, director=node.name, boot_id=self.boot_id, reactor=reactor)
-            self.exchange = Exchange(self.peers, balancer, attendance, store_answers=lambda: self.available)
+            self.exchange = Exchange(
+                self.peers, balancer, attendance, store_answers=lambda: self.available,
+                fresh_s=max(FRESH_S, 2 * node.agents.interval_s),
+            )
             self.promising = Promising(
                 self.peers, self.leading, store, keys, members=self._others, holds=lambda: self.vips.held,
-                keep=node.vip_on_isolation == "keep", reactor=reactor,
+                keep=keeps, reactor=reactor,
             )
             self.membership.on_members.append(self._members_changed)
         if self.shared:
@@ -127,9 +134,10 @@ class Clustering(MultiService):
             if child.parent is not None:
                 await maybeDeferred(child.disownServiceParent)
 
-    def _others(self) -> tuple[str, ...]:
-        """The other directors, as last known."""
-        return tuple(name for name in self.membership.members if name != self.member.name)
+    def _others(self) -> set[str]:
+        """The other directors that may lead, as last known: those that are linked though the store forgot them too."""
+        members = {name for name, member in self.membership.members.items() if "manage" in member.roles}
+        return (members | set(self.peers.names if self.peers is not None else ())) - {self.member.name}
 
     def _right_s(self) -> float:
         """For how long the others' promises let this director keep the virtual addresses without the store."""

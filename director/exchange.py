@@ -154,7 +154,7 @@ class Exchange:
         for each in reports.reports:
             ref = HostRef.parse(each.host)
             if ref in self._node.inventory.hosts and self._forwarding.take(ref, each.age_s, now):
-                self._attendance.relayed(ref, each.load)
+                self._attendance.relayed(ref, each.load, each.age_s)
 
     def _entries(self, peer: str, entries: Entries) -> None:
         service = self._node.inventory.services.get(entries.service)

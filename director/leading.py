@@ -175,7 +175,7 @@ class Leading(Service):
         if known == self.known:
             return
         self.known = known
-        if known is not None:
+        if known is not None and known.leader.name != self.director:
             self.log.info("{leader} leads, term {term}", leader=known.leader.name, term=known.term)
         for told in self.on_known:
             told(known)

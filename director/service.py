@@ -170,10 +170,17 @@ class DirectorService(MultiService):
         if problems:
             raise StartError("\n".join(problems))
         if connected:
-            self.clustering.setServiceParent(self)  # last: whoever cannot serve must not lead
+            self._join()
         else:
             self._reconnecting = Deferred.fromCoroutine(self._reconnect())
             self._reconnecting.addErrback(self._not_reconnected)
+
+    def _join(self) -> None:
+        """Become one of the directors: last, since whoever cannot serve must not lead."""
+        try:
+            self.clustering.setServiceParent(self)
+        except CannotListenError as error:
+            raise StartError(f"{self.clustering.name}: {error}") from error
 
     async def _connect(self) -> bool:
         """Start the store. False: it is away, but what it last said is known."""
@@ -203,7 +210,7 @@ class DirectorService(MultiService):
                 continue
             self.log.info("the store is there")
             self._follow()
-            self.clustering.setServiceParent(self)
+            self._join()
             return
 
     def _follow(self) -> None:

@@ -44,7 +44,7 @@ class HostEntry:
     """One host, with everything known about it."""
 
     __slots__ = ("address_error", "agent", "agent_weight", "boot_id", "connect_failures", "drain_seen", "health",
-                 "host", "orders", "ref", "registered", "report", "reported_at", "spec", "target", "up_since",
+                 "host", "orders", "ref", "registered", "report", "report_at", "reported_at", "spec", "target", "up_since",
                  "verdict", "watched_at")
 
     def __init__(self, ref: HostRef, spec: HostSpec, host: Host, health: HostHealth, *, registered: bool) -> None:
@@ -58,7 +58,8 @@ class HostEntry:
         self.agent: str | None = None  #: the connected agent
         self.boot_id: str | None = None
         self.report: LoadReport | None = None
-        self.reported_at = -math.inf
+        self.report_at = -math.inf  #: when the agent made it, whoever heard it
+        self.reported_at = -math.inf  #: when this director last heard one itself
         self.agent_weight = 1.0
         self.up_since = -math.inf  #: when the slow start began
         self.verdict = Verdict(down=False)  #: of all directors
@@ -307,18 +308,17 @@ class Inventory:
         if entry is not None:
             entry.reported_at = now
             self._heard(entry, now)
-            self._take(entry, report, now)
+            self._take(entry, report, now, now)
 
-    def relayed(self, ref: HostRef, report: LoadReport, now: float) -> None:
-        """The same by way of another director, which alone hears the agent: it says nothing about this director's own
-        network."""
+    def relayed(self, ref: HostRef, report: LoadReport, age_s: float, now: float) -> None:
+        """The report of an agent that only another director hears, who had it *age_s* ago: load, and no heartbeat. That
+        the other sees the host up is its own record's to say."""
         entry = self.hosts.get(ref)
         if entry is not None:
-            self._moved(entry, entry.health.heartbeat(now), now)
-            self._take(entry, report, now)
+            self._take(entry, report, now - age_s, now)
 
-    def _take(self, entry: HostEntry, report: LoadReport, now: float) -> None:
-        ref, entry.report = entry.ref, report
+    def _take(self, entry: HostEntry, report: LoadReport, at: float, now: float) -> None:
+        ref, entry.report, entry.report_at = entry.ref, report, at
         group = self.services[ref.service].groups[ref.group]
         group.capacity.reported(ref, report, now)
         group.pool.reported(entry.host, report, now)

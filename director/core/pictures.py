@@ -137,6 +137,7 @@ def picture_host(
         agent_connected=entry.agent is not None,
         heartbeat_age_s=health.heartbeat_age(now),
         report=entry.report,
+        report_age_s=None if entry.report is None else now - entry.report_at,
         check=CheckPicture(
             at=epoch + check.at if check is not None else None,
             ok=check.ok if check is not None else None,

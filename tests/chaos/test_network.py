@@ -74,11 +74,13 @@ class AgentTests(ChaosTestCase):
     def test_reaches_one_director_only(self) -> None:
         """An agent reaches only one director: the other has its load all the same, by way of the peer link."""
         one, two = self.cluster.directors
+        until(lambda: two.hosts()["b1"]["agent_connected"], "the agent is there")
         self.cluster.backends[0].machine.cut(two.machine, port=AGENTS)
-        until(lambda: not two.hosts()["b1"]["agent_connected"], "the agent is cut off")
+        until(lambda: (two.hosts()["b1"]["heartbeat_age_s"] or 0) > 3, "the agent is cut off")
         for _ in range(5):
             before = two.hosts()["b1"]["report"]
             until(lambda before=before: two.hosts()["b1"]["report"] != before, "a report by way of the other director")
+        self.assertLess(two.hosts()["b1"]["report_age_s"], 3.0)
         self.never_evicted(two)
         self.assertTrue(two.hosts()["b1"]["in_rotation"])
         self.assertTrue(one.hosts()["b1"]["agent_connected"])
