@@ -24,8 +24,9 @@ from cluster.address import Address
 from cluster.model import Reason
 from director.core.access import parse_networks
 from director.core.admission import Admission
+from director.core.entries import ServiceEntry
 from director.core.host import Host
-from director.core.inventory import Inventory, ServiceEntry
+from director.core.inventory import Inventory
 from director.core.pool import Ticket
 from director.core.proxy_protocol import Header, encode
 from director.metrics import ServiceMetrics

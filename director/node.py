@@ -22,7 +22,8 @@ from cluster.address import Address, parse_address
 from cluster.model import Configuration, Health, HostRef, Observed, Order, Probe, Reason, Registered, Service
 from director.alarm import Alarm
 from director.core import events as happened
-from director.core.inventory import HostEntry, Inventory
+from director.core.entries import HostEntry
+from director.core.inventory import Inventory
 from director.frontend import Closed, Frontend, Router
 from director.listener import BindError, Listener, bind
 from director.metrics import Metrics

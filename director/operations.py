@@ -18,7 +18,7 @@ from director.admin.offers import Change, Process, Stored, UserPicture
 from director.audit import AuditTrail
 from director.changes import ServiceChanges
 from director.clustering import Clustering
-from director.core.inventory import ServiceEntry
+from director.core.entries import ServiceEntry
 from director.core.orders import LOCAL
 from director.core.pictures import picture_services, why_not
 from director.core.snapshot import (

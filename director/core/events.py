@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
+from director.core.entries import HostEntry
 from director.core.health import Transition
 from director.core.merge import Verdict
 from director.core.pool import Ticket
-
-if TYPE_CHECKING:
-    from director.core.inventory import HostEntry
 
 
 class HostAdded(NamedTuple):

@@ -14,19 +14,17 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 from cluster.model import AdminState, Group, HostRef, LoadReport, Observed, Order, Registered, Service
 from cluster.model import Host as HostSpec
 from director.core.access import AccessList
-from director.core.admission import Admission
-from director.core.capacity import Capacity
+from director.core.entries import GroupEntry, HostEntry, ServiceEntry
 from director.core.events import Event, HostAdded, HostJudged, HostMoved, HostRemoved, IsolationChanged, Served
 from director.core.health import HostHealth, Transition
 from director.core.host import Host
 from director.core.isolation import Isolation
-from director.core.merge import Verdict, merge
-from director.core.orders import LOCAL, Orders, counting
+from director.core.merge import merge
+from director.core.orders import LOCAL, Orders
 from director.core.others import Others
 from director.core.pool import Pool
 from director.core.schedulers import Scheduler, make_scheduler
@@ -38,75 +36,6 @@ RECOMPUTE_S = 0.05
 
 #: Hosts that are known so soon after the start were there before this director: they need no easing in.
 SETTLE_S = 2.0
-
-
-class HostEntry:
-    """One host, with everything known about it."""
-
-    __slots__ = ("address_error", "agent", "agent_weight", "boot_id", "connect_failures", "drain_seen", "health",
-                 "host", "orders", "ref", "registered", "report", "report_at", "reported_at", "spec", "target", "up_since",
-                 "verdict", "watched_at")
-
-    def __init__(self, ref: HostRef, spec: HostSpec, host: Host, health: HostHealth, *, registered: bool) -> None:
-        self.ref = ref
-        self.spec = spec
-        self.host = host
-        self.health = health
-        self.registered = registered
-        self.orders: dict[str, Order] = {}  #: by their authors, see `director.core.orders`
-        self.drain_seen: float | None = None  #: monotonic, when this director first saw the drain
-        self.agent: str | None = None  #: the connected agent
-        self.boot_id: str | None = None
-        self.report: LoadReport | None = None
-        self.report_at = -math.inf  #: when the agent made it, whoever heard it
-        self.reported_at = -math.inf  #: when this director last heard one itself
-        self.agent_weight = 1.0
-        self.up_since = -math.inf  #: when the slow start began
-        self.verdict = Verdict(down=False)  #: of all directors
-        self.target: Any = None  #: where to connect; set by whoever resolves names, None until then
-        self.address_error = "not resolved yet"
-        self.connect_failures = 0
-        self.watched_at = math.inf  #: when the inventory looks at the health machine next
-
-    @property
-    def admin(self) -> AdminState:
-        """The most restrictive standing order."""
-        states = (order.state for order in counting(self.orders).values())
-        return max(states, key=lambda state: state.severity, default=AdminState.UP)
-
-    @property
-    def drain_order(self) -> Order | None:
-        """The order behind a drain, if one stands."""
-        return next((order for order in counting(self.orders).values() if order.state is AdminState.DRAIN), None)
-
-
-class GroupEntry:
-    """One group: its pool, and the capacity its reports give."""
-
-    def __init__(self, service: str, name: str, spec: Group, pool: Pool) -> None:
-        self.service = service
-        self.name = name
-        self.spec = spec
-        self.pool = pool
-        self.capacity = Capacity()
-        self.hosts: dict[str, HostEntry] = {}
-        self.recompute_at = math.inf  #: weights are due
-
-
-class ServiceEntry:
-    """One service: its gate, its groups, who may connect."""
-
-    def __init__(self, name: str, spec: Service) -> None:
-        self.name = name
-        self.spec = spec
-        self.groups: dict[str, GroupEntry] = {}
-        self.admission = Admission(None, spec.limits)
-        self.access = AccessList(spec.access)
-
-    @property
-    def enabled(self) -> GroupEntry | None:
-        name = self.spec.enabled_group
-        return self.groups.get(name) if name is not None else None
 
 
 class Inventory:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from cluster.model import AdminState
-from director.core.inventory import GroupEntry, HostEntry, Inventory, ServiceEntry
+from director.core.entries import GroupEntry, HostEntry, ServiceEntry
+from director.core.inventory import Inventory
 from director.core.orders import LOCAL, counting
 from director.core.snapshot import (
     CheckPicture,

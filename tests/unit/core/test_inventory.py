@@ -28,8 +28,9 @@ from cluster.model import (
     Service,
     Sticky,
 )
+from director.core.entries import HostEntry
 from director.core.events import HostAdded, HostJudged, HostMoved, HostRemoved, IsolationChanged, Served
-from director.core.inventory import HostEntry, Inventory
+from director.core.inventory import Inventory
 from director.core.pictures import picture_services, why_not
 from director.core.pool import Ticket
 
