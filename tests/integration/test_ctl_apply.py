@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -164,6 +165,15 @@ class ApplyTests(CtlTestCase):
         self.assertEqual(self.running.node.listening("a"), (f"127.0.0.1:{port}",))
 
 
+def interrupt(process: subprocess.Popen[bytes]) -> None:
+    """As somebody who presses ^C, and again when nothing happens: a signal just before a read(2) goes unnoticed."""
+    for _ in range(10):
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=2)
+            return
+
+
 class TerminalTests(CtlTestCase):
     """The question that `apply` asks on a terminal."""
 
@@ -173,6 +183,7 @@ class TerminalTests(CtlTestCase):
                                    stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
         os.close(theirs)
         self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
         self.addCleanup(os.close, ours)
         said = b""
 
@@ -181,7 +192,7 @@ class TerminalTests(CtlTestCase):
             while b"[y/N]" not in said:
                 said += os.read(ours, 4096)
             if answer == b"^C":
-                process.send_signal(signal.SIGINT)
+                interrupt(process)
             else:
                 os.write(ours, answer + b"\n")
             try:
