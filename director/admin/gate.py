@@ -46,7 +46,7 @@ class Gate:
         :raises Forbidden: without users, from elsewhere than this machine."""
         peer = getattr(request.getClientAddress(), "host", None)
         if self.open:
-            caller = local_caller(peer, request.getRequestHostname())
+            caller = local_caller(peer, request.getRequestHostname() if peer is not None else b"")
             if caller is None:
                 raise Forbidden("no users are configured: only this machine may call, by a loopback address")
             return caller

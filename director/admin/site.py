@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from io import BytesIO
 from types import MappingProxyType
 from typing import Any
@@ -35,6 +34,8 @@ from director.listener import bind
 
 #: A whole service, which the store takes up to this size; it has thousands of hosts then.
 MAX_BODY_BYTES = MAX_VALUE_BYTES
+#: Of a UNIX endpoint's file: whoever may open it may do everything, where there are no users.
+UNIX_MODE = 0o660
 #: An idle keep-alive connection; longer than the usual scrape interval would keep strangers' connections for nothing.
 IDLE_S = 60
 
@@ -142,6 +143,8 @@ class AdminListener(Service):
             if not self.address.is_unix:
                 self.address = self.address._replace(port=sock.getsockname()[1])
             self._port = self._reactor.adoptStreamPort(sock.fileno(), sock.family, self._factory)
+            if self.address.path is not None and not self.address.path.startswith("@"):
+                os.chmod(self.address.path, UNIX_MODE)  # Twisted made it everybody's
         finally:
             sock.close()  # the port has a duplicate
         super().startService()
@@ -150,12 +153,7 @@ class AdminListener(Service):
     def stopService(self) -> Deferred[Any] | None:
         super().stopService()
         port, self._port = self._port, None
-        if port is None:
-            return None
-        if self.address.path is not None and not self.address.path.startswith("@"):
-            with suppress(OSError):
-                os.unlink(self.address.path)
-        return maybeDeferred(port.stopListening)
+        return maybeDeferred(port.stopListening) if port is not None else None  # it removes a UNIX socket's file
 
 
 def admin_service(

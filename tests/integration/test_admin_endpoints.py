@@ -200,3 +200,24 @@ def _saw(events: list[Any], pattern: str) -> Callable[[], bool]:
 def _pair(address: str) -> tuple[str, int]:
     host, port = address.rsplit(":", 1)
     return host, int(port)
+
+
+class UnixTests(DirectorTestCase):
+    async def test_unix_socket(self) -> None:
+        """A UNIX endpoint answers, only its owner and group may open it, and its file is gone with the director."""
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / "admin"
+            data = {"node": {"admin": {"endpoints": [{"listen": f"unix:{path}"}]}}} | service({"a": "127.0.0.1:9"})
+            running = await self.director(data)
+            self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o660)
+
+            def ask() -> bytes:
+                with socket.socket(socket.AF_UNIX) as sock:
+                    sock.settimeout(10)
+                    sock.connect(str(path))
+                    sock.sendall(b"GET /api/v1/status HTTP/1.0\r\n\r\n")
+                    return sock.makefile("rb").readline()
+
+            self.assertIn(b"200", await deferToThread(ask))
+            await running.stopService()
+            self.assertFalse(path.exists())
