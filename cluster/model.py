@@ -432,6 +432,21 @@ class AuditEntry(Shared, frozen=True):
     outcome: str  #: ``ok``, or why not
 
 
+class CapShare(Shared, frozen=True):
+    """One director's part of a service's maximum."""
+
+    grant: Count  #: it lets so many connections in
+    ceiling: Count  #: it may have so many open still, from when its grant was larger
+
+
+class Caps(Shared, frozen=True):
+    """How a service's maximum is shared out among directors (``caps/<service>``)."""
+
+    number: Positive  #: grows with every change; directors say which one they keep to
+    maximum: Count
+    shares: dict[Name, CapShare]
+
+
 # --- what agents report -----------------------------------------------------------------------------------
 
 
