@@ -95,8 +95,8 @@ class Alive(Message, frozen=True, kw_only=True, tag="alive"):
     store: bool = True  #: it reaches the shared store
     draining: Annotated[dict[Ref, Number], Meta(max_length=MAX_COUNTS)] = {}  #: connections of hosts being drained
     caps: Annotated[dict[Name, tuple[Number, Number, Number]], Meta(max_length=MAX_COUNTS)] = {}
-    """Of each service under a shared maximum: the revision of the shares that the sender keeps to, its open connections,
-    and how many it would have with those that wait."""
+    """Of each service under a shared maximum: the number of the shares that the sender keeps to, its open connections, and
+    how many it would have with those that wait."""
 
 
 class Missing(Message, frozen=True, kw_only=True, tag="missing"):

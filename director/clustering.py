@@ -6,6 +6,7 @@
       ├─ summarising what this one carries, now and then, for people; on etcd
       ├─ peers       links to the other directors, where an address for them is configured: reports that only one of them
       │              hears, sticky clients, promises
+      ├─ capping     the services' maxima, shared out among the directors; on etcd
       ├─ vips        the addresses that the leader owns, if there are any
       ├─ leading     campaigns for the leadership; last, since whoever cannot serve must not lead
       └─ keeping     the store's content on disk, if a snapshot is configured
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ from cluster.errors import StoreUnavailable
 from cluster.etcd import Access, EtcdStore
 from cluster.keys import Keys
 from cluster.model import Configuration, Etcd, Member
+from cluster.peer_wire import Alive
 from cluster.store import Record, Store
 from director.attendance import Attendance
+from director.capping import Capping
 from director.core.forwarding import FRESH_S
 from director.core.promises import PROMISE_S
 from director.core.snapshot import DisagreementPicture, PeerPicture
@@ -98,8 +101,15 @@ class Clustering(MultiService):
                 keep=keeps, reactor=reactor,
             )
             self.membership.on_members.append(self._members_changed)
+        self.capping = Capping(
+            balancer.inventory, self.leading, store, keys, balances="balance" in node.roles,
+            members=lambda: self.membership.members, alive=self._alive, peers=self.peers, reactor=reactor,
+        )
+        if self.peers is not None:
+            self.exchange.caps = self.capping.own
         if self.shared:
             self.membership.setServiceParent(self)
+            self.capping.setServiceParent(self)
             self.observing.setServiceParent(self)
             Summarising(
                 store, keys, balancer.inventory, self.membership, director=node.name, every_s=node.summary_s,
@@ -138,6 +148,10 @@ class Clustering(MultiService):
         """The other directors that may lead, as last known: those that are linked though the store forgot them too."""
         members = {name for name, member in self.membership.members.items() if "manage" in member.roles}
         return (members | set(self.peers.names if self.peers is not None else ())) - {self.member.name}
+
+    def _alive(self) -> Mapping[str, Alive]:
+        """What the linked directors said last."""
+        return self.exchange.alive if self.peers is not None else {}
 
     def _right_s(self) -> float:
         """For how long the others' promises let this director keep the virtual addresses without the store."""

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cluster.address import Address, parse_address
-from cluster.model import Configuration, Health, HostRef, Observed, Order, Probe, Reason, Registered, Service
+from cluster.model import Caps, Configuration, Health, HostRef, Observed, Order, Probe, Reason, Registered, Service
 from director.alarm import Alarm
 from director.core import events as happened
 from director.core.entries import HostEntry
@@ -66,7 +66,10 @@ class Node(MultiService):
         self.on_order: Callable[[HostRef, Order | None], None] | None = None  #: told of operators' orders
         self.started_at = wall()
         self._balances, self._manages = "balance" in node.roles, "manage" in node.roles
-        self.inventory = Inventory(now=monotonic(), random=random, panic_fraction=node.panic_fraction)
+        self.inventory = Inventory(
+            now=monotonic(), random=random, panic_fraction=node.panic_fraction,
+            director=node.name if node.store == "etcd:" else None,
+        )
         self.frontends: dict[str, Frontend] = {}
         self._retired: list[Frontend] = []  # of deleted services, until their last connection ends
         self._listeners: dict[tuple[str, str], Listener] = {}
@@ -248,6 +251,10 @@ class Node(MultiService):
             self._listeners.pop(key).disownServiceParent()
         for key in [key for key in self.bind_errors if key[0] == service and key[1] not in keep]:
             del self.bind_errors[key]
+
+    def set_caps(self, service: str, caps: Caps | None) -> None:
+        self.inventory.set_caps(service, caps, self.monotonic())
+        self.settle()
 
     def set_registered(self, ref: HostRef, registered: Registered | None) -> None:
         self.inventory.set_registered(ref, registered, self.monotonic())

@@ -280,8 +280,10 @@ def _limit_steps(entry: ServiceEntry) -> list[str]:
     limits, admission = entry.spec.limits, entry.admission
     if not limits.max_connections:
         return []
-    step = f"{admission.connections} of at most {limits.max_connections} connections are open"
-    if admission.connections < limits.max_connections:
+    step = f"{admission.connections} of at most {admission.maximum:g} connections are open"
+    if admission.maximum < limits.max_connections:
+        step += f" (this director's part of {limits.max_connections})"
+    if admission.connections < admission.maximum:
         return [step]
     waits = f"; the client waits behind {admission.queued} others" if limits.queue else "; the client is refused"
     return [step + waits]

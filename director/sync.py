@@ -1,8 +1,8 @@
 """The store's content, as it changes, into the inventory; and what this node writes into the store.
 
-Reading: four watches (services, registrations, orders, users). What a record says replaces what was known; a record that
-can't be read changes nothing and is reported. Until the first answer of all of them, the node has no configuration:
-"not synced" is never taken for "nothing configured".
+Reading: five watches (shares of maxima, services, registrations, orders, users). What a record says replaces what was
+known; a record that can't be read changes nothing and is reported. Until the first answer of all of them, the node has
+no configuration: "not synced" is never taken for "nothing configured".
 
 With an embedded store the node's own file holds the services. At each start a service of the file replaces the stored
 one only if the file's text for it has changed since it was last read; otherwise the stored one, with the changes made
@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cluster.keys import BootKey, Keys
-from cluster.model import HostRef, Order, Registered, Service, User
+from cluster.model import Caps, HostRef, Order, Registered, Service, User
 from cluster.store import Delete, Event, Listing, Put, Record, Resync, Store, Watch
 
 
@@ -29,6 +29,8 @@ class Applies(Protocol):
     """Where the store's content goes; None means "gone"."""
 
     def apply_service(self, name: str, spec: Service | None) -> None: ...
+
+    def set_caps(self, service: str, caps: Caps | None) -> None: ...
 
     def set_registered(self, ref: HostRef, registered: Registered | None) -> None: ...
 
@@ -60,12 +62,13 @@ class Sync(TwistedService):
         self.synced: Deferred[None] = Deferred()  #: fires once all prefixes are known, be it from a snapshot
         self.assumed = False  #: what is applied is a snapshot's
         self.on_change: list[Callable[[], None]] = []
-        self.prefixes = (keys.services(), keys.registered_hosts(), keys.orders(), keys.users())
+        self.prefixes = (keys.all_caps(), keys.services(), keys.registered_hosts(), keys.orders(), keys.users())
 
     def startService(self) -> None:
         super().startService()
         keys, into = self._keys, self._into
         self._mirrors = (
+            _Mirror(keys.all_caps(), Caps, lambda at, caps: into.set_caps(at.service, caps), keys),
             _Mirror(keys.services(), Service, lambda at, spec: into.apply_service(at.service, spec), keys),
             _Mirror(keys.registered_hosts(), Registered, lambda at, it: into.set_registered(at.ref, it), keys),
             _Mirror(keys.orders(), Order, lambda at, order: into.set_order(at.ref, at.by, order), keys,

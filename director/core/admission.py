@@ -12,6 +12,7 @@ waits, a newcomer waits behind. The gate has no clock; its owner calls
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Collection, Hashable
 from typing import NamedTuple
@@ -33,6 +34,7 @@ class Admission:
     def __init__(self, pool: Pool | None, limits: Limits) -> None:
         self._pool = pool
         self._limits = limits
+        self.maximum = _maximum(limits, None)  #: of `connections`; infinite without one
         self._holding = 0  # let in, with a ticket
         self._between = 0  # let in, redispatched in vain, not left yet
         self._queue: OrderedDict[Hashable, _Place] = OrderedDict()
@@ -58,9 +60,13 @@ class Admission:
         """Enable another group. Tickets of the old one count down as before; call `serve` next."""
         self._pool = pool
 
-    def set_limits(self, limits: Limits) -> None:
-        """Change limits: of clients already let in or waiting nobody is thrown out. Call `serve` next."""
+    def set_limits(self, limits: Limits, share: int | None = None) -> None:
+        """Change limits: of clients already let in or waiting nobody is thrown out. Call `serve` next.
+
+        :param share: this director's part of a maximum that several share.
+        """
         self._limits = limits
+        self.maximum = _maximum(limits, share)
 
     def arrive(self, client: bytes | None, waiter: Hashable, now: float) -> Ticket | Reason | None:
         """A client came.
@@ -149,4 +155,10 @@ class Admission:
         return next(iter(self._queue.values())).arrived + self._limits.queue_timeout_s
 
     def _has_room(self) -> bool:
-        return not self._limits.max_connections or self.connections < self._limits.max_connections
+        return self.connections < self.maximum
+
+
+def _maximum(limits: Limits, share: int | None) -> float:
+    if share is not None:
+        return share
+    return limits.max_connections or math.inf

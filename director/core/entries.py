@@ -81,6 +81,7 @@ class ServiceEntry:
         self.spec = spec
         self.groups: dict[str, GroupEntry] = {}
         self.admission = Admission(None, spec.limits)
+        self.share: int | None = None  #: of the service's maximum, where several directors share it
         self.access = AccessList(spec.access)
 
     @property

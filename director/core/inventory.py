@@ -15,9 +15,10 @@ import heapq
 import math
 from collections.abc import Callable, Iterable, Mapping
 
-from cluster.model import AdminState, Group, HostRef, LoadReport, Observed, Order, Registered, Service
+from cluster.model import AdminState, Caps, Group, HostRef, LoadReport, Observed, Order, Registered, Service
 from cluster.model import Host as HostSpec
 from director.core.access import AccessList
+from director.core.caps import share_of
 from director.core.entries import GroupEntry, HostEntry, ServiceEntry
 from director.core.events import Event, HostAdded, HostJudged, HostMoved, HostRemoved, IsolationChanged, Served
 from director.core.health import HostHealth, Transition
@@ -42,10 +43,12 @@ class Inventory:
     """See the module.
 
     :param random: uniform in [0, 1).
+    :param director: this director's name, where it shares the services' maxima with others.
     :param now: monotonic seconds at the start; nothing is evicted for one heartbeat timeout from then.
     """
 
-    def __init__(self, *, now: float, random: Callable[[], float], panic_fraction: float = 0.5) -> None:
+    def __init__(self, *, now: float, random: Callable[[], float], panic_fraction: float = 0.5,
+                 director: str | None = None) -> None:
         self.services: dict[str, ServiceEntry] = {}
         self.hosts: dict[HostRef, HostEntry] = {}
         self.started = now
@@ -56,6 +59,8 @@ class Inventory:
         self._by_host: dict[Host, HostEntry] = {}
         self._orders = Orders()
         self._registered: dict[HostRef, Registered] = {}
+        self._caps: dict[str, Caps] = {}
+        self._director = director
         self._deadlines: list[tuple[float, int, HostEntry]] = []
         self._sequence = 0
         self._events: list[Event] = []
@@ -91,7 +96,7 @@ class Inventory:
         if service.spec.access != spec.access:
             service.access = AccessList(spec.access)
         service.spec = spec
-        service.admission.set_limits(spec.limits)
+        self._limit(service)
         for group_name in [group_name for group_name in service.groups if group_name not in spec.groups]:
             self._drop_group(service, service.groups[group_name], now)
         for group_name, group_spec in spec.groups.items():
@@ -99,6 +104,32 @@ class Inventory:
         enabled = service.enabled
         service.admission.switch(enabled.pool if enabled is not None else None)
         self._serve(service, now)
+
+    def set_caps(self, name: str, caps: Caps | None, now: float) -> None:
+        """How the maximum of the service *name* is shared out among directors."""
+        if caps is None:
+            self._caps.pop(name, None)
+        else:
+            self._caps[name] = caps
+        service = self.services.get(name)
+        if service is not None:
+            self._limit(service)
+            self._serve(service, now)
+
+    def caps(self, name: str) -> Caps | None:
+        return self._caps.get(name)
+
+    def capped(self) -> tuple[str, ...]:
+        """Services whose maximum is shared out, those that are no more included."""
+        return tuple(self._caps)
+
+    def _limit(self, service: ServiceEntry) -> None:
+        limits = service.spec.limits
+        share = None
+        if self._director is not None and limits.max_connections:
+            share = share_of(self._caps.get(service.name), self._director, limits.max_connections)
+        service.share = share
+        service.admission.set_limits(limits, share)
 
     def set_registered(self, ref: HostRef, registered: Registered | None, now: float) -> None:
         """A host joined by its agent, changed, or left (None)."""

@@ -60,6 +60,7 @@ def _service(
             _group(inventory, service, group, now, epoch, tuple(waiting.get((service.name, group.name), ())))
             for group in service.groups.values()
         ),
+        share=service.share,
     )
 
 

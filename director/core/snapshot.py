@@ -117,6 +117,7 @@ class ServicePicture(Picture, frozen=True):
     sticky: str
     sticky_entries: int
     groups: tuple[GroupPicture, ...]
+    share: int | None = None  #: this director's part of *max_connections*, where directors share it
 
 
 class PeerPicture(Picture, frozen=True):
