@@ -130,7 +130,7 @@ def reports(agents: int) -> dict[str, Any]:
         swarm = machine.start(sys.executable, "-m", "deploy.lab.agents", ",".join(directors), "many/main", str(agents),
                               stdout=subprocess.PIPE)
         for each in made.directors:
-            until(lambda each=each: each.metric("txdirector_agents_connected") >= agents, "every agent is heard", 60)
+            until(lambda each=each: each.metric("txdirector_host_agent_connected") >= agents, "every agent is heard", 60)
         path = "services/many/groups/main/hosts/probe"
         found: list[float] = []
         with machine.inside():
