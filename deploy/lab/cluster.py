@@ -11,13 +11,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from deploy.lab.net import Lab, Machine, python_path
+from deploy.lab.net import Lab, Loopback, Machine, python_path
 
 VIP = "10.77.0.100"
 #: What agents prove themselves with, in a lab that is gone in a minute.
@@ -124,7 +125,7 @@ class EtcdMember(Program):
         here = self.machine.address
         return [
             etcd_program(), "--name", self.name, "--data-dir", str(self.directory / self.name),
-            "--listen-client-urls", f"http://{here}:2379,http://127.0.0.1:2379",
+            "--listen-client-urls", ",".join(f"http://{each}:2379" for each in dict.fromkeys((here, self.machine.home))),
             "--advertise-client-urls", f"http://{here}:2379",
             "--listen-peer-urls", f"http://{here}:2380", "--initial-advertise-peer-urls", f"http://{here}:2380",
             "--initial-cluster", ",".join(f"{name}=http://{address}:2380" for name, address in self.all.items()),
@@ -145,7 +146,7 @@ class EtcdMember(Program):
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """etcd's own JSON gateway, asked on this machine."""
         with self.machine.inside():
-            connection = http.client.HTTPConnection("127.0.0.1", 2379, timeout=3)
+            connection = http.client.HTTPConnection(self.machine.home, 2379, timeout=3)
             with contextlib.closing(connection):
                 connection.request("POST", path, json.dumps(body))
                 answer: dict[str, Any] = json.loads(connection.getresponse().read())
@@ -166,7 +167,7 @@ class Director(Program):
     def call(self, method: str, path: str, body: dict[str, Any] | None = None, timeout_s: float = 5.0) -> Any:
         """One call of the REST interface. Raises OSError when there is no answer, or none below 400."""
         with self.machine.inside():
-            connection = http.client.HTTPConnection("127.0.0.1", ADMIN, timeout=timeout_s)
+            connection = http.client.HTTPConnection(self.machine.home, ADMIN, timeout=timeout_s)
             with contextlib.closing(connection):
                 connection.request(method, f"/api/v1/{path}", json.dumps(body) if body is not None else None,
                                    {"Content-Type": "application/json"} if body is not None else {})
@@ -188,7 +189,7 @@ class Director(Program):
     def metric(self, name: str) -> float:
         """The sum of a metric's samples. Raises OSError when the director does not answer."""
         with self.machine.inside():
-            connection = http.client.HTTPConnection("127.0.0.1", ADMIN, timeout=5)
+            connection = http.client.HTTPConnection(self.machine.home, ADMIN, timeout=5)
             with contextlib.closing(connection):
                 connection.request("GET", "/metrics")
                 text = connection.getresponse().read().decode()
@@ -214,10 +215,12 @@ class Cluster:
 
     def __init__(self, directory: Path, *, etcd: int = 3, directors: int = 2, backends: int = 4,
                  etcd_options: tuple[str, ...] = DEFAULT_ETCD, node: str = "", service: str = "",
-                 snapshots: bool = True) -> None:
-        """:param node: further lines of every ``[node]`` section; *service*: of the service ``web``."""
+                 snapshots: bool = True, lab: Lab | Loopback | None = None) -> None:
+        """:param node: further lines of every ``[node]`` section; *service*: of the service ``web``.
+        :param lab: namespaces by default. On loopback there is no VIP, and only the first director serves clients."""
         self.directory = directory
-        self.lab = Lab()
+        self.lab = Lab() if lab is None else lab
+        self._vip = isinstance(self.lab, Lab)
         try:
             self.etcd = [EtcdMember(self.lab.machine(f"etcd{n}"), f"etcd{n}", directory, etcd_options)
                          for n in range(1, etcd + 1)]
@@ -236,7 +239,7 @@ class Cluster:
             self._services = directory / "services.toml"
             hosts = "".join(f'{each.name} = "{each.machine.address}:{BACKEND}"\n' for each in self.backends)
             self._services.write_text(
-                f'[services.web]\nlisten = ["0.0.0.0:{WEB}"]\n{service}\n'
+                f'[services.web]\nlisten = ["{"0.0.0.0" if self._vip else machines[0].address}:{WEB}"]\n{service}\n'
                 f'[services.web.groups.main.hosts]\n{hosts}'
             )
         except BaseException:
@@ -245,6 +248,9 @@ class Cluster:
 
     def _config(self, machine: Machine, agents: list[str], node: str, snapshots: bool) -> str:
         endpoints = json.dumps([each.client for each in self.etcd])
+        vips = f'[node.vips]\ninterface = "eth0"\naddresses = ["{VIP}/24"]' if self._vip else ""
+        if not self._vip and machine.name != "director1":
+            node += '\nroles = ["manage"]'
         snapshot = f'snapshot = "{self.directory / machine.name}.snapshot"' if snapshots else ""
         return f"""
 [node]
@@ -270,12 +276,10 @@ token_sha256 = "{hashlib.sha256(TOKEN.encode()).hexdigest()}"
 listen = "{machine.address}:{PEERS}"
 secret_file = "{self.directory / 'peers.secret'}"
 
-[node.vips]
-interface = "eth0"
-addresses = ["{VIP}/24"]
+{vips}
 
 [node.admin]
-endpoints = [{{ listen = "127.0.0.1:{ADMIN}" }}]
+endpoints = [{{ listen = "{machine.home}:{ADMIN}" }}]
 """
 
     def start(self) -> None:
@@ -285,7 +289,8 @@ endpoints = [{{ listen = "127.0.0.1:{ADMIN}" }}]
             program.start()
         for director in self.directors:
             until(lambda director=director: all_up(director, len(self.backends)), f"{director.name} sees every host up")
-        self.await_vip()
+        if self._vip:
+            self.await_vip()
 
     def start_etcd(self) -> None:
         for member in self.etcd:
@@ -336,16 +341,18 @@ def all_up(director: Director, count: int) -> bool:
 
 
 class Clients:
-    """A running ``deploy.lab.client``; what it saw, once stopped."""
+    """A running ``deploy.lab.client``; what it saw, once stopped. It writes to a file: a pipe that nobody reads fills up."""
 
     def __init__(self, machine: Machine, where: str, per_second: float) -> None:
+        self._seen = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the client
         self._process = machine.start(sys.executable, "-m", "deploy.lab.client", where, str(WEB), str(per_second),
-                                      stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(python_path())})
+                                      stdout=self._seen.fileno(), env={**os.environ, "PYTHONPATH": str(python_path())})
 
     def stop(self) -> list[dict[str, Any]]:
         """Every attempt, in order of its begin."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
         self._process.stdin.close()
-        seen = [json.loads(line) for line in self._process.stdout]
         self._process.wait()
-        return sorted(seen, key=lambda attempt: attempt["began"])
+        with self._seen:
+            self._seen.seek(0)
+            return sorted(map(json.loads, self._seen), key=lambda attempt: attempt["began"])

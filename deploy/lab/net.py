@@ -51,7 +51,7 @@ class Machine:
     def __init__(self, lab: Lab, name: str, number: int) -> None:
         self.name = name
         self.address = f"{NETWORK}.{number}"
-        self._lab = lab
+        self.home = "127.0.0.1"  #: what only this machine reaches
         self.namespace = f"{lab.prefix}-{name}"
         self.processes: list[subprocess.Popen[bytes]] = []
         cable = f"{lab.prefix}c{number}"
@@ -166,6 +166,48 @@ class Lab:
             machine.close()
         with contextlib.suppress(OSError):
             _run("ip", "netns", "delete", self.switch)
+
+
+class LoopbackMachine(Machine):
+    """No namespace: an address of 127.0.0.0/8, of which every one is this machine's. Its cables cannot be pulled."""
+
+    def __init__(self, name: str, number: int) -> None:
+        self.name = name
+        self.address = self.home = f"127.77.0.{number}"
+        self.processes = []
+
+    def start(self, *words: str, log: IO[bytes] | None = None, env: Mapping[str, str] | None = None,
+              stdout: int | None = None) -> subprocess.Popen[bytes]:
+        output = stdout if stdout is not None else log or subprocess.DEVNULL
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=output, stderr=log or subprocess.DEVNULL, env=env)
+        self.processes.append(process)
+        return process
+
+    @contextlib.contextmanager
+    def inside(self) -> Iterator[None]:
+        yield
+
+    def addresses(self) -> set[str]:
+        return {self.address}
+
+    def close(self) -> None:
+        for process in reversed(self.processes):
+            self.stop(process)
+
+
+class Loopback:
+    """What stands in for a `Lab` where namespaces are not to be had."""
+
+    def __init__(self) -> None:
+        self.machines: dict[str, LoopbackMachine] = {}
+
+    def machine(self, name: str) -> Machine:
+        made = self.machines[name] = LoopbackMachine(name, 11 + len(self.machines))
+        return made
+
+    def close(self) -> None:
+        for machine in self.machines.values():
+            machine.close()
 
 
 def _enter(namespace: int) -> None:
