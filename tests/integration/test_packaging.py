@@ -22,7 +22,7 @@ class Failed(Exception):
 
 def run(*command: str | Path, **env: str) -> str:
     done = subprocess.run(
-        [str(word) for word in command], env={**os.environ, **env}, capture_output=True, text=True, timeout=300,
+        [str(word) for word in command], env={**os.environ, "TXDIRECTOR_NATIVE": "", **env}, capture_output=True, text=True, timeout=300,
         check=False,
     )
     if done.returncode != 0:
