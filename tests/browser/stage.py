@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import socket
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,6 +18,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from argon2 import PasswordHasher
+
+from tests.etcd_server import free_port
 
 #: What does not hold by then never will; far beyond what a loaded machine needs.
 DEADLINE_S = 30.0
@@ -83,11 +85,10 @@ def until(holds: Callable[[], Any], what: str) -> Any:
 
 
 def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return list(found)
 
 
 def ask(request: urllib.request.Request, body: object = None) -> Any:
@@ -227,17 +228,23 @@ class Directors(Processes):
         self._endpoints = list(endpoints)
 
     def start(self) -> None:
-        host, *ports = free_ports(3)
-        self.urls = {name: f"http://127.0.0.1:{port}" for name, port in zip(("north", "south"), ports, strict=True)}
-        for name, url in self.urls.items():
+        host, *ports = free_ports(5)
+        names = ("north", "south")
+        self.urls = {name: f"http://127.0.0.1:{port}" for name, port in zip(names, ports[:2], strict=True)}
+        secret = self.file("secret", "a secret of these tests alone")
+        os.chmod(secret, 0o600)
+        for (name, url), port in zip(self.urls.items(), ports[2:], strict=True):
             self.run(name, "director", "run", self.file(f"{name}.toml", f"""
                 node = {{ name = "{name}", store = "etcd:", etcd = {{ endpoints = {json.dumps(self._endpoints)} }},
-                          admin = {{ endpoints = [{{ listen = "{url.removeprefix("http://")}" }}] }} }}
+                          admin = {{ endpoints = [{{ listen = "{url.removeprefix("http://")}" }}] }},
+                          peers = {{ listen = "127.0.0.1:{port}", secret_file = "{secret}" }} }}
             """.replace("\n", " ").strip()))
         until(self._ready, "both directors answer")
         spec = {"listen": [], "groups": {"main": {"hosts": {"a": f"127.0.0.1:{host}"}}}}
         self._ask("north", "POST", "services/web", {"spec": spec})
         until(lambda: all(self._ask(name, "GET", "cluster")["leader"] for name in self.urls), "a leader")
+        until(lambda: all(peer["connected"] for name in self.urls for peer in self._ask(name, "GET", "status")["peers"]),
+              "both are linked")
 
     def _ready(self) -> bool:
         self.check()
