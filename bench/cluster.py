@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -167,17 +167,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--takeovers", type=int, default=30)
     parser.add_argument("--agents", type=int, default=1_000)
+    parser.add_argument("--only", help="one part: drain_s, reports, takeover_s, takeover_tuned_s or resign; nothing is written")
     options = parser.parse_args()
     if reason := why_not():
         raise SystemExit(f"this bench needs network namespaces: {reason}")
+    parts: dict[str, Callable[[], Any]] = {
+        "drain_s": lambda: summary(drains(DRAINS)),
+        "reports": lambda: reports(options.agents),
+        "takeover_s": lambda: summary(takeovers(options.takeovers, DEFAULT_ETCD, "")),
+        "takeover_tuned_s": lambda: summary(takeovers(options.takeovers, TUNED_ETCD, "leader_lease_s = 1.0")),
+        "resign": lambda: resignations(options.takeovers),
+    }
     result: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds")} | facts()
-    result["drain_s"] = summary(drains(DRAINS))
-    result["reports"] = reports(options.agents)
-    result["takeover_s"] = summary(takeovers(options.takeovers, DEFAULT_ETCD, ""))
-    result["takeover_tuned_s"] = summary(takeovers(options.takeovers, TUNED_ETCD, "leader_lease_s = 1.0"))
-    result["resign"] = resignations(options.takeovers)
+    for name in [options.only] if options.only else parts:
+        result[name] = parts[name]()
     print(file=sys.stderr)
     print(json.dumps(result, indent=1))
+    if options.only:
+        return
     path = HERE / "results" / f"cluster-{datetime.now(UTC):%Y%m%d}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(f"\nwritten to {path.relative_to(HERE.parent)}")
