@@ -289,14 +289,10 @@ endpoints = [{{ listen = "{machine.home}:{ADMIN}" }}]
             program.start()
         for director in self.directors:
             until(lambda director=director: all_up(director, len(self.backends)), f"{director.name} sees every host up")
-<<<<<<< HEAD
-        if self._vip:
-            self.await_vip()
-=======
             until(lambda director=director: all(host["agent_connected"] for host in director.hosts().values()),
                   f"{director.name} hears every agent")
-        self.await_vip()
->>>>>>> a2fb927 (Lab: a cluster is up once every director hears every agent)
+        if self._vip:
+            self.await_vip()
 
     def start_etcd(self) -> None:
         for member in self.etcd:
