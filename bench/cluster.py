@@ -167,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--takeovers", type=int, default=30)
     parser.add_argument("--agents", type=int, default=1_000)
-    parser.add_argument("--only", help="one part: drain_s, reports, takeover_s, takeover_tuned_s or resign; nothing is written")
+    parser.add_argument("--only", help="one part, by its name in the results; nothing is written")
     options = parser.parse_args()
     if reason := why_not():
         raise SystemExit(f"this bench needs network namespaces: {reason}")
