@@ -27,7 +27,7 @@ from twisted.logger import Logger
 from cluster.errors import StoreUnavailable
 from cluster.etcd import Access, EtcdStore
 from cluster.keys import Keys
-from cluster.model import Configuration, Etcd, Member
+from cluster.model import Configuration, Etcd, HostRef, Member
 from cluster.peer_wire import Alive
 from cluster.store import Record, Store
 from director.attendance import Attendance
@@ -108,6 +108,7 @@ class Clustering(MultiService):
         if self.peers is not None:
             self.exchange.caps = self.capping.own
         if self.shared:
+            balancer.inventory.elsewhere = self._elsewhere
             self.membership.setServiceParent(self)
             self.capping.setServiceParent(self)
             self.observing.setServiceParent(self)
@@ -143,6 +144,12 @@ class Clustering(MultiService):
         for child in (self.leading, self.vips):
             if child.parent is not None:
                 await maybeDeferred(child.disownServiceParent)
+
+    def _elsewhere(self, ref: HostRef) -> dict[str, int | None]:
+        """Open connections of a draining host at every other director; None where nobody can say."""
+        others = {name for name, member in self.membership.members.items() if "balance" in member.roles}
+        linked = self.exchange.in_flight(ref) if self.peers is not None else {}
+        return {**dict.fromkeys(sorted(others - {self.member.name})), **linked}
 
     def _others(self) -> set[str]:
         """The other directors that may lead, as last known: those that are linked though the store forgot them too."""

@@ -53,7 +53,7 @@ class Exchange:
         peers.hear(Entries, self._entries)
 
     def in_flight(self, ref: HostRef) -> dict[str, int | None]:
-        """Open connections of a draining host at each linked peer; None: the peer has not said, or not yet."""
+        """Open connections of a draining host at each linked peer; None: the peer has not said (yet)."""
         return {name: alive.draining.get(str(ref)) for name, alive in self.alive.items()}
 
     # --- out

@@ -59,6 +59,8 @@ class Inventory:
         self._by_host: dict[Host, HostEntry] = {}
         self._orders = Orders()
         self._registered: dict[HostRef, Registered] = {}
+        self.elsewhere: Callable[[HostRef], dict[str, int | None]] = lambda ref: {}
+        """Open connections of a draining host at the other directors, None where unknown; set by whoever knows."""
         self._caps: dict[str, Caps] = {}
         self._director = director
         self._deadlines: list[tuple[float, int, HostEntry]] = []

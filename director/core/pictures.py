@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from cluster.model import AdminState
 from director.core.entries import GroupEntry, HostEntry, ServiceEntry
@@ -79,7 +80,8 @@ def _group(
         backups_in_use=pool.backups_in_use,
         in_flight=pool.in_flight,
         hosts=tuple(
-            picture_host(group, entry, now, epoch, _seen_by_others(inventory, entry)) for entry in group.hosts.values()
+            picture_host(group, entry, now, epoch, _seen_by_others(inventory, entry), _elsewhere(inventory, entry))
+            for entry in group.hosts.values()
         ),
         waiting=waiting,
     )
@@ -104,8 +106,13 @@ def why_not(group: GroupEntry, entry: HostEntry) -> str:
     return group.pool.why_not(entry.host)
 
 
+def _elsewhere(inventory: Inventory, entry: HostEntry) -> Mapping[str, int | None]:
+    return inventory.elsewhere(entry.ref) if entry.admin is AdminState.DRAIN else {}
+
+
 def picture_host(
-    group: GroupEntry, entry: HostEntry, now: float, epoch: float, seen_by_others: tuple[SeenPicture, ...] = ()
+    group: GroupEntry, entry: HostEntry, now: float, epoch: float, seen_by_others: tuple[SeenPicture, ...] = (),
+    in_flight_elsewhere: Mapping[str, int | None] = MappingProxyType({}),
 ) -> HostPicture:
     health, host = entry.health, entry.host
     check = health.last_check
@@ -139,6 +146,7 @@ def picture_host(
         agent_connected=entry.agent is not None,
         heartbeat_age_s=health.heartbeat_age(now),
         report=entry.report,
+        in_flight_elsewhere=dict(in_flight_elsewhere),
         report_age_s=None if entry.report is None else now - entry.report_at,
         check=CheckPicture(
             at=epoch + check.at if check is not None else None,

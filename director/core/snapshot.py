@@ -81,6 +81,7 @@ class HostPicture(Picture, frozen=True):
     history: tuple[TransitionPicture, ...]
     overruled: str = ""  #: whose word decides rather than *state*, and why; empty while *state* does
     seen_by_others: tuple[SeenPicture, ...] = ()
+    in_flight_elsewhere: dict[str, int | None] = {}  #: of a draining host, at the other directors; None: unknown
     report_age_s: float | None = None  #: heard by this director itself, or forwarded by another
 
 

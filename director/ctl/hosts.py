@@ -60,8 +60,8 @@ def drain(client: Client, host: HostRef, why: str, local: bool, deadline: float 
     if wait:
         after = _wait_until_empty(client, host, timeout)
     say(after, as_json)
-    if wait and after["in_flight"]:
-        click.echo(f"directorctl: {after['in_flight']} connections are still open after {timeout:g} s", err=True)
+    if wait and _still_open(after):
+        click.echo(f"directorctl: {_still_open(after)} after {timeout:g} s", err=True)
         raise SystemExit(EXIT_FAILED)
 
 
@@ -73,10 +73,19 @@ def _wait_until_empty(client: Client, ref: HostRef, timeout: float) -> Any:
         task = progress.add_task("")
         while True:
             now = client.get(*host_path(ref))
-            progress.update(task, description=f"{now['in_flight']} connections open")
-            if not now["in_flight"] or time.monotonic() - began >= timeout:
+            progress.update(task, description=_still_open(now) or "no connection is open")
+            if not _still_open(now) or time.monotonic() - began >= timeout:
                 return now
             time.sleep(POLL_S)
+
+
+def _still_open(host: Any) -> str:
+    """What a wait waits for, over all directors; empty when every one of them says that nothing is open."""
+    elsewhere = host.get("in_flight_elsewhere", {})
+    unknown = sorted(name for name, count in elsewhere.items() if count is None)
+    count = host["in_flight"] + sum(filter(None, elsewhere.values()))
+    found = [f"{count} connections are still open"] if count else []
+    return ", ".join([*found, *(f"those of {name} are not known" for name in unknown)])
 
 
 @click.command()

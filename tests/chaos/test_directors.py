@@ -92,6 +92,33 @@ class OrderTests(ChaosTestCase):
         order = one.call("GET", "services/web/groups/main/hosts/b1")["orders"]
         self.assertEqual(order, [])
 
+    def test_drain_waits_for_every_director(self) -> None:
+        """Who waits for a drain sees the other director's open connections too; when that is out of reach they are unknown,
+        not none."""
+        one, two = self.cluster.directors
+
+        def elsewhere() -> int | None:
+            host = one.call("GET", "services/web/groups/main/hosts/b1")
+            count: int | None = host["in_flight_elsewhere"].get(two.name)
+            return count
+
+        with self.cluster.client.inside():
+            clients = [socket.create_connection((two.machine.address, WEB), 10) for _ in range(8)]
+        for each in clients:
+            self.addCleanup(each.close)
+            each.settimeout(10)
+        at_b1 = [each for each in clients if each.recv(16).strip() == b"b1"]
+        self.assertTrue(at_b1)
+        one.call("PUT", "services/web/groups/main/hosts/b1/state", {"state": "drain", "why": "a test"})
+        until(lambda: elsewhere() == len(at_b1), "the other director's are counted")
+        for each in at_b1:
+            each.close()
+        until(lambda: elsewhere() == 0, "they are gone")
+        two.freeze()
+        until(lambda: elsewhere() is None, "nobody knows")
+        two.thaw()
+        until(lambda: elsewhere() == 0, "known again")
+
     def test_configured_everywhere(self) -> None:
         """A weight set at one director counts at the other."""
         one, two = self.cluster.directors
