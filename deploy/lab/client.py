@@ -17,8 +17,8 @@ import socket
 import sys
 import time
 
-#: An attempt that takes longer has failed for its user.
-TIMEOUT_S = 3.0
+#: An attempt that takes longer has failed for its user. Room for two lost SYNs, which are repeated after one and three seconds.
+TIMEOUT_S = 5.0
 
 
 class Attempt:
