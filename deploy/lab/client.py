@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 
-#: An attempt that takes longer has failed for its user. Room for two lost SYNs, which are repeated after one and three seconds.
+#: An attempt that takes longer has failed for its user. Room for two lost SYNs: they are repeated after 1 and 3 seconds.
 TIMEOUT_S = 5.0
 
 
