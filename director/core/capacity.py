@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
+from typing import Generic, TypeVar
 
 from cluster.model import LoadReport
 
@@ -54,8 +55,13 @@ STALE_S = 60.0
 DRIFT_S = 60.0
 #: Age at which a capacity leaves the median.
 EXPIRY_S = 180.0
-#: How old the median may be when a single host is asked for; `Capacity.factors` always takes a new one.
+#: How old the median may be when a single host is asked for; the others always take a new one.
 MEDIAN_AGE_S = 0.05
+#: A move of the median below this share is no news to those that did not report.
+MEDIAN_STEP = 0.01
+
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 class _Known:
@@ -71,22 +77,25 @@ class _Known:
         self.reported_at = now
 
 
-class Capacity:
+class Capacity(Generic[Key]):
     """The factors W of one group's hosts, under whatever keys the caller has. Times are monotonic seconds.
 
     A host that never reported, or whose reports are stale, has the factor 1: the pool's median.
     """
 
     def __init__(self) -> None:
-        self._known: dict[Hashable, _Known] = {}
+        self._known: dict[Key, _Known] = {}
+        self._reported: set[Key] = set()  # since the last `news` or `factors`
         self._median = 0.0
         self._median_at = -math.inf
+        self._told_median = 0.0  # under which all factors were told last
 
-    def reported(self, key: Hashable, report: LoadReport, now: float) -> None:
+    def reported(self, key: Key, report: LoadReport, now: float) -> None:
         """Learn from a report. O(1)."""
         known = self._known.get(key)
         if known is None:
             known = self._known[key] = _Known(now)
+        self._reported.add(key)
         elapsed = max(now - known.reported_at, 0.0)
         known.reported_at = now
         rate, completions = report.rate, report.completions
@@ -110,16 +119,35 @@ class Capacity:
         known.capacity += (sample - known.capacity) * share
         known.sampled_at = now
 
-    def discard(self, key: Hashable) -> None:
+    def discard(self, key: Key) -> None:
         """Forget a host; no error if it never reported."""
         self._known.pop(key, None)
+        self._reported.discard(key)
 
-    def factors(self, now: float) -> dict[Hashable, float]:
+    def factors(self, now: float) -> dict[Key, float]:
         """W of every host that reported, within [1/32, 2]. O(n log n)."""
         self._take_median(now)
+        return self._all(now)
+
+    def news(self, now: float) -> dict[Key, float]:
+        """W of the hosts that reported since the last answer of this or `factors`.
+
+        Of every host when the median has moved by more than `MEDIAN_STEP` since all were answered. Until then the others'
+        W differ from what was answered by at most twice that, and by what the age of their reports takes from them: call
+        `factors` now and then.
+        """
+        self._take_median(now)
+        if abs(self._median - self._told_median) > MEDIAN_STEP * self._told_median:
+            return self._all(now)
+        reported, self._reported = self._reported, set()
+        return {key: self._factor(self._known[key], now) for key in reported}
+
+    def _all(self, now: float) -> dict[Key, float]:
+        self._reported.clear()
+        self._told_median = self._median
         return {key: self._factor(known, now) for key, known in self._known.items()}
 
-    def factor(self, key: Hashable, now: float) -> float:
+    def factor(self, key: Key, now: float) -> float:
         """W of one host; 1 if it never reported. O(1), but for a new median every `MEDIAN_AGE_S`."""
         known = self._known.get(key)
         if known is None:

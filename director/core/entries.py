@@ -68,8 +68,9 @@ class GroupEntry:
         self.name = name
         self.spec = spec
         self.pool = pool
-        self.capacity = Capacity()
+        self.capacity: Capacity[HostRef] = Capacity()
         self.hosts: dict[str, HostEntry] = {}
+        self.ramping: set[HostEntry] = set()  #: in their slow start
         self.recompute_at = math.inf  #: weights are due
 
 

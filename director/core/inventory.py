@@ -241,6 +241,7 @@ class Inventory:
     def _drop_host(self, group: GroupEntry, entry: HostEntry, now: float) -> None:
         group.pool.discard(entry.ref.host)
         group.capacity.discard(entry.ref)
+        group.ramping.discard(entry)
         self._judge_isolation(self.isolation.gone(entry.ref, now), now)
         del group.hosts[entry.ref.host], self.hosts[entry.ref], self._by_host[entry.host]
         self._events.append(HostRemoved(entry))
@@ -379,20 +380,28 @@ class Inventory:
         return min((group.recompute_at for group in self._groups()), default=math.inf)
 
     def recompute(self, now: float) -> None:
-        """Bring the effective weights of every due group up to date."""
+        """Bring effective weights up to date in each due group: of who reported, and of who is in its slow start."""
         for group in self._groups():
             if group.recompute_at > now:
                 continue
             group.recompute_at = math.inf
-            factors = group.capacity.factors(now)
-            for entry in group.hosts.values():
-                self._weigh(group, entry, factors.get(entry.ref, 1.0), now)
+            factors = group.capacity.news(now)
+            for entry in tuple(group.ramping):
+                factors.setdefault(entry.ref, group.capacity.factor(entry.ref, now))
+            self._weigh_each(group, factors, now)
+
+    def _weigh_each(self, group: GroupEntry, factors: Mapping[HostRef, float], now: float) -> None:
+        for ref, factor in factors.items():
+            self._weigh(group, self.hosts[ref], factor, now)
 
     def _weigh(self, group: GroupEntry, entry: HostEntry, capacity: float, now: float) -> None:
         ramp_s = group.spec.health.slow_start_s
         ramp = slow_start(now - entry.up_since, ramp_s)
         step = next_step_s(now - entry.up_since, ramp_s)
-        if step is not None:
+        if step is None:
+            group.ramping.discard(entry)
+        else:
+            group.ramping.add(entry)
             group.recompute_at = min(group.recompute_at, now + step)
         weight = effective(entry.spec.weight, capacity, ramp, entry.agent_weight)
         if weight != entry.host.weight:
@@ -410,9 +419,10 @@ class Inventory:
         return found
 
     def clean_up(self, now: float) -> None:
-        """Forget what has run out: entries of sticky tables."""
+        """Every second or so: forget what has run out of sticky tables, let the age of reports tell on weights."""
         for group in self._groups():
             group.pool.scheduler.cleanup(now)
+            self._weigh_each(group, group.capacity.factors(now), now)
 
     # --- inside
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import LoadReport
-from director.core.capacity import EXPIRY_S, LEAST_FACTOR, MOST_FACTOR, SMOOTHING_S, STALE_S, Capacity
+from director.core.capacity import EXPIRY_S, LEAST_FACTOR, MEDIAN_STEP, MOST_FACTOR, SMOOTHING_S, STALE_S, Capacity
 
 
 def working(capacity: float, utilisation: float = 0.5, errors: float = 0.0, seconds: float = 1.0) -> LoadReport:
@@ -237,6 +237,33 @@ class PropertyTests(SynchronousTestCase):
             self.assertTrue(LEAST_FACTOR <= capacity.factor(key, now) <= MOST_FACTOR)
         for factor in capacity.factors(now + later).values():
             self.assertTrue(LEAST_FACTOR <= factor <= MOST_FACTOR)
+
+    @settings(max_examples=100)
+    @given(st.lists(st.tuples(st.integers(0, 5), st.floats(100, 350), st.floats(0, 1)), max_size=40))
+    def test_news(self, events: list[tuple[int, float, float]]) -> None:
+        """Whoever follows the news is never further from all factors than two steps of the median, and a reporter not at
+        all."""
+        capacity: Capacity[int] = Capacity()
+        known: dict[int, float] = {}
+        now = 0.0
+        for key, value, pause in events:
+            now += pause
+            capacity.reported(key, working(value), now)
+            known |= capacity.news(now)
+            exact = {each: capacity.factor(each, now + 0.04) for each in known}
+            self.assertEqual(known[key], exact[key])
+            for each, factor in exact.items():
+                self.assertLessEqual(abs(known[each] - factor), 2.1 * MEDIAN_STEP * factor)
+
+    def test_no_news(self) -> None:
+        """Who did not report is not in the news while the median stays, and the news are told once."""
+        capacity: Capacity[str] = Capacity()
+        for key in "abc":
+            capacity.reported(key, working(100), 0.0)
+        self.assertEqual(set(capacity.news(0.0)), {"a", "b", "c"})
+        capacity.reported("b", working(100), 1.0)
+        self.assertEqual(set(capacity.news(1.0)), {"b"})
+        self.assertEqual(capacity.news(1.0), {})
 
     @settings(max_examples=60)
     @given(st.lists(st.floats(10, 1000), min_size=3, max_size=12), reports)

@@ -478,6 +478,13 @@ class WeightTests(InventoryTestCase):
         weights = [self.entry(name).host.weight for name in ("slow", "usual", "fast")]
         self.assertEqual([round(weight, 3) for weight in weights], [0.5, 1.0, 2.0])
 
+    def test_silence_tells_on_weights(self) -> None:
+        """When all agents fall silent, nobody asks for weights; housekeeping lets them drift back all the same."""
+        self.test_reports_move_weights_after_a_pause()
+        for seconds in (90, 121):
+            self.inventory.clean_up(self.now + seconds)
+        self.assertEqual({self.entry(name).host.weight for name in ("slow", "usual", "fast")}, {1.0})
+
     def test_agent_lowers_weight_and_maximum(self) -> None:
         """What the agent asks multiplies the weight and lowers, never raises, the maximum."""
         spec = Service(groups={"blue": group("a")})
