@@ -8,7 +8,6 @@ the PROXY protocol.
 from __future__ import annotations
 
 import os
-import socket
 from typing import Any
 
 from twisted.application.service import Service
@@ -53,10 +52,10 @@ class _Answers(amp.AMP):
     @GetClientAddress.responder
     def client_address(self, host: bytes, port: int) -> dict[str, object]:
         connection = self.factory.origins.behind(host.decode("ascii", "replace"), port)
-        if connection is None or connection.ip is None:
+        address = None if connection is None else connection.address
+        if address is None:
             raise UnknownPort(f"no client with an address is behind port {port}")
-        family = socket.AF_INET if len(connection.ip) == 4 else socket.AF_INET6
-        return {"host": socket.inet_ntop(family, connection.ip).encode(), "port": connection.port}
+        return {"host": address.host.encode(), "port": address.port}
 
 
 class _AnswersFactory(Factory[_Answers]):

@@ -54,13 +54,12 @@ class Closed(Protocol):
 class Connection:
     """One client. Tens of thousands may live at once: slots only, nothing derived is stored."""
 
-    __slots__ = ("accepted_at", "client", "fd", "frontend", "handle", "ip", "port", "tail", "ticket")
+    __slots__ = ("accepted_at", "fd", "frontend", "handle", "name", "tail", "ticket")
 
-    def __init__(self, frontend: Frontend, fd: int, ip: bytes | None, port: int, now: float) -> None:
+    def __init__(self, frontend: Frontend, fd: int, name: bytes | None, now: float) -> None:
         self.frontend = frontend
         self.fd = fd  #: ours while no relay has it, else -1
-        self.ip = ip  #: packed; None for a UNIX client
-        self.port = port
+        self.name = name  #: the packed address and two bytes of port; None for a UNIX client
         self.accepted_at = now
         self.ticket: Ticket | None = None
         self.handle = 0  #: the relay's; 0 while not relayed
@@ -71,11 +70,22 @@ class Connection:
         return self.ticket.host if self.ticket is not None else None
 
     @property
+    def ip(self) -> bytes | None:
+        """Packed."""
+        return None if self.name is None else self.name[:-2]
+
+    @property
+    def address(self) -> Address | None:
+        """The client's; None for a UNIX client."""
+        if self.name is None:
+            return None
+        ip, port = self.name[:-2], self.name[-2:]
+        return Address(socket.inet_ntop(_family(ip), ip), int.from_bytes(port, "big"))
+
+    @property
     def peer(self) -> str:
         """The client's address as text."""
-        if self.ip is None:
-            return "unix"
-        return str(Address(socket.inet_ntop(_family(self.ip), self.ip), self.port))
+        return str(self.address or "unix")
 
 
 class _Tail:
@@ -106,7 +116,8 @@ class Frontend:
     ) -> None:
         self.service = service
         self.relay = relay
-        self.connections: set[Connection] = set()
+        self.open = 0  #: connections that have not ended
+        self._retrying: set[Connection] = set()  # those that wait for a UNIX socket's backlog
         self._inventory = inventory
         self._metrics = metrics
         self._reactor = reactor
@@ -140,46 +151,47 @@ class Frontend:
 
     # --- a client arrives
 
-    def accepted(self, fd: int, ip: bytes | None, port: int) -> None:
+    def accepted(self, fd: int, name: bytes | None) -> None:
         """A listener's client; its address is the socket's, or a trusted proxy's word."""
-        if self._trusted and ip is not None and ip in self._trusted:
-            client = socket.socket(_family(ip), socket.SOCK_STREAM, fileno=fd)
+        if self._trusted and name is not None and name[:-2] in self._trusted:
+            client = socket.socket(_family(name[:-2]), socket.SOCK_STREAM, fileno=fd)
             client.setblocking(False)
             self._readers.add(HeaderReader(
-                client, lambda reader, header: self._header_read(reader, header, ip, port),
+                client, lambda reader, header: self._header_read(reader, header, name),
                 reactor=self._reactor, timeout_s=self._header_timeout_s,
             ))
             return
-        self.arrived(Connection(self, fd, ip, port, self._monotonic()))
+        self.arrived(Connection(self, fd, name, self._monotonic()))
 
-    def _header_read(self, reader: HeaderReader, header: Header | None, ip: bytes, port: int) -> None:
+    def _header_read(self, reader: HeaderReader, header: Header | None, name: bytes) -> None:
         """A trusted proxy's header arrived, or (None) did not."""
         self._readers.discard(reader)
-        connection = Connection(self, reader.client.detach(), ip, port, self._monotonic())
+        connection = Connection(self, reader.client.detach(), name, self._monotonic())
         if header is None:
             self._metrics.accepted.inc()
-            self.connections.add(connection)
+            self.open += 1
             self._end(connection, Reason.BAD_PROXY_HEADER)
             return
         if header.source is not None and header.source.is_ip:
-            connection.ip, connection.port = ipaddress.ip_address(header.source.host).packed, header.source.port
+            connection.name = packed_name(header.source)
             connection.tail = _Tail(header.destination)
         self.arrived(connection)
 
     def arrived(self, connection: Connection) -> None:
         """Decide: deny, refuse, queue, or connect."""
         self._metrics.accepted.inc()
-        self.connections.add(connection)
-        if not self.service.access.allows(connection.ip):
+        self.open += 1
+        ip = connection.ip
+        if not self.service.access.allows(ip):
             self._end(connection, Reason.DENIED)
             return
         now = connection.accepted_at
         self._picks += 1
         if self._picks % PICK_SAMPLE:
-            answer = self._admission.arrive(connection.ip, connection, now)
+            answer = self._admission.arrive(ip, connection, now)
         else:
             before = self._monotonic()
-            answer = self._admission.arrive(connection.ip, connection, now)
+            answer = self._admission.arrive(ip, connection, now)
             self._metrics.pick.observe(self._monotonic() - before)
         if isinstance(answer, Ticket):
             connection.ticket = answer
@@ -242,6 +254,7 @@ class Frontend:
             return
         error = -connecting
         if error == errno.EAGAIN and entry.target.address.is_unix and now < self._deadline(connection, ticket):
+            self._retrying.add(connection)
             self._reactor.callLater(UNIX_RETRY_S, self._retry, connection)
         elif error in _OURS:
             self.log.warn("cannot connect to {host}: {why}", host=str(host.ref), why=os.strerror(error))
@@ -250,15 +263,17 @@ class Frontend:
             self._try_failed(connection, error, os.strerror(error), now)
 
     def _retry(self, connection: Connection) -> None:
-        if connection in self.connections:
+        if connection in self._retrying:
+            self._retrying.discard(connection)
             self._connect(connection, self._monotonic())
 
     def _limits_of(self, connection: Connection, ticket: Ticket, now: float) -> Limits:
-        tail = connection.tail
+        tail, pool = connection.tail, ticket.pool
+        assert pool is not None
         if tail is None or not tail.deadline:
-            limits = self._limits[min(MAX_TRIES, ticket.pool.eligible)]
+            limits = self._limits[min(MAX_TRIES, pool.eligible)]
         else:
-            tries_left = max(1, min(MAX_TRIES - len(tail.tried), ticket.pool.eligible))
+            tries_left = max(1, min(MAX_TRIES - len(tail.tried), pool.eligible))
             limits = self._limits[1]._replace(connect_s=max(0.001, (tail.deadline - now) / tries_left))
         if self._max_age_s:
             jitter = self._max_age_jitter * (2.0 * self._random() - 1.0)
@@ -284,7 +299,7 @@ class Frontend:
         if timed_out or len(tail.tried) >= MAX_TRIES:
             self._leave(connection, Reason.CONNECT_TIMEOUT if timed_out else Reason.CONNECT_FAILED)
             return
-        again = self._admission.redispatch(ticket, Reason.CONNECT_FAILED, now, tail.tried)
+        again = self._admission.redispatch(ticket, connection.ip, Reason.CONNECT_FAILED, now, tail.tried)
         connection.ticket = again
         if self._admission.queued:
             self.serve(self._admission.serve(now))
@@ -297,14 +312,11 @@ class Frontend:
 
     def _preface(self, connection: Connection, version: Literal["v1", "v2"]) -> bytes:
         """The PROXY header; a client that can't be asked any more gets an UNKNOWN one."""
-        source: Address | None = None
+        source = connection.address
         destination = connection.tail.destination if connection.tail is not None else None
-        if connection.ip is not None:
-            family = _family(connection.ip)
-            source = Address(socket.inet_ntop(family, connection.ip), connection.port)
-            if destination is None:
-                name = _local_name(connection.fd, family)
-                destination = Address(name[0], name[1]) if name else None
+        if source is not None and destination is None:
+            name = _local_name(connection.fd, socket.AF_INET6 if ":" in source.host else socket.AF_INET)
+            destination = Address(name[0], name[1]) if name else None
         return encode(version, source, destination)
 
     # --- what the relay says (RelayEvents, by way of `Router`)
@@ -347,7 +359,7 @@ class Frontend:
         if connection.fd >= 0:
             os.close(connection.fd)
             connection.fd = -1
-        self.connections.discard(connection)
+        self.open -= 1
         if self._origins is not None:
             self._origins.ended(connection)
         now = self._monotonic() if now is None else now
@@ -356,13 +368,20 @@ class Frontend:
         if self._on_closed is not None:
             self._on_closed(connection, reason, to_host, to_client, now)
 
+    def connections(self) -> list[Connection]:
+        """All that are open: the relay's, and those that wait. Looks at every one of the relay's."""
+        relayed = [token for token in self.relay.tokens() if isinstance(token, Connection) and token.frontend is self]
+        waiting = [waiter for waiter in self._admission.waiters() if isinstance(waiter, Connection)]
+        return [*relayed, *self._retrying, *waiting]
+
     def kill(self, chosen: Callable[[Connection], bool], reason: Reason) -> int:
         """End the connections that *chosen* picks; queued and connecting ones too. Returns how many."""
-        doomed = [connection for connection in self.connections if chosen(connection)]
+        doomed = [connection for connection in self.connections() if chosen(connection)]
         for connection in doomed:
             if connection.handle:
                 self.relay.kill(connection.handle, reason)
             elif connection.ticket is not None:
+                self._retrying.discard(connection)
                 self._leave(connection, reason)
             elif self._admission.abandon(connection):
                 self._end(connection, reason)
@@ -390,6 +409,11 @@ class Router:
 
     def closed(self, token: Any, reason: Reason, to_host: int, to_client: int) -> None:
         token.frontend.closed(token, reason, to_host, to_client)
+
+
+def packed_name(address: Address) -> bytes:
+    """As `Connection.name`, of an IP address and port."""
+    return ipaddress.ip_address(address.host).packed + address.port.to_bytes(2, "big")
 
 
 def _family(ip: bytes) -> socket.AddressFamily:

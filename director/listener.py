@@ -54,7 +54,7 @@ class BindError(Exception):
 class Accepts(Protocol):
     """Whoever takes accepted clients over."""
 
-    def accepted(self, fd: int, ip: bytes | None, port: int) -> None:
+    def accepted(self, fd: int, name: bytes | None) -> None:
         """Own *fd*, a connected non-blocking socket, of *ip* (packed; None: UNIX) and *port*. Must not raise."""
 
 

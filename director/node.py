@@ -106,7 +106,7 @@ class Node(MultiService):
 
     @property
     def open_connections(self) -> int:
-        return sum(len(frontend.connections) for frontend in self._every_frontend())
+        return sum(frontend.open for frontend in self._every_frontend())
 
     @property
     def longest_drain_s(self) -> float:
@@ -414,7 +414,7 @@ class Node(MultiService):
     def _housekept(self) -> None:
         now = self.monotonic()
         self.inventory.clean_up(now)
-        self._retired = [frontend for frontend in self._retired if frontend.connections]
+        self._retired = [frontend for frontend in self._retired if frontend.open]
         for entry, deadline in self.inventory.drains():
             if now >= deadline:
                 self.cut_host(entry, Reason.DRAIN_DEADLINE)

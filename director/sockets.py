@@ -26,8 +26,8 @@ else:
 _STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 _AF_INET, _AF_INET6, _AF_UNIX = int(socket.AF_INET), int(socket.AF_INET6), int(socket.AF_UNIX)
 
-#: A client as accepted: its descriptor, its packed address (None over a UNIX socket) and port.
-Client = tuple[int, bytes | None, int]
+#: A client as accepted: its descriptor and its name, the packed address and two bytes of port; None over a UNIX socket.
+Client = tuple[int, bytes | None]
 
 
 def _accept(fd: int) -> Client:
@@ -39,8 +39,9 @@ def _accept(fd: int) -> Client:
     client.setblocking(False)
     family = int(client.family)
     if family == _AF_UNIX:
-        return client.detach(), None, 0
-    return client.detach(), socket.inet_pton(family, peer[0].partition("%")[0]), peer[1]
+        return client.detach(), None
+    ip = socket.inet_pton(family, peer[0].partition("%")[0])
+    return client.detach(), ip + struct.pack("!H", peer[1])
 
 
 def connector(address: Address) -> Callable[[], int]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import heapq
-import ipaddress
 
 from cluster.address import Address
 from cluster.model import Reason
 from director.core.snapshot import ConnectionPicture, ConnectionsPicture
-from director.frontend import Connection, Frontend
+from director.frontend import Connection, Frontend, packed_name
 
 
 def picture_connections(frontend: Frontend, limit: int, now: float) -> ConnectionsPicture:
     """The *limit* oldest: what hangs is among them. *now*: monotonic."""
-    oldest = heapq.nsmallest(limit, frontend.connections, key=lambda connection: connection.accepted_at)
+    oldest = heapq.nsmallest(limit, frontend.connections(), key=lambda connection: connection.accepted_at)
     return ConnectionsPicture(
-        total=len(frontend.connections), connections=tuple(_picture(frontend, each, now) for each in oldest)
+        total=frontend.open, connections=tuple(_picture(frontend, each, now) for each in oldest)
     )
 
 
@@ -35,5 +34,5 @@ def _picture(frontend: Frontend, connection: Connection, now: float) -> Connecti
 
 def kill_client(frontend: Frontend, client: Address) -> int:
     """Cut every connection from *client*, an IP address and port; returns how many there were."""
-    ip = ipaddress.ip_address(client.host).packed
-    return frontend.kill(lambda connection: connection.port == client.port and connection.ip == ip, Reason.KILLED)
+    name = packed_name(client)
+    return frontend.kill(lambda connection: connection.name == name, Reason.KILLED)

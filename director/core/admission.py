@@ -95,14 +95,16 @@ class Admission:
         self._queue[waiter] = _Place(client, now)
         return None
 
-    def redispatch(self, ticket: Ticket, reason: Reason, now: float, exclude: Collection[Host]) -> Ticket | None:
-        """A try failed: release *ticket* and pick another host outside *exclude*, before anyone who waits.
+    def redispatch(
+        self, ticket: Ticket, client: bytes | None, reason: Reason, now: float, exclude: Collection[Host]
+    ) -> Ticket | None:
+        """A try of *client* failed: release *ticket* and pick another host outside *exclude*, before anyone who waits.
 
         The client keeps its place in the service. With None nobody is left to try: `leave` with None follows.
         Call `serve` next, for those who waited for a place on the failed host.
         """
-        ticket.pool.release(ticket, reason, now)
-        another = self._pool.pick(ticket.client, now, exclude) if self._pool is not None else None
+        ticket.release(reason, now)
+        another = self._pool.pick(client, now, exclude) if self._pool is not None else None
         if another is None:
             self._holding -= 1
             self._between += 1
@@ -114,7 +116,7 @@ class Admission:
         :raises Misuse: it left before; nothing is changed.
         """
         if ticket is not None:
-            ticket.pool.release(ticket, reason, now)
+            ticket.release(reason, now)
             self._holding -= 1
         elif self._between:
             self._between -= 1
@@ -136,6 +138,10 @@ class Admission:
             self._holding += 1
             served.append((waiter, ticket))
         return served
+
+    def waiters(self) -> list[Hashable]:
+        """Who waits, in order of arrival."""
+        return list(self._queue)
 
     def abandon(self, waiter: Hashable) -> bool:
         """*waiter* waits no longer; False when it did not wait."""

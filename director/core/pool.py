@@ -32,19 +32,23 @@ _NOBODY: AbstractSet[Host] = frozenset()
 
 
 class Ticket:
-    """One connection's place on a host, from `Pool.pick` to `Pool.release`."""
+    """One connection's place on a host, from `Pool.pick` to `Pool.release`. Tens of thousands may live at once."""
 
-    __slots__ = ("client", "host", "picked_at", "pool", "released")
+    __slots__ = ("host", "picked_at", "pool")
 
-    def __init__(self, host: Host, pool: Pool, client: bytes | None, picked_at: float) -> None:
+    def __init__(self, host: Host, pool: Pool, picked_at: float) -> None:
         self.host = host
-        self.pool = pool
-        self.client = client  #: packed address, None for UNIX clients
+        self.pool: Pool | None = pool  #: None once released
         self.picked_at = picked_at  #: monotonic seconds
-        self.released = False
+
+    def release(self, reason: Reason, now: float) -> None:
+        """See `Pool.release`."""
+        if self.pool is None:
+            raise Misuse(f"{self!r} cannot be released again")
+        self.pool.release(self, reason, now)
 
     def __repr__(self) -> str:
-        return f"<Ticket {self.host.ref}{' released' if self.released else ''}>"
+        return f"<Ticket {self.host.ref}{' released' if self.pool is None else ''}>"
 
 
 class Considered(NamedTuple):
@@ -203,13 +207,13 @@ class Pool:
         self._scheduler.picked(host, client, now)
         if 0 < host.max_connections <= host.in_flight:  # host.full, without the cost of a property
             self._set_eligible(host, False)
-        return Ticket(host, self, client, now)
+        return Ticket(host, self, now)
 
     def release(self, ticket: Ticket, reason: Reason, now: float) -> None:
         """The connection is over. Raises Misuse the second time, or for another pool's ticket; nothing is changed."""
-        if ticket.released or ticket.pool is not self:
+        if ticket.pool is not self:
             raise Misuse(f"{ticket!r} cannot be released here")
-        ticket.released = True
+        ticket.pool = None
         host = ticket.host
         host.in_flight -= 1
         self._in_flight -= 1

@@ -164,6 +164,23 @@ static PyObject *engine_progress(PyObject *object, PyObject *handle)
     return Py_BuildValue("LLd", to_host > 0 ? to_host : 0, to_client, idle_s > 0 ? idle_s : 0.0);
 }
 
+PyDoc_STRVAR(tokens_doc, "tokens() -> those of all connections whose end was not drained yet");
+
+static PyObject *engine_tokens(PyObject *object, PyObject *Py_UNUSED(none))
+{
+    Engine *self = (Engine *)object;
+    PyObject *tokens = PyList_New(0);
+    for (unsigned i = 0; tokens != NULL && i < self->worker_count; i++)
+        for (uint32_t slot = 0; slot < self->workers[i]->slot_count; slot++) {
+            struct conn *c = slot_at(self->workers[i], slot);
+            if (c->token != NULL && PyList_Append(tokens, c->token) < 0) {
+                Py_DECREF(tokens);
+                return NULL;
+            }
+        }
+    return tokens;
+}
+
 PyDoc_STRVAR(counters_doc, "counters() -> (open, connecting, to_host_bytes, to_client_bytes, spliced_bytes, stalled, pipes)");
 
 static PyObject *engine_counters(PyObject *object, PyObject *Py_UNUSED(none))
@@ -331,6 +348,7 @@ static PyMethodDef engine_methods[] = {
     {"relay", (PyCFunction)(void (*)(void))engine_relay, METH_FASTCALL, relay_doc},
     {"kill", (PyCFunction)(void (*)(void))engine_kill, METH_FASTCALL, kill_doc},
     {"progress", engine_progress, METH_O, progress_doc},
+    {"tokens", engine_tokens, METH_NOARGS, tokens_doc},
     {"counters", engine_counters, METH_NOARGS, counters_doc},
     {"drain", engine_drain, METH_O, drain_doc},
     {"stop", engine_stop, METH_NOARGS, stop_doc},

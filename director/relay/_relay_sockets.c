@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -27,13 +28,18 @@ PyObject *sockets_accept(PyObject *module, PyObject *listening)
         return PyErr_SetFromErrno(PyExc_OSError);
     const struct sockaddr_in *v4 = (const struct sockaddr_in *)&peer;
     const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&peer;
-    PyObject *answer;
-    if (peer.ss_family == AF_INET)
-        answer = Py_BuildValue("iy#i", client, &v4->sin_addr, (Py_ssize_t)4, (int)ntohs(v4->sin_port));
-    else if (peer.ss_family == AF_INET6)
-        answer = Py_BuildValue("iy#i", client, &v6->sin6_addr, (Py_ssize_t)16, (int)ntohs(v6->sin6_port));
-    else
-        answer = Py_BuildValue("iOi", client, Py_None, 0);
+    char name[16 + 2]; /* address and port, as on the wire */
+    Py_ssize_t length = 0;
+    if (peer.ss_family == AF_INET) {
+        memcpy(name, &v4->sin_addr, 4);
+        memcpy(name + 4, &v4->sin_port, 2);
+        length = 6;
+    } else if (peer.ss_family == AF_INET6) {
+        memcpy(name, &v6->sin6_addr, 16);
+        memcpy(name + 16, &v6->sin6_port, 2);
+        length = 18;
+    }
+    PyObject *answer = length > 0 ? Py_BuildValue("iy#", client, name, length) : Py_BuildValue("iO", client, Py_None);
     if (answer == NULL)
         close(client);
     return answer;

@@ -92,6 +92,9 @@ class Relay(Protocol):
     def progress(self, handle: int) -> Progress | None:
         """How far a connection got; None when it is over."""
 
+    def tokens(self) -> list[object]:
+        """Of all connections that are not over; looks at every one. One whose end waits to be told may be missing."""
+
     def counters(self) -> Counters: ...
 
     def stop(self) -> None:

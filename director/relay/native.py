@@ -81,6 +81,9 @@ class NativeRelay:
         got = self._engine.progress(handle) if self._engine is not None else None
         return None if got is None else Progress(*got)
 
+    def tokens(self) -> list[object]:
+        return [] if self._engine is None else self._engine.tokens()
+
     def counters(self) -> Counters:
         if self._engine is not None:
             self._last = Counters(*self._engine.counters())

@@ -130,6 +130,9 @@ class PythonRelay:
             return None
         return Progress(max(link.client.moved, 0), max(link.host.moved, 0), self._seconds() - link.active)
 
+    def tokens(self) -> list[object]:
+        return [link.token for link in self._links()]
+
     def counters(self) -> Counters:
         to_host, to_client, stalled = self._closed_to_host, self._closed_to_client, 0
         for link in self._links():

@@ -545,6 +545,22 @@ class Steering(RelayContract):
         assert self.kit.on_reactor(self.kit.relay.progress, relayed.handle) is None
 
     @blocking
+    def test_tokens(self) -> None:
+        """Of everybody, pending connects included, until it is over."""
+        kit = self.kit
+        relayed = kit.relayed()
+        _, accepted = kit.client()
+        connecting, handle = kit.hand_over(accepted, kit.connecting(kit.unanswering()))
+        assert set(kit.on_reactor(kit.relay.tokens)) == {relayed.token, connecting}
+        relayed.client.close()
+        relayed.server.close()
+        kit.events.final(relayed.token)
+        assert kit.on_reactor(kit.relay.tokens) == [connecting]
+        kit.on_reactor(kit.relay.kill, handle, Reason.KILLED)
+        kit.events.final(connecting)
+        assert kit.on_reactor(kit.relay.tokens) == []
+
+    @blocking
     def test_counters(self) -> None:
         """Gauges of what is, totals of what was; bulk is spliced."""
         kit = self.kit

@@ -76,7 +76,7 @@ class ControlSocketTests(DirectorTestCase):
         asking = await self.asking()
         client, peer = await self.connected(site)
         client.close()
-        await until(lambda: not self.running.node.frontends["web"].connections, "the end")
+        await until(lambda: not self.running.node.frontends["web"].open, "the end")
         for host, port in (("127.0.0.1", peer.port), ("127.0.0.1", 1), ("nonsense", 1), ("127.0.0.1", -5)):
             await self.assertFailure(asking.callRemote(GetClientAddress, host=host.encode(), port=port), UnknownPort)
 

@@ -53,8 +53,7 @@ class ArriveTests(SynchronousTestCase):
         [(_waiter, second)] = gate.leave(first, DONE, 1.0)
         expected = pool.explain(address(2), 1.0).chosen
         self.assertIs(second.host, expected)
-        third = gate.redispatch(second, FAILED, 2.0, (expected,))
-        self.assertEqual(third.client, address(2))
+        third = gate.redispatch(second, address(2), FAILED, 2.0, (expected,))
         pool.set_available(expected, False, False)
         self.assertIs(third.host, pool.explain(address(2), 2.0).chosen)
 
@@ -153,10 +152,10 @@ class RedispatchTests(SynchronousTestCase):
         ticket = gate.arrive(None, 1, 0.0)
         self.assertIsNone(gate.arrive(None, 2, 0.0))
         tried = [ticket.host]
-        again = gate.redispatch(ticket, FAILED, 0.0, tried)
+        again = gate.redispatch(ticket, None, FAILED, 0.0, tried)
         self.assertIsNot(again.host, ticket.host)
         self.assertEqual((gate.connections, pool.in_flight, gate.queued), (1, 1, 1))
-        self.assertIsNone(gate.redispatch(again, FAILED, 0.0, [*tried, again.host]))
+        self.assertIsNone(gate.redispatch(again, None, FAILED, 0.0, [*tried, again.host]))
         self.assertEqual((gate.connections, pool.in_flight, gate.queued), (1, 0, 1))
         self.assertEqual([waiter for waiter, _ in gate.leave(None, FAILED, 1.0)], [2])
 
@@ -171,7 +170,7 @@ class RedispatchTests(SynchronousTestCase):
         second = gate.arrive(None, 2, 0.0)
         self.assertIsNone(gate.arrive(None, 3, 0.0))
         pool.set_maximum(other, 2)
-        self.assertIs(gate.redispatch(ticket, FAILED, 0.0, (ticket.host,)).host, second.host)
+        self.assertIs(gate.redispatch(ticket, None, FAILED, 0.0, (ticket.host,)).host, second.host)
         self.assertEqual([(waiter, each.host) for waiter, each in gate.serve(0.0)], [(3, ticket.host)])
 
     def test_into_another_group(self) -> None:
@@ -180,10 +179,10 @@ class RedispatchTests(SynchronousTestCase):
         gate = Admission(old, Limits())
         ticket = gate.arrive(None, 1, 0.0)
         gate.switch(new)
-        again = gate.redispatch(ticket, FAILED, 0.0, (ticket.host,))
+        again = gate.redispatch(ticket, None, FAILED, 0.0, (ticket.host,))
         self.assertIs(again.pool, new)
         gate.switch(None)
-        self.assertIsNone(gate.redispatch(again, FAILED, 0.0, (again.host,)))
+        self.assertIsNone(gate.redispatch(again, None, FAILED, 0.0, (again.host,)))
         gate.leave(None, FAILED, 0.0)
         self.assertEqual((gate.connections, old.in_flight, new.in_flight), (0, 0, 0))
 
@@ -196,7 +195,7 @@ class RedispatchTests(SynchronousTestCase):
         for call in (
             lambda: gate.leave(ticket, DONE, 1.0),
             lambda: gate.leave(None, DONE, 1.0),
-            lambda: gate.redispatch(ticket, DONE, 1.0, ()),
+            lambda: gate.redispatch(ticket, None, DONE, 1.0, ()),
         ):
             with self.assertRaises(Misuse):
                 call()
@@ -270,7 +269,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def redispatch(self, data: st.DataObject) -> None:
         ticket = self.tickets.pop(data.draw(st.integers(0, len(self.tickets) - 1)))
-        again = self.gate.redispatch(ticket, FAILED, self.now, (ticket.host,))
+        again = self.gate.redispatch(ticket, None, FAILED, self.now, (ticket.host,))
         if again is None:
             self.between += 1
         else:
@@ -317,6 +316,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     @invariant()
     def counts_agree(self) -> None:
         assert self.gate.connections == len(self.tickets) + self.between
+        assert self.gate.waiters() == [waiter for waiter, _since in self.waiting]
         assert self.gate.queued == len(self.waiting)
         assert sum(pool.in_flight for pool in self.pools) == len(self.tickets)
         assert (self.gate.next_expiry() is None) == (not self.waiting)
