@@ -22,7 +22,7 @@ from cluster.model import VipOwner
 from cluster.model import Vips as Config
 from cluster.store import Event, Put, Record, Resync, Store, Watch
 from director.core.vip import REFRESH_S, VALID_S, Act, Custody, linger_s, needed_s
-from director.leading import Leading
+from director.leading import Known, Leading
 from director.neighbours import announce
 from director.netlink import Interface, add_address, remove_address
 
@@ -33,6 +33,8 @@ ANNOUNCE_AT_S = (0.0, 0.3, 1.2, 3.0)
 MOST_FAILURES = 4
 #: And does not campaign for so long: an interface does not heal in seconds.
 BROKEN_HOLD_S = 30.0
+#: Timers may be early by less than that.
+TIMER_S = 0.001
 
 
 class Link:
@@ -77,10 +79,12 @@ class Vips(Service):
         self._owners: dict[str, VipOwner] = {}  # by key
         self._watch: Watch | None = None
         self._timer: Any = None
+        self._vacant_at: float | None = None  # when the last of the former leader's lease was seen
         self._announcing: list[Any] = []
         self._named = 0  # the term under which the store names us
         self._failures = 0
         self._naming = False
+        leading.on_known.append(self._known)
         leading.on_gained.append(self._gained)
         leading.on_lost.append(self.step)
 
@@ -138,9 +142,18 @@ class Vips(Service):
 
     # --- leadership
 
+    def _known(self, known: Known | None) -> None:
+        if known is None:
+            self._vacant_at = self._monotonic()
+
     def _gained(self, term: int) -> None:
         others = [owner.linger_s for owner in self._owners.values() if owner.owner != self._leading.director]
-        self._custody.gained(self._monotonic(), max(others, default=0.0))
+        now = self._monotonic()
+        since, self._vacant_at = now if self._vacant_at is None else self._vacant_at, None
+        wait_s = max(0.0, since + max(others, default=0.0) - now)
+        self._custody.gained(now, wait_s)
+        if self._timer is not None:
+            self._timer.reset(wait_s % REFRESH_S + TIMER_S)  # so that a turn falls on the end of the wait
         self.step()
 
     async def _name_owner(self, term: int) -> None:

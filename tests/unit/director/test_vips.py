@@ -12,9 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from cluster.errors import StoreUnavailable
 from cluster.keys import Keys
 from cluster.memory import MemoryStore
-from cluster.model import VipOwner
+from cluster.model import Leader, VipOwner
 from cluster.model import Vips as Config
-from cluster.store import Put
+from cluster.store import Delete, Put
 from cluster.table import Transaction
 from director.core.vip import OUTLIVES_S, VALID_S
 from director.leading import Leading
@@ -204,6 +204,24 @@ class LingerTests(VipsTestCase):
         owner = self.owner()
         assert owner is not None
         self.assertEqual((owner.owner, round(owner.linger_s, 2)), ("d1", 0.65))
+
+    def test_no_longer_than_needed(self) -> None:
+        """The wait counts from when the former leader's record was seen to be gone, not from when a campaign succeeded, and
+        the address is taken at its end, not at the next turn."""
+        self.former(0.7)
+        leader = Leader(name="d9", boot_id="9", since=1.0)
+        self.successResultOf(self.store.commit([Put(KEYS.leader(), msgspec.json.encode(leader))]))
+        leading, vips, link = self.director(ttl_s=1.0)
+        self.pass_time(0.5)
+        self.assertFalse(leading.leads)
+        self.store.refused = KEYS.leader()  # campaigns fail for a while
+        gone = self.clock.seconds()
+        self.successResultOf(self.store.commit([Delete(KEYS.leader())]))
+        self.pass_time(0.1)
+        self.store.refused = None
+        while not vips.held and self.clock.seconds() < gone + 5:
+            self.clock.pump([0.0, 0.0, 0.001])
+        self.assertTrue(0.7 <= link.times("add")[0] - gone < 0.71)
 
     def test_no_wait_after_a_default_lease(self) -> None:
         """A lease of two seconds outlives its address: the next leader takes it at once."""
