@@ -41,6 +41,7 @@ from cluster.wire import (
     Welcome,
 )
 from director.core.bucket import TokenBucket
+from director.courtesy import give_way
 from director.roster import LEFT, RETRY_REFUSED_S, AgentSink, Evidence, Refusal, Reject, Roster, Speaker
 
 __all__ = ["LEFT", "AgentConnection", "AgentListener", "AgentPort", "AgentSink", "Reject", "server_options"]
@@ -111,6 +112,7 @@ class _AgentProtocol(Protocol):
             while not self._over:
                 message = self._wire.next_message()
                 if message is None:
+                    give_way()
                     return
                 self._handle(message)
         except RemoteProtocolError as error:

@@ -12,8 +12,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 
 from cluster.model import AdminState, HostState, LoadReport
 from director.core.snapshot import DirectorPicture, GroupPicture, HostPicture, ServicePicture
+from director.courtesy import politely
 from director.metrics import HOST_LABELS
 from director.relay.interface import Counters
+
+#: Between two times of giving way.
+HOSTS = 8
 
 #: What a gauge shows; None leaves the series out (the value is unknown, which is not 0).
 HostValue = Callable[[HostPicture], float | None]
@@ -129,14 +133,14 @@ def _director(picture: DirectorPicture) -> Iterator[Metric]:
 def _hosts(hosts: Sequence[HostPicture]) -> Iterator[Metric]:
     for name, text, of_host in HOST_GAUGES:
         family = GaugeMetricFamily(f"txdirector_host_{name}", text, labels=HOST_LABELS)
-        for host in hosts:
+        for host in politely(hosts, HOSTS):
             if (value := of_host(host)) is not None:
                 family.add_metric(_labels(host), value)
         yield family
     family = GaugeMetricFamily("txdirector_host_weight_factor", "What the effective weight is the product of.",
                                labels=(*HOST_LABELS, "factor"))
     for factor, of_host in WEIGHT_FACTORS.items():
-        for host in hosts:
+        for host in politely(hosts, HOSTS):
             if (value := of_host(host)) is not None:
                 family.add_metric((*_labels(host), factor), value)
     yield family
@@ -149,7 +153,7 @@ def _one_hot(
     of: Callable[[HostPicture], HostState | AdminState],
 ) -> Metric:
     family = GaugeMetricFamily(f"txdirector_host_{name}", text, labels=(*HOST_LABELS, "state"))
-    for host in hosts:
+    for host in politely(hosts, HOSTS):
         current = of(host)
         for state in states:
             family.add_metric((*_labels(host), state.value), state is current)

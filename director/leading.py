@@ -74,7 +74,6 @@ class Leading(Service):
         self.director = director
         self.ttl_s = ttl_s
         self.known: Known | None = None
-        self.lapsed = False  #: it led, and lost that to the clock
         self.on_gained: list[Callable[[int], None]] = []  #: called with the term
         self.on_lost: list[Callable[[], None]] = []
         self.on_known: list[Callable[[Known | None], None]] = []  #: another leads, or nobody
@@ -90,6 +89,7 @@ class Leading(Service):
         self._watch: Watch | None = None
         self._alarm = Alarm(self._tick, reactor=reactor, monotonic=boottime)
         self._over: Deferred[None] | None = None
+        self._lapsed = False
 
     # --- what others ask
 
@@ -97,6 +97,11 @@ class Leading(Service):
     def leads(self) -> bool:
         """Whether this director leads at this very moment."""
         return self.remaining_s() > 0
+
+    @property
+    def lapsed(self) -> bool:
+        """It led, and lost that to the clock: said from the lease's deadline on, even if nobody was told yet."""
+        return self._lapsed or (self._machine.state is State.LEADING and not self.leads)
 
     @property
     def term(self) -> int:
@@ -201,11 +206,11 @@ class Leading(Service):
                     assert put.lease is not None
                     self._campaign(put.lease, self._store.commit([put], when=[when]))
                 case Gained(term):
-                    self.lapsed = False
+                    self._lapsed = False
                     self.log.info("{director} leads, term {term}", director=self.director, term=term)
                     self._tell(self.on_gained, term)
                 case Lost(term, why, lapsed):
-                    self.lapsed = lapsed
+                    self._lapsed = lapsed
                     self.log.warn("{director} leads no more, term {term}: {why}", director=self.director, term=term,
                                   why=why)
                     self._tell(self.on_lost)

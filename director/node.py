@@ -24,6 +24,7 @@ from director.alarm import Alarm
 from director.core import events as happened
 from director.core.entries import HostEntry
 from director.core.inventory import Inventory
+from director.courtesy import politely
 from director.frontend import Closed, Frontend, Router
 from director.listener import BindError, Listener, bind
 from director.metrics import Metrics
@@ -68,7 +69,7 @@ class Node(MultiService):
         self._balances, self._manages = "balance" in node.roles, "manage" in node.roles
         self.inventory = Inventory(
             now=monotonic(), random=random, panic_fraction=node.panic_fraction,
-            director=node.name if node.store == "etcd:" else None,
+            director=node.name if node.store == "etcd:" else None, walk=politely,
         )
         self.frontends: dict[str, Frontend] = {}
         self._retired: list[Frontend] = []  # of deleted services, until their last connection ends

@@ -14,6 +14,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from cluster.model import AdminState, Caps, Group, HostRef, LoadReport, Observed, Order, Registered, Service
 from cluster.model import Host as HostSpec
@@ -38,23 +39,27 @@ RECOMPUTE_S = 0.05
 #: Hosts that are known so soon after the start were there before this director: they need no easing in.
 SETTLE_S = 2.0
 
+Walk = Callable[[Iterable[Any]], Iterable[Any]]
+
 
 class Inventory:
     """See the module.
 
     :param random: uniform in [0, 1).
     :param director: this director's name, where it shares the services' maxima with others.
+    :param walk: goes through many hosts in its own time, maybe pausing; nothing must change meanwhile.
     :param now: monotonic seconds at the start; nothing is evicted for one heartbeat timeout from then.
     """
 
     def __init__(self, *, now: float, random: Callable[[], float], panic_fraction: float = 0.5,
-                 director: str | None = None) -> None:
+                 director: str | None = None, walk: Walk = iter) -> None:
         self.services: dict[str, ServiceEntry] = {}
         self.hosts: dict[HostRef, HostEntry] = {}
         self.started = now
         self.isolation = Isolation(panic_fraction)
         self.others = Others(panic_fraction)
         self.on_client_news: Callable[[], None] = lambda: None  #: a client's connect left something to act upon
+        self.walk = walk
         self._random = random
         self._by_host: dict[Host, HostEntry] = {}
         self._orders = Orders()
@@ -391,7 +396,7 @@ class Inventory:
             self._weigh_each(group, factors, now)
 
     def _weigh_each(self, group: GroupEntry, factors: Mapping[HostRef, float], now: float) -> None:
-        for ref, factor in factors.items():
+        for ref, factor in self.walk(factors.items()):
             self._weigh(group, self.hosts[ref], factor, now)
 
     def _weigh(self, group: GroupEntry, entry: HostEntry, capacity: float, now: float) -> None:

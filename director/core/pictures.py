@@ -81,7 +81,7 @@ def _group(
         in_flight=pool.in_flight,
         hosts=tuple(
             picture_host(group, entry, now, epoch, _seen_by_others(inventory, entry), _elsewhere(inventory, entry))
-            for entry in group.hosts.values()
+            for entry in inventory.walk(group.hosts.values())
         ),
         waiting=waiting,
     )

@@ -126,6 +126,17 @@ class HolderTests(PromisingTestCase):
             self.assertTrue(holder.vips.held)
         self.assertFalse(holder.leading.leads)
 
+    def test_kept_by_a_late_turn(self) -> None:
+        """A turn that looks after the lease's deadline, but before anybody was told of the lapse, finds the promises."""
+        holder, member = self.sides()
+        member.store.cut = True
+        holder.lose_the_store()
+        self.pass_time(0.9)
+        self.assertGreater(holder.leading.remaining_s(), 0.0)
+        self.clock.rightNow += holder.leading.remaining_s() + 0.01  # and no timer runs
+        holder.vips.step()
+        self.assertTrue(holder.vips.held)
+
     def test_released_without_promises(self) -> None:
         """Not configured to keep, a member that is not, one that is not linked, or one that reaches the store: the
         addresses go with the lease."""
