@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import socket
 import statistics
 import subprocess
@@ -70,6 +71,7 @@ def takeovers(count: int, options: tuple[str, ...], node: str) -> list[float]:
         for _ in range(count):
             leader = made.await_vip()
             until(lambda: answers(made), "the VIP answers")
+            time.sleep(random.uniform(0, 2))  # at any moment between renewals, and between etcd's looks for dead leases
             began = time.monotonic()
             leader.kill()
             until(lambda: answers(made), "the VIP answers again", every_s=0.005)

@@ -20,6 +20,10 @@ from cluster.errors import StoreUnavailable
 #: A renewal is a question to etcd's memory: no disk, no consensus. Four for each time to live, so that two in a row may
 #: fail.
 RENEWALS_PER_TTL = 4
+#: A renewal comes earlier by up to this share of its interval. etcd looks for dead leases every half second; a lease that
+#: was asked for when another's end was seen and is renewed in step with that would end right after a look, and be found
+#: by the next.
+JITTER = 0.2
 #: An unanswered question makes the endpoint suspect after this share of the time to live: enough is left for another.
 PATIENCE = 0.35
 
@@ -30,6 +34,7 @@ class EtcdLease:
     :param sent: boot time when the grant was asked for.
     :param ask: sends a renewal, with a deadline in seconds; fires with the time to live promised, 0 for none.
     :param end: revokes.
+    :param random: uniform in [0, 1).
     :param over: called once, when the lease is lost or revoked.
     """
 
@@ -37,7 +42,7 @@ class EtcdLease:
 
     def __init__(self, number: int, ttl_s: float, sent: float, *, ask: Callable[[int, float], Deferred[float]],
                  end: Callable[[int], Deferred[None]], over: Callable[[int], None], reactor: Any,
-                 boottime: Callable[[], float]) -> None:
+                 boottime: Callable[[], float], random: Callable[[], float]) -> None:
         self.id = number
         self.lost: Deferred[None] = Deferred()
         self._live = True
@@ -48,6 +53,7 @@ class EtcdLease:
         self._over = over
         self._reactor = reactor
         self._boottime = boottime
+        self._random = random
         self._timer: IDelayedCall | None = None
         self._wait()
 
@@ -69,7 +75,8 @@ class EtcdLease:
             self._over(self.id)
 
     def _wait(self) -> None:
-        self._timer = self._reactor.callLater(min(self._ttl_s / RENEWALS_PER_TTL, self.remaining_s()), self._due)
+        interval_s = self._ttl_s / RENEWALS_PER_TTL * (1.0 - JITTER * self._random())
+        self._timer = self._reactor.callLater(min(interval_s, self.remaining_s()), self._due)
 
     def _due(self) -> None:
         if self.remaining_s() > 0:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import math
+import random
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
@@ -200,7 +201,7 @@ class EtcdStore:
             raise self._unavailable()
         lease = self._leases[number] = EtcdLease(
             number, granted_s, sent, ask=self._renew, end=lambda each: self._when_running(lambda: self._revoke(each)),
-            over=self._ended, reactor=self._reactor, boottime=self._boottime,
+            over=self._ended, reactor=self._reactor, boottime=self._boottime, random=random.random,
         )
         return lease
 

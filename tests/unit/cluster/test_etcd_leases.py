@@ -16,13 +16,14 @@ EVERY_S = TTL_S / RENEWALS_PER_TTL
 class LeaseTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
+        self.drawn = 0.0
         self.slept = 0.0  #: what boot time has and the reactor's clock has not
         self.asked: list[Deferred[float]] = []
         self.lost: list[None] = []
         self.over: list[int] = []
         self.lease = EtcdLease(
             7, TTL_S, self.boottime(), ask=self.ask, end=lambda number: Deferred(), over=self.over.append,
-            reactor=self.clock, boottime=self.boottime,
+            reactor=self.clock, boottime=self.boottime, random=lambda: self.drawn,
         )
         self.lease.lost.addCallback(self.lost.append)
 
@@ -40,6 +41,16 @@ class LeaseTests(SynchronousTestCase):
         self.clock.advance(0.9)
         self.asked[0].callback(TTL_S)
         self.assertAlmostEqual(self.lease.remaining_s(), TTL_S - 0.9)
+
+    def test_spread(self) -> None:
+        """Renewals are not in step with anything: each may come earlier by a fifth of the interval, and never later."""
+        self.drawn = 0.999
+        self.clock.advance(EVERY_S)  # the first was drawn before
+        for count in (2, 3):
+            self.clock.advance(EVERY_S * 0.79)
+            self.assertEqual(len(self.asked), count - 1)
+            self.clock.advance(EVERY_S * 0.02)
+            self.assertEqual(len(self.asked), count)
 
     def test_late_answer_takes_nothing_back(self) -> None:
         """Answers out of order leave the latest promise in force."""
