@@ -29,7 +29,7 @@ from director.core.host import Host
 from director.core.inventory import Inventory
 from director.core.pool import Ticket
 from director.core.proxy_protocol import Header, encode
-from director.metrics import ServiceMetrics
+from director.metrics import PICK_SAMPLE, ServiceMetrics
 from director.origins import Origins
 from director.proxy_in import HeaderReader
 from director.relay.interface import Limits, Relay
@@ -38,8 +38,6 @@ from director.relay.interface import Limits, Relay
 MAX_TRIES = 3
 #: Between tries of a UNIX connect whose listener's backlog is full: the kernel tells no one when there is room again.
 UNIX_RETRY_S = 0.01
-#: Pick times are observed for one pick in this many: two clock readings cost a tenth of a pick.
-PICK_SAMPLE = 16
 
 #: connect(2) and socket(2) errors that are this machine's, not the host's.
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
@@ -168,7 +166,7 @@ class Frontend:
         self._readers.discard(reader)
         connection = Connection(self, reader.client.detach(), name, self._monotonic())
         if header is None:
-            self._metrics.accepted.inc()
+            self._metrics.accepted += 1
             self.open += 1
             self._end(connection, Reason.BAD_PROXY_HEADER)
             return
@@ -179,7 +177,7 @@ class Frontend:
 
     def arrived(self, connection: Connection) -> None:
         """Decide: deny, refuse, queue, or connect."""
-        self._metrics.accepted.inc()
+        self._metrics.accepted += 1
         self.open += 1
         ip = connection.ip
         if not self.service.access.allows(ip):
@@ -292,7 +290,7 @@ class Frontend:
             tail = connection.tail = _Tail()
         tail.deadline = self._deadline(connection, ticket)
         host = ticket.host
-        self._metrics.host(host.ref.group, host.ref.host).connect_failures.inc()
+        self._metrics.host(host.ref.group, host.ref.host).connect_failures += 1
         self._inventory.connect_failed(host, why, now)
         tail.tried += (host,)
         timed_out = now >= tail.deadline
@@ -307,7 +305,7 @@ class Frontend:
             reason = Reason.CONNECT_TIMEOUT if error == errno.ETIMEDOUT else Reason.CONNECT_FAILED
             self._leave(connection, reason)
         else:
-            self._metrics.retries.inc()
+            self._metrics.retries += 1
             self._connect(connection, now)
 
     def _preface(self, connection: Connection, version: Literal["v1", "v2"]) -> bytes:
@@ -326,7 +324,7 @@ class Frontend:
         assert ticket is not None
         connection.tail = None
         host = ticket.host
-        self._metrics.host(host.ref.group, host.ref.host).connections.inc()
+        self._metrics.host(host.ref.group, host.ref.host).connections += 1
         self._inventory.connect_succeeded(host, self._monotonic)
 
     def connect_failed(self, connection: Connection, client: int, error: int) -> None:
@@ -337,8 +335,8 @@ class Frontend:
         ticket = connection.ticket
         assert ticket is not None
         metrics = self._metrics.host(ticket.host.ref.group, ticket.host.ref.host)
-        metrics.to_host_bytes.inc(to_host)
-        metrics.to_client_bytes.inc(to_client)
+        metrics.to_host_bytes += to_host
+        metrics.to_client_bytes += to_client
         connection.handle = 0
         self._leave(connection, reason, to_host, to_client)
 
@@ -363,7 +361,7 @@ class Frontend:
         if self._origins is not None:
             self._origins.ended(connection)
         now = self._monotonic() if now is None else now
-        self._metrics.ended[reason].inc()
+        self._metrics.ended[reason] += 1
         self._metrics.duration.observe(now - connection.accepted_at)
         if self._on_closed is not None:
             self._on_closed(connection, reason, to_host, to_client, now)

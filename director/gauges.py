@@ -13,11 +13,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from cluster.model import AdminState, HostState, LoadReport
 from director.core.snapshot import DirectorPicture, GroupPicture, HostPicture, ServicePicture
 from director.courtesy import politely
-from director.metrics import HOST_LABELS
+from director.metrics import HOST_LABELS, HOSTS
 from director.relay.interface import Counters
-
-#: Between two times of giving way.
-HOSTS = 8
 
 #: What a gauge shows; None leaves the series out (the value is unknown, which is not 0).
 HostValue = Callable[[HostPicture], float | None]

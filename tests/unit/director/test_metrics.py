@@ -26,13 +26,13 @@ class CounterTests(SynchronousTestCase):
         """One connection's account appears under its service, its reason and its host."""
         service = self.metrics.service("web")
         host = service.host("blue", "app1")
-        service.accepted.inc()
+        service.accepted += 1
         service.pick.observe(3e-6)
         service.duration.observe(2.0)
-        service.ended[Reason.CLIENT_CLOSED].inc()
-        host.connections.inc()
-        host.to_host_bytes.inc(10)
-        host.to_client_bytes.inc(2000)
+        service.ended[Reason.CLIENT_CLOSED] += 1
+        host.connections += 1
+        host.to_host_bytes += 10
+        host.to_client_bytes += 2000
         self.assertEqual(self.value("connections_accepted_total", service="web"), 1)
         self.assertEqual(self.value("connections_ended_total", service="web", reason="client_closed"), 1)
         self.assertEqual(self.value("pick_duration_seconds_bucket", service="web", le="5e-06"), 1)
@@ -54,8 +54,8 @@ class CounterTests(SynchronousTestCase):
 
     def test_forgotten_host_leaves_nothing(self) -> None:
         """A removed host's series vanish, its neighbours' stay."""
-        self.metrics.host(APP1).connections.inc()
-        self.metrics.host(HostRef("web", "blue", "app2")).connections.inc()
+        self.metrics.host(APP1).connections += 1
+        self.metrics.host(HostRef("web", "blue", "app2")).connections += 1
         self.metrics.transition(APP1, HostState.DOWN)
         self.metrics.probe(APP1, ok=False)
         self.metrics.forget_host(APP1)
@@ -66,7 +66,7 @@ class CounterTests(SynchronousTestCase):
 
     def test_forgotten_service_leaves_nothing(self) -> None:
         """A removed service takes all its series and its hosts' along."""
-        self.metrics.host(APP1).connections.inc()
+        self.metrics.host(APP1).connections += 1
         self.metrics.probe(HostRef("web", "green", "g1"), ok=True)
         self.metrics.forget_service("web")
         self.metrics.forget_service("web")
@@ -76,14 +76,14 @@ class CounterTests(SynchronousTestCase):
         """A connection that outlives its host's configuration counts into the void."""
         host = self.metrics.host(APP1)
         self.metrics.forget_host(APP1)
-        host.to_client_bytes.inc(5)
+        host.to_client_bytes += 5
         self.assertIsNone(self.value("host_relayed_bytes_total", **LABELS, direction="to_client"))
 
     def test_configured_again_starts_at_zero(self) -> None:
         """A host that comes back under its old name has fresh counters."""
-        self.metrics.host(APP1).connections.inc()
+        self.metrics.host(APP1).connections += 1
         self.metrics.forget_host(APP1)
-        self.metrics.host(APP1).connections.inc()
+        self.metrics.host(APP1).connections += 1
         self.assertEqual(self.value("host_connections_total", **LABELS), 1)
 
     def test_rejection_reasons_are_bounded(self) -> None:

@@ -237,7 +237,7 @@ class BadRequestTests(RestCase):
 class MetricsTests(RestCase):
     def setUp(self) -> None:
         super().setUp()
-        Metrics(self.admin.registry).service("web").accepted.inc()
+        Metrics(self.admin.registry).service("web").accepted += 1
         self.admin.registry.register(SnapshotCollector(self.admin.director.snapshot, dict))
 
     def test_exposition(self) -> None:
