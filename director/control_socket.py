@@ -7,18 +7,15 @@ the PROXY protocol.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
 from cluster.address import Address
-from director.listener import bind
 from director.origins import Origins
+from director.side_port import SidePort
 
 #: Who may ask: the director's user and group. Backends are put into that group.
 MODE = 0o660
@@ -67,32 +64,9 @@ class _AnswersFactory(Factory[_Answers]):
         self.connections: set[_Answers] = set()
 
 
-class ControlSocket(Service):
+class ControlSocket(SidePort):
     """Listens on *path*."""
 
     def __init__(self, path: str, origins: Origins, *, reactor: Any) -> None:
-        self.setName(f"control socket {path}")
-        self._path = path
-        self._factory = _AnswersFactory(origins)
-        self._reactor = reactor
-        self._port: Any = None
-
-    def startService(self) -> None:
-        """Bind and listen. Raises `director.listener.BindError`."""
-        sock = bind(Address("", 0, self._path))
-        try:
-            self._port = self._reactor.adoptStreamPort(sock.fileno(), sock.family, self._factory)
-            if not self._path.startswith("@"):
-                os.chmod(self._path, MODE)  # Twisted made it everybody's
-        finally:
-            sock.close()  # the port has a duplicate
-        super().startService()
-
-    def stopService(self) -> Deferred[Any] | None:
-        super().stopService()
-        port, self._port = self._port, None
-        if port is None:
-            return None
-        for connection in list(self._factory.connections):
-            connection.transport.abortConnection()  # type: ignore[union-attr]
-        return maybeDeferred(port.stopListening)  # which removes the socket's file
+        super().__init__(f"control socket {path}", Address("", 0, path), _AnswersFactory(origins), reactor=reactor,
+                         mode=MODE)

@@ -55,7 +55,7 @@ class Accepts(Protocol):
     """Whoever takes accepted clients over."""
 
     def accepted(self, fd: int, name: bytes | None) -> None:
-        """Own *fd*, a connected non-blocking socket, of *ip* (packed; None: UNIX) and *port*. Must not raise."""
+        """Own *fd*, a connected non-blocking socket; *name* as in `director.sockets.Client`. Must not raise."""
 
 
 def bind(address: Address, *, absent: bool = False) -> socket.socket:

@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from twisted.application.service import Service
 from twisted.conch.avatar import ConchUser
 from twisted.conch.error import ConchError, ValidPublicKey
 from twisted.conch.insults.insults import ServerProtocol
@@ -33,20 +32,20 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import ISSHPrivateKey, IUsernamePassword
 from twisted.cred.error import LoginFailed, UnauthorizedLogin
 from twisted.cred.portal import IRealm, Portal
-from twisted.internet.defer import Deferred, execute, maybeDeferred
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.components import registerAdapter
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from cluster.address import Address, parse_address
+from cluster.address import parse_address
 from cluster.errors import ConfigError, Problem
 from cluster.model import Manhole
 from director.admin.auth import AddressedPassword
 from director.admin.control import Role
 from director.admin.gate import Gate
-from director.listener import bind
+from director.side_port import SidePort
 
 #: To prove who one is, from connecting; a person types a password in less.
 LOGIN_S = 60
@@ -54,7 +53,7 @@ LOGIN_S = 60
 ATTEMPTS = 6
 
 
-class ManholeListener(Service):
+class ManholeListener(SidePort):
     """Listens, and lets people in.
 
     :param namespace: what the shell knows by name.
@@ -64,35 +63,14 @@ class ManholeListener(Service):
 
     def __init__(self, manhole: Manhole, namespace: Mapping[str, object], gate: Gate, *, reactor: Any) -> None:
         assert manhole.listen is not None and manhole.host_key is not None
-        self.address: Address = parse_address(manhole.listen, any_port=True)
-        self.setName(f"manhole {self.address}")
+        address = parse_address(manhole.listen, any_port=True)
         checkers: list[Any] = []
         if manhole.authorized_keys is not None:
             checkers.append(_ListedKeys(manhole.authorized_keys))
         if manhole.passwords:
             checkers.append(_FullUsers(gate))
-        self._factory = _Factory(Portal(_Realm(namespace), checkers), host_key(manhole.host_key), clock=reactor)
-        self._reactor = reactor
-        self._port: Any = None
-
-    def startService(self) -> None:
-        """Bind and listen. Raises `director.listener.BindError`."""
-        sock = bind(self.address)
-        try:
-            self.address = self.address._replace(port=sock.getsockname()[1])
-            self._port = self._reactor.adoptStreamPort(sock.fileno(), sock.family, self._factory)
-        finally:
-            sock.close()  # the port has a duplicate
-        super().startService()
-
-    def stopService(self) -> Deferred[Any] | None:
-        super().stopService()
-        port, self._port = self._port, None
-        if port is None:
-            return None
-        for connection in list(self._factory.connections):
-            connection.transport.abortConnection()  # type: ignore[union-attr]
-        return maybeDeferred(port.stopListening)
+        factory = _Factory(Portal(_Realm(namespace), checkers), host_key(manhole.host_key), clock=reactor)
+        super().__init__(f"manhole {address}", address, factory, reactor=reactor)
 
 
 def host_key(path: str) -> Key:

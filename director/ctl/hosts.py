@@ -88,26 +88,23 @@ def _still_open(host: Any) -> str:
     return ", ".join([*found, *(f"those of {name} are not known" for name in unknown)])
 
 
-@click.command()
-@host_argument
-@_why
-@_local
-@as_json
-@click.pass_obj
-def up(client: Client, host: HostRef, why: str, local: bool, as_json: bool) -> None:
-    """Take the operator's order about a host back."""
-    say(_order(client, host, "up", why, local), as_json)
+def _ordering(state: str, text: str) -> click.Command:
+    """A command that orders *state*."""
+
+    @click.command(state, help=text)
+    @host_argument
+    @_why
+    @_local
+    @as_json
+    @click.pass_obj
+    def command(client: Client, host: HostRef, why: str, local: bool, as_json: bool) -> None:
+        say(_order(client, host, state, why, local), as_json)
+
+    return command
 
 
-@click.command()
-@host_argument
-@_why
-@_local
-@as_json
-@click.pass_obj
-def down(client: Client, host: HostRef, why: str, local: bool, as_json: bool) -> None:
-    """Take a host out of use."""
-    say(_order(client, host, "down", why, local), as_json)
+up = _ordering("up", "Take the operator's order about a host back.")
+down = _ordering("down", "Take a host out of use.")
 
 
 @click.command()
