@@ -54,5 +54,10 @@ class Host:
         """At its maximum of open connections."""
         return 0 < self.max_connections <= self.in_flight
 
+    @property
+    def last_turn(self) -> int:
+        """`turn`, for people: 0 before the first pick."""
+        return max(self.turn, 0)
+
     def __repr__(self) -> str:
         return f"<Host {self.ref} w={self.weight:g} n={self.in_flight}>"

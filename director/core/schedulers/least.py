@@ -48,7 +48,7 @@ class LeastConnections(Quiet):
         return self._tree.least()
 
     def factors(self, host: Host, client: bytes | None, now: float) -> dict[str, float]:
-        return {"in_flight": host.in_flight, "last_turn": host.turn}
+        return {"in_flight": host.in_flight, "last_turn": host.last_turn}
 
 
 class WeightedLeastConnections(LeastConnections):
@@ -61,7 +61,7 @@ class WeightedLeastConnections(LeastConnections):
 
     def factors(self, host: Host, client: bytes | None, now: float) -> dict[str, float]:
         cost = {"load": load(host)} if host.weight > 0 else {}
-        return {"in_flight": host.in_flight, "weight": host.weight, **cost, "last_turn": host.turn}
+        return {"in_flight": host.in_flight, "weight": host.weight, **cost, "last_turn": host.last_turn}
 
 
 class PowerOfChoices(Quiet):

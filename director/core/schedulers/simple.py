@@ -88,4 +88,4 @@ class RoundRobin(Quiet):
         return self.pick(client, (), now)
 
     def factors(self, host: Host, client: bytes | None, now: float) -> dict[str, float]:
-        return {"last_turn": host.turn}
+        return {"last_turn": host.last_turn}

@@ -92,4 +92,4 @@ class SmoothRoundRobin(Quiet):
 
     def factors(self, host: Host, client: bytes | None, now: float) -> dict[str, float]:
         due = {"due": self._paces[host].due - self._front} if host in self._tree else {}
-        return {"weight": host.weight, **due, "last_turn": host.turn}
+        return {"weight": host.weight, **due, "last_turn": host.last_turn}
