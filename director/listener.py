@@ -43,8 +43,15 @@ _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 #: socket(7); the socket module does not name it.
 _SO_ATTACH_FILTER = 26
-#: A classic BPF program of one instruction: return 0 bytes, which drops the packet.
-_DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)
+#: A classic BPF program over TCP's header: nothing of a packet that has SYN without ACK, all of any other. So handshakes
+#: that are under way are finished.
+_DROP_SYN = b"".join(struct.pack("HBBI", *each) for each in (
+    (0x30, 0, 0, 13),  # load the byte of the flags
+    (0x54, 0, 0, 0x12),  # of them ACK and SYN
+    (0x15, 0, 1, 0x02),  # SYN alone: the next, else the one after
+    (0x06, 0, 0, 0),
+    (0x06, 0, 0, 0xFFFFFFFF),
+))
 
 
 class BindError(Exception):
@@ -201,8 +208,8 @@ class Listener(Service):
         """Let the kernel drop clients that would connect now, unanswered: they try again after a second, and by then
         somebody else answers at this address. Those that are connected or wait to be accepted go on."""
         if self._socket is not None:
-            filter_ = ctypes.create_string_buffer(_DROP_ALL)
-            program = struct.pack("HP", len(_DROP_ALL) // 8, ctypes.addressof(filter_))
+            filter_ = ctypes.create_string_buffer(_DROP_SYN)
+            program = struct.pack("HP", len(_DROP_SYN) // 8, ctypes.addressof(filter_))
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
     def pause(self, error: OSError) -> None:

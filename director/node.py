@@ -38,6 +38,9 @@ from director.target import Target, target_of
 HOUSEKEEPING_S = 1.0
 #: A shutdown asks this often whether the last connection has gone.
 SHUTDOWN_POLL_S = 0.05
+#: For a handshake that the kernel has answered to end, and to be accepted: the round trip of most clients. Until then nobody
+#: knows of the client.
+HANDSHAKE_S = 0.2
 
 
 class Node(MultiService):
@@ -116,10 +119,12 @@ class Node(MultiService):
 
     async def turn_away(self, seconds: float) -> None:
         """Before another director takes this one's address: new clients are left unanswered, so that they try again there,
-        and those that are here have *seconds* to finish."""
+        and those that are here, or on their way through the handshake, have *seconds* to finish."""
         for listener in self._listeners.values():
             listener.turn_away()
-        await self._drained(self.monotonic() + seconds)
+        end = self.monotonic() + seconds
+        await _sleep(self._reactor, min(seconds, HANDSHAKE_S))
+        await self._drained(end)
 
     async def _drained(self, deadline: float) -> None:
         while self.open_connections and self.monotonic() < deadline:

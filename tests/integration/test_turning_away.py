@@ -1,0 +1,43 @@
+"""A listener that turns clients away: who is there is served, who comes is not answered."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from cluster.address import parse_address
+from director.listener import Listener
+
+SYN_SENT = 2  #: tcp_info.tcpi_state (linux/tcp.h)
+
+
+class TurnAwayTests(SynchronousTestCase):
+    def client(self, port: int) -> socket.socket:
+        sock = socket.socket()
+        self.addCleanup(sock.close)
+        sock.setblocking(False)
+        self.assertIn(sock.connect_ex(("127.0.0.1", port)), (0, errno.EINPROGRESS))
+        return sock
+
+    def test_turned_away(self) -> None:
+        """Loopback delivers at once: a client whose SYN was dropped is still sending it, one that waits to be accepted is
+        connected, and is served."""
+        nobody: Any = None
+        listener = Listener(parse_address("127.0.0.1:0", any_port=True), nobody, reactor=nobody)
+        listener.open()
+        self.addCleanup(listener.stopService)
+        early = self.client(listener.address.port)
+        listener.turn_away()
+        late = self.client(listener.address.port)
+        self.assertEqual(late.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0], SYN_SENT)
+        listening = socket.socket(fileno=listener.fileno())
+        accepted, _ = listening.accept()
+        listening.detach()
+        self.addCleanup(accepted.close)
+        early.setblocking(True)
+        early.sendall(b"x")
+        accepted.setblocking(True)
+        self.assertEqual(accepted.recv(1), b"x")
