@@ -119,6 +119,26 @@ def cpu_s(director: Director) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def report_costs(directors: list[Director]) -> list[dict[str, float]]:
+    """What each spends while nothing but reports comes in. Asking it how many came costs it something: that is left out."""
+    def counts() -> list[tuple[float, float]]:
+        return [(time.monotonic(), each.metric("txdirector_agent_reports_total")) for each in directors]
+
+    def spent() -> list[tuple[float, float]]:
+        return [(time.monotonic(), cpu_s(each)) for each in directors]
+
+    counts_before = counts()
+    time.sleep(1)  # the answers are away
+    spent_before = spent()
+    time.sleep(15)
+    spent_after, counts_after = spent(), counts()
+    costs = []
+    for a, b, c, d in zip(counts_before, counts_after, spent_before, spent_after, strict=True):
+        per_s, core = (b[1] - a[1]) / (b[0] - a[0]), (d[1] - c[1]) / (d[0] - c[0])
+        costs.append({"cpu_ms_per_1000_reports": 1e6 * core / per_s, "core": core, "reports_per_s": per_s})
+    return costs
+
+
 def reports(agents: int) -> dict[str, Any]:
     """Seconds from a report's sending until its weight is in force at both directors; CPU of a thousand reports."""
     with cluster() as made:
@@ -142,14 +162,7 @@ def reports(agents: int) -> dict[str, Any]:
         for sock in speakers:
             sock.sendall(json.dumps(hello).encode() + b"\n")
             sock.recv(65_536)
-        before = [(cpu_s(each), each.metric("txdirector_agent_reports_total")) for each in made.directors]
-        started = time.monotonic()
-        time.sleep(10)  # the agents alone
-        costs = []
-        for each, (cpu, count) in zip(made.directors, before, strict=True):
-            spent, taken = cpu_s(each) - cpu, each.metric("txdirector_agent_reports_total") - count
-            costs.append({"cpu_ms_per_1000_reports": 1e6 * spent / taken, "core": spent / (time.monotonic() - started),
-                          "reports_per_s": taken / (time.monotonic() - started)})
+        costs = report_costs(made.directors)
         for seq in range(1, REPORTS + 1):
             weight = 0.5 if seq % 2 else 1.0
             line = json.dumps({"type": "report", "seq": seq, "load": {"weight": weight}}).encode() + b"\n"
