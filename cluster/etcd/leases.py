@@ -20,6 +20,9 @@ from cluster.errors import StoreUnavailable
 #: A renewal is a question to etcd's memory: no disk, no consensus. Four for each time to live, so that two in a row may
 #: fail.
 RENEWALS_PER_TTL = 4
+#: For a lease of a second at most: the more of it is left at any moment, the sooner its holder's successor may act
+#: (`director.core.vip.SHARE`).
+SHORT_TTL_S, SHORT_RENEWALS = 1.0, 8
 #: A renewal comes earlier by up to this share of its interval. etcd looks for dead leases every half second; a lease that
 #: was asked for when another's end was seen and is renewed in step with that would end right after a look, and be found
 #: by the next.
@@ -47,6 +50,7 @@ class EtcdLease:
         self.lost: Deferred[None] = Deferred()
         self._live = True
         self._ttl_s = ttl_s
+        self._interval_s = ttl_s / (SHORT_RENEWALS if ttl_s <= SHORT_TTL_S else RENEWALS_PER_TTL)
         self._until = sent + ttl_s
         self._ask = ask
         self._end = end
@@ -75,7 +79,7 @@ class EtcdLease:
             self._over(self.id)
 
     def _wait(self) -> None:
-        interval_s = self._ttl_s / RENEWALS_PER_TTL * (1.0 - JITTER * self._random())
+        interval_s = self._interval_s * (1.0 - JITTER * self._random())
         self._timer = self._reactor.callLater(min(interval_s, self.remaining_s()), self._due)
 
     def _due(self) -> None:
@@ -102,7 +106,7 @@ class EtcdLease:
     def _unanswered(self, sent: float, failure: Failure) -> None:
         failure.trap(StoreUnavailable)
         # What failed slowly is tried again at once, by now at another endpoint; what fails fast waits for its turn.
-        if self.remaining_s() > 0 and self._boottime() - sent > self._ttl_s / RENEWALS_PER_TTL:
+        if self.remaining_s() > 0 and self._boottime() - sent > self._interval_s:
             self._renew()
 
     def _lose(self) -> None:

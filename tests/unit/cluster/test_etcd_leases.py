@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -51,6 +51,19 @@ class LeaseTests(SynchronousTestCase):
             self.assertEqual(len(self.asked), count - 1)
             self.clock.advance(EVERY_S * 0.02)
             self.assertEqual(len(self.asked), count)
+
+    def test_short(self) -> None:
+        """A lease of a second is renewed eight times in its life."""
+        asked: list[int] = []
+
+        def ask(number: int, timeout_s: float) -> Deferred[float]:
+            asked.append(number)
+            return succeed(1.0)
+
+        EtcdLease(8, 1.0, self.boottime(), ask=ask, end=lambda number: Deferred(), over=self.over.append,
+                  reactor=self.clock, boottime=self.boottime, random=lambda: 0.0)
+        self.clock.pump([0.125] * 8)
+        self.assertEqual(asked, [8] * 8)
 
     def test_late_answer_takes_nothing_back(self) -> None:
         """Answers out of order leave the latest promise in force."""

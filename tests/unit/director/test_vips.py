@@ -203,7 +203,7 @@ class LingerTests(VipsTestCase):
         self.assertTrue(vips.held)
         owner = self.owner()
         assert owner is not None
-        self.assertEqual((owner.owner, round(owner.linger_s, 2)), ("d1", 0.65))
+        self.assertEqual((owner.owner, round(owner.linger_s, 2)), ("d1", 0.5))
 
     def test_no_longer_than_needed(self) -> None:
         """The wait counts from when the former leader's record was seen to be gone, not from when a campaign succeeded, and
