@@ -14,7 +14,6 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 from cluster.model import AdminState, Caps, Group, HostRef, LoadReport, Observed, Order, Registered, Service
 from cluster.model import Host as HostSpec
@@ -31,15 +30,10 @@ from director.core.others import Others
 from director.core.pool import Pool
 from director.core.schedulers import Scheduler, make_scheduler
 from director.core.schedulers.sticky import with_sticky
-from director.core.weights import effective, next_step_s, slow_start
-
-#: Weights follow reports at most this often; a thousand reports a second cost twenty recomputations.
-RECOMPUTE_S = 0.05
+from director.core.weighing import Walk, weigh, weigh_all, weigh_news, weighing_is_due
 
 #: Hosts that are known so soon after the start were there before this director: they need no easing in.
 SETTLE_S = 2.0
-
-Walk = Callable[[Iterable[Any]], Iterable[Any]]
 
 
 class Inventory:
@@ -294,8 +288,7 @@ class Inventory:
         maximum = _lower(entry.spec.max_connections, report.max_connections or 0)
         if maximum != entry.host.max_connections:
             group.pool.set_maximum(entry.host, maximum)
-        if group.recompute_at == math.inf:
-            group.recompute_at = now + RECOMPUTE_S
+        weighing_is_due(group, now)
 
     def agent_lost(self, ref: HostRef, why: str, now: float) -> None:
         """The agent's connection broke: news at once, but suspicion only."""
@@ -387,30 +380,7 @@ class Inventory:
     def recompute(self, now: float) -> None:
         """Bring effective weights up to date in each due group: of who reported, and of who is in its slow start."""
         for group in self._groups():
-            if group.recompute_at > now:
-                continue
-            group.recompute_at = math.inf
-            factors = group.capacity.news(now)
-            for entry in tuple(group.ramping):
-                factors.setdefault(entry.ref, group.capacity.factor(entry.ref, now))
-            self._weigh_each(group, factors, now)
-
-    def _weigh_each(self, group: GroupEntry, factors: Mapping[HostRef, float], now: float) -> None:
-        for ref, factor in self.walk(factors.items()):
-            self._weigh(group, self.hosts[ref], factor, now)
-
-    def _weigh(self, group: GroupEntry, entry: HostEntry, capacity: float, now: float) -> None:
-        ramp_s = group.spec.health.slow_start_s
-        ramp = slow_start(now - entry.up_since, ramp_s)
-        step = next_step_s(now - entry.up_since, ramp_s)
-        if step is None:
-            group.ramping.discard(entry)
-        else:
-            group.ramping.add(entry)
-            group.recompute_at = min(group.recompute_at, now + step)
-        weight = effective(entry.spec.weight, capacity, ramp, entry.agent_weight)
-        if weight != entry.host.weight:
-            group.pool.set_weight(entry.host, weight)
+            weigh_news(group, self.walk, now)
 
     def drains(self) -> list[tuple[HostEntry, float]]:
         """Hosts under a drain, each with the monotonic time at which its open connections are to be cut."""
@@ -427,7 +397,7 @@ class Inventory:
         """Every second or so: forget what has run out of sticky tables, let the age of reports tell on weights."""
         for group in self._groups():
             group.pool.scheduler.cleanup(now)
-            self._weigh_each(group, group.capacity.factors(now), now)
+            weigh_all(group, self.walk, now)
 
     # --- inside
 
@@ -475,7 +445,7 @@ class Inventory:
         admissible = entry.admin is AdminState.UP
         asked = entry.report.max_connections if entry.report is not None else None
         group.pool.set_maximum(entry.host, _lower(entry.spec.max_connections, asked or 0))
-        self._weigh(group, entry, group.capacity.factor(entry.ref, now), now)
+        weigh(group, entry, group.capacity.factor(entry.ref, now), now)
         group.pool.set_available(entry.host, admissible and not entry.verdict.down, admissible)
         self._serve(service, now)
 

@@ -1,0 +1,59 @@
+"""Keeping the effective weights of a group's hosts up to date: each in time, and no more of them than have changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from cluster.model import HostRef
+from director.core.entries import GroupEntry, HostEntry
+from director.core.weights import effective, next_step_s, slow_start
+
+#: Weights follow reports at most this often; a thousand reports a second cost twenty recomputations.
+RECOMPUTE_S = 0.05
+
+#: How to go through many hosts: one by one, and maybe pausing. Nothing must change meanwhile.
+Walk = Callable[[Iterable[Any]], Iterable[Any]]
+
+
+def weighing_is_due(group: GroupEntry, now: float) -> None:
+    """A report came: weights are due soon."""
+    if group.recompute_at == math.inf:
+        group.recompute_at = now + RECOMPUTE_S
+
+
+def weigh_news(group: GroupEntry, walk: Walk, now: float) -> None:
+    """Weigh who reported, and who is in its slow start, if that is due."""
+    if group.recompute_at > now:
+        return
+    group.recompute_at = math.inf
+    factors = group.capacity.news(now)
+    for entry in tuple(group.ramping):
+        factors.setdefault(entry.ref, group.capacity.factor(entry.ref, now))
+    _weigh_each(group, factors, walk, now)
+
+
+def weigh_all(group: GroupEntry, walk: Walk, now: float) -> None:
+    """Weigh everybody who ever reported: the age of reports tells, and the others' median."""
+    _weigh_each(group, group.capacity.factors(now), walk, now)
+
+
+def _weigh_each(group: GroupEntry, factors: Mapping[HostRef, float], walk: Walk, now: float) -> None:
+    for ref, factor in walk(factors.items()):
+        weigh(group, group.hosts[ref.host], factor, now)
+
+
+def weigh(group: GroupEntry, entry: HostEntry, capacity: float, now: float) -> None:
+    """Bring one host's weight up to date. *capacity*: its W."""
+    ramp_s = group.spec.health.slow_start_s
+    ramp = slow_start(now - entry.up_since, ramp_s)
+    step = next_step_s(now - entry.up_since, ramp_s)
+    if step is None:
+        group.ramping.discard(entry)
+    else:
+        group.ramping.add(entry)
+        group.recompute_at = min(group.recompute_at, now + step)
+    weight = effective(entry.spec.weight, capacity, ramp, entry.agent_weight)
+    if weight != entry.host.weight:
+        group.pool.set_weight(entry.host, weight)
