@@ -12,7 +12,7 @@ from director.admin.ui.acts import group_page, host_page, service_page
 from director.admin.ui.cells import LINE_HEIGHT, LINE_WIDTH, ref
 from director.courtesy import politely
 
-#: Of a page, between two times of giving way: half a table row each.
+#: Of a page, between two times of giving way; pieces are short.
 PIECES = 64
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import AdminState, HostRef
 from director.admin.control import OPERATIONS
+from director.admin.pages import SAMPLES, _text
 from director.admin.rest import ROUTES, Route
 from director.admin.site import MAX_BODY_BYTES
 from director.config import parse
@@ -251,6 +253,18 @@ class MetricsTests(RestCase):
         self.assertIn("txdirector_host_state", names)
         for family in families:
             self.assertTrue(family.documentation, family.name)
+
+    def test_in_pieces(self) -> None:
+        """A family is formatted in pieces, and reads as in one: each sample once, in order, under one head."""
+        registry = CollectorRegistry()
+        gauge = Gauge("many", "A gauge.", ("n",), registry=registry)
+        for n in range(3 * SAMPLES + 1):
+            gauge.labels(str(n)).set(n)
+        Histogram("some", "A histogram.", registry=registry).observe(1)
+        Gauge("none", "Without a series.", ("n",), registry=registry)
+        whole = [line for line in generate_latest(registry).decode().splitlines() if "_created" not in line]
+        in_pieces = b"".join(piece for family in registry.collect() for piece in _text(family))
+        self.assertEqual(in_pieces.decode().splitlines(), whole)
 
     def test_needs_a_caller(self) -> None:
         """Metrics tell names and loads: they need a user, and can only be read."""
