@@ -1,4 +1,4 @@
-/* Refusals on order, for tests: built only with RELAY_FAULTS. */
+/* Refusals on order, and a worker that looks when it is told to: for tests, built only with RELAY_FAULTS. */
 #include "_relay_sys.h"
 
 #include <errno.h>
@@ -32,5 +32,49 @@ bool fault(enum site site)
     }
     pthread_mutex_unlock(&lock);
     return hit;
+}
+
+/* --- the gate: where a worker waits before each round, while it is held. For an engine of one thread. */
+
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static bool held, waiting;
+static int rounds_left;
+
+int gate(int timeout)
+{
+    pthread_mutex_lock(&lock);
+    while (held && rounds_left == 0) {
+        waiting = true;
+        pthread_cond_broadcast(&changed);
+        pthread_cond_wait(&changed, &lock);
+    }
+    waiting = false;
+    if (held) {
+        rounds_left--;
+        timeout = 0;
+    }
+    pthread_mutex_unlock(&lock);
+    return timeout;
+}
+
+/* Takes effect when the worker comes by, which an event or a deadline brings about. */
+void gate_hold(bool hold)
+{
+    pthread_mutex_lock(&lock);
+    held = hold;
+    rounds_left = 0;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&lock);
+}
+
+/* Have the held worker go around so many times; returns when it is back at the gate. */
+void gate_look(int rounds)
+{
+    pthread_mutex_lock(&lock);
+    rounds_left = rounds;
+    pthread_cond_broadcast(&changed);
+    while (rounds_left > 0 || !waiting)
+        pthread_cond_wait(&changed, &lock);
+    pthread_mutex_unlock(&lock);
 }
 #endif

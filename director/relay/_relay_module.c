@@ -417,6 +417,26 @@ static PyObject *module_fault(PyObject *Py_UNUSED(module), PyObject *arguments)
     fault_order(site, error, skip, count);
     Py_RETURN_NONE;
 }
+
+static PyObject *module_hold(PyObject *Py_UNUSED(module), PyObject *hold)
+{
+    int order = PyObject_IsTrue(hold);
+    if (order < 0)
+        return NULL;
+    gate_hold(order);
+    Py_RETURN_NONE;
+}
+
+static PyObject *module_look(PyObject *Py_UNUSED(module), PyObject *rounds)
+{
+    long wanted = PyLong_AsLong(rounds);
+    if (PyErr_Occurred())
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    gate_look(wanted);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
 #endif
 
 static PyMethodDef module_methods[] = {
@@ -425,6 +445,8 @@ static PyMethodDef module_methods[] = {
     {"connect", sockets_connect, METH_O, "connect(sockaddr): a descriptor, or an errno below 0"},
 #ifdef RELAY_FAULTS
     {"fault", module_fault, METH_VARARGS, "fault(site, errno, skip, count): have calls there fail, after some that do not"},
+    {"hold", module_hold, METH_O, "hold(whether): keep the engine's one thread from looking at events but by `look`"},
+    {"look", module_look, METH_O, "look(rounds): have it go around so many times"},
 #endif
     {NULL, NULL, 0, NULL},
 };

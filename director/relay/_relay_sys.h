@@ -14,8 +14,12 @@ enum site { AT_RECV, AT_SEND, AT_SPLICE, AT_PIPE, AT_EPOLL_ADD, AT_EPOLL_MOD, AT
 #ifdef RELAY_FAULTS
 bool fault(enum site site); /* sets errno when the call is to fail */
 void fault_order(enum site site, int error, int skip, int count);
+int gate(int timeout); /* epoll_wait's timeout, once the worker may look at its events */
+void gate_hold(bool hold);
+void gate_look(int rounds);
 #else
 static inline bool fault(enum site site) { return (void)site, false; }
+static inline int gate(int timeout) { return timeout; }
 #endif
 
 static inline ssize_t sys_recv(int fd, void *into, size_t size)

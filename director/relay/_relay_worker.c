@@ -146,6 +146,7 @@ static void *work(void *argument)
         int timeout = exchange(w, &stopping);
         if (stopping)
             break;
+        timeout = gate(timeout);
         int count = epoll_wait(w->epoll, events, BATCH, timeout);
         w->now_ms = monotonic_ms();
         if (count > 0) {

@@ -47,7 +47,9 @@ class End:
         self.urgent = False  #: TCP urgent data was seen: a read stops before its mark, so a short one proves nothing
         self.broken = False  #: reset, timed out or unreachable
         # the stream from here
-        self.calm = False  #: nothing is special about it: the relay's fast path may serve it
+        #: Nothing is special about it, and both ends are writable, so that no event for writability is awaited at
+        #: either: the relay's fast path may serve it, which sees what came to read and nothing else.
+        self.calm = False
         self.bulk = False  #: worth a pipe
         self.eof = False  #: read to its end
         self.done = False  #: its end is passed on, or what is left is of no use

@@ -242,7 +242,7 @@ class PythonRelay:
                 if end.link is None:
                     return
             else:
-                end.calm = True
+                end.calm = end.writable  # what moved before may have filled it
         limits = link.limits
         if limits.max_age_s or limits.idle_s < limits.connect_s:  # else it is looked at early enough
             self._put_sooner(link)
@@ -281,7 +281,10 @@ class PythonRelay:
                 self._again(source)
             elif not target.writable:
                 self._await_writable(target)
-            source.calm = target.writable and not (source.bulk or source.finishing or source.urgent)
+                target.calm = False
+            source.calm = (
+                source.writable and target.writable and not (source.bulk or source.finishing or source.urgent)
+            )
 
     def _again(self, end: End) -> None:
         """Have the kernel report *end* again, in a later batch, if it is still ready."""
