@@ -16,12 +16,9 @@ Linux only: epoll, splice(2), SIOCOUTQ.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import select
 import socket
-import struct
-import termios
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -34,6 +31,7 @@ from zope.interface import implementer
 
 from cluster.errors import Misuse
 from cluster.model import Reason
+from director.relay.descriptors import on_socket, reset_on_close, unsent
 from director.relay.interface import RST_GRACE_S, Counters, Limits, Progress, RelayEvents
 from director.relay.link import End, Link
 from director.relay.pipes import PipePool
@@ -51,7 +49,6 @@ BATCH = 128
 BATCHES = 4
 #: A handle is a serial number over the client's descriptor, which finds the connection again.
 _FD_BITS = 24
-_LINGER_0 = struct.pack("ii", 1, 0)
 
 
 @implementer(IReadDescriptor)
@@ -225,7 +222,7 @@ class PythonRelay:
 
     def _host_answered(self, link: Link, mask: int) -> None:
         if mask & (select.EPOLLERR | select.EPOLLHUP):
-            error = _socket(link.host.fd, socket.SocketType.getsockopt, socket.SOL_SOCKET, socket.SO_ERROR)
+            error = on_socket(link.host.fd, socket.SocketType.getsockopt, socket.SOL_SOCKET, socket.SO_ERROR)
             if error:
                 self._give_back(link, error)
                 return
@@ -248,9 +245,8 @@ class PythonRelay:
             self._put_sooner(link)
 
     def _give_back(self, link: Link, error: int) -> None:
-        assert self._epoll is not None and self._events is not None
+        assert self._events is not None
         client = link.client.fd
-        self._epoll.unregister(client)
         self._forget(link)
         os.close(link.host.fd)
         self._outbox.append((self._events.connect_failed, (link.token, client, error)))
@@ -307,7 +303,7 @@ class PythonRelay:
             self._end(link, link.reason)
             return
         try:
-            _socket(source.other.fd, socket.SocketType.shutdown, socket.SHUT_WR)
+            on_socket(source.other.fd, socket.SocketType.shutdown, socket.SHUT_WR)
         except OSError:  # ENOTCONN: it was reset; its event is under way
             source.other.broken = True
             self._broke(link, source.other)
@@ -333,7 +329,7 @@ class PythonRelay:
         if self._now < link.reset_by and not target.broken:
             turn_is_over = not source.done and pump(source, target, self._pipes)
             whole = source.done or (source.eof and source.empty)
-            if not target.broken and not (whole and not _unsent(target.fd)):
+            if not target.broken and not (whole and not unsent(target.fd)):
                 if not target.writable:
                     self._await_writable(target)
                 elif turn_is_over:
@@ -351,7 +347,7 @@ class PythonRelay:
         for end in (link.client, link.host):
             end.discard(self._pipes)
             if reset and not end.broken:
-                _socket(end.fd, socket.SocketType.setsockopt, socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
+                reset_on_close(end.fd)
             os.close(end.fd)
         to_host, to_client = max(link.client.moved, 0), max(link.host.moved, 0)
         self._closed_to_host += to_host
@@ -359,7 +355,13 @@ class PythonRelay:
         self._outbox.append((self._events.closed, (link.token, reason, to_host, to_client)))
 
     def _forget(self, link: Link) -> None:
+        """No event of its descriptors comes any more: closing is not enough while a child just forked has them, too."""
+        assert self._epoll is not None
         for end in (link.client, link.host):
+            try:  # noqa: SIM105 - suppress() costs as much as the call
+                self._epoll.unregister(end.fd)
+            except FileNotFoundError:  # it had been refused
+                pass
             self._ends[end.fd] = None
             end.link = None
             del end.other  # the cycle
@@ -446,18 +448,3 @@ class PythonRelay:
             self._give_back(link, errno.ETIMEDOUT)
         else:
             self._end(link, reason, reset=True)
-
-
-def _socket(fd: int, method: Callable[..., Any], *arguments: object) -> Any:
-    """Call a method of the socket behind *fd*; the relay keeps descriptors, not objects."""
-    borrowed = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, 0, fd)
-    try:
-        return method(borrowed, *arguments)
-    finally:
-        borrowed.detach()
-
-
-def _unsent(fd: int) -> int:
-    """Bytes in the send queue that the peer's kernel has not acknowledged (SIOCOUTQ)."""
-    (size,) = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"))
-    return int(size)

@@ -218,11 +218,18 @@ class RelayKit:
         limits: Limits = LIMITS,
         preface: bytes = b"",
         families: tuple[int, int] = (socket.AF_INET, socket.AF_INET),
+        numbers: tuple[int, int] | None = None,
     ) -> Relayed:
-        """A client and a server with the relay between them."""
+        """A client and a server with the relay between them.
+
+        :param numbers: of the descriptors that are handed over; what has them now is closed.
+        """
         client, accepted = self.client(families[0])
         with self.listener(families[1]) as listener:
-            token, handle = self.hand_over(accepted, self.connecting(listener), limits, preface)
+            host = self.connecting(listener)
+            if numbers is not None:
+                accepted, host = map(renumbered, (accepted, host), numbers)
+            token, handle = self.hand_over(accepted, host, limits, preface)
             server = self.keep(listener.accept()[0])
         self.events.wait_connected(token)
         return Relayed(token, handle, client, server)
@@ -271,6 +278,13 @@ def receive_until_reset(sock: socket.socket) -> tuple[bytes, bool]:
         if not part:
             return b"".join(parts), False
         parts.append(part)
+
+
+def renumbered(fd: int, number: int) -> int:
+    """Move a descriptor to another number."""
+    os.dup2(fd, number, inheritable=False)
+    os.close(fd)
+    return number
 
 
 def reset(sock: socket.socket) -> None:

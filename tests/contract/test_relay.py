@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -505,7 +506,7 @@ class Steering(RelayContract):
     @blocking
     def test_descriptors_that_live_on_elsewhere(self) -> None:
         """Another process that inherited descriptors keeps them alive beyond their connection: what happens there does
-        not touch the connection that comes after."""
+        not touch the connection that comes after, on the same numbers."""
         client, accepted = self.kit.client()
         with self.kit.listener() as listener:
             host = self.kit.connecting(listener)
@@ -518,7 +519,9 @@ class Steering(RelayContract):
         self.kit.events.wait_connected(old)
         self.kit.on_reactor(self.kit.relay.kill, handle, Reason.KILLED)
         self.kit.events.final(old)
-        relayed = self.kit.relayed()
+        with open(os.devnull) as nothing:  # keeps their numbers
+            os.dup2(nothing.fileno(), accepted), os.dup2(nothing.fileno(), host)
+        relayed = self.kit.relayed(numbers=(accepted, host))
         reset(client)
         reset(server)
         for turn in range(20):
@@ -774,6 +777,40 @@ class PythonRelayTests(Streams, Resets, Connects, Timeouts, Steering, Endurance,
     """The Python relay keeps the contract."""
 
     kind = "python"
+
+    @blocking
+    def test_epoll_refuses(self) -> None:
+        """ENOSPC (max_user_watches) for either descriptor costs that connection alone. The native one's: test_relay_faults."""
+        bystander, relay = self.kit.relayed(), self.kit.relay
+        epoll = relay._epoll  # type: ignore[attr-defined]
+        for answers in ([errno.ENOSPC], [0, errno.ENOSPC]):
+            client, accepted = self.kit.client()
+            with self.kit.listener() as listener:
+                host = self.kit.connecting(listener)
+                server = self.kit.keep(listener.accept()[0])
+            relay._epoll = Refusing(epoll, iter(answers))  # type: ignore[attr-defined]
+            token, _ = self.kit.hand_over(accepted, host)
+            assert self.kit.events.final(token)[:3] == (Reason.RELAY_ERROR, 0, 0)
+            relay._epoll = epoll  # type: ignore[attr-defined]
+            assert receive_until_reset(client)[1] and receive_until_reset(server)[1]
+            bystander.client.sendall(b"x")
+            assert receive(bystander.server, 1) == b"x"
+        assert len(self.flushLoggedErrors()) == 0
+
+
+class Refusing:
+    """An epoll object that registers a descriptor or raises, as its answers say."""
+
+    def __init__(self, epoll: Any, answers: Iterator[int]) -> None:
+        self._epoll, self._answers = epoll, answers
+
+    def register(self, fd: int, mask: int) -> None:
+        if error := next(self._answers):
+            raise OSError(error, os.strerror(error))
+        self._epoll.register(fd, mask)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._epoll, name)
 
 
 class NativeRelayTests(Streams, Resets, Connects, Timeouts, Steering, Endurance, TestCase):
