@@ -188,6 +188,16 @@ class Streams(RelayContract):
                 assert self.kit.events.final(relayed.token).reason is Reason.CLIENT_CLOSED
 
     @blocking
+    def test_urgent_data_of_a_unix_peer(self) -> None:
+        """As over TCP."""
+        relayed = self.kit.relayed(families=(socket.AF_UNIX, socket.AF_UNIX))
+        relayed.client.sendall(b"before")
+        relayed.client.send(b"!", socket.MSG_OOB)
+        relayed.client.sendall(b"after")
+        relayed.client.shutdown(socket.SHUT_WR)
+        assert receive_all(relayed.server).replace(b"!", b"") == b"beforeafter"
+
+    @blocking
     def test_preface(self) -> None:
         """The preface reaches the host before the client's first byte, and is not counted."""
         relayed = self.kit.relayed(preface=b"PROXY UNKNOWN\r\n")
