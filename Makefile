@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: help demo cluster-demo run test test-chaos test-native-sanitizers lint bench bench-cluster soak repeat clean coverage
+.PHONY: help demo cluster-demo run test test-clients test-chaos test-native-sanitizers lint bench bench-cluster soak repeat clean coverage
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
@@ -23,6 +23,9 @@ run: $(READY) ## the director on deploy/examples/director.toml
 
 test: $(READY) ## the test suite; what needs a browser: test-browser
 	$(BIN)/pytest --ignore=tests/browser $(PYTEST_ARGS)
+
+test-clients: $(READY) ## real clients and servers, curl and nginx, with a director between them
+	$(BIN)/pytest tests/clients $(PYTEST_ARGS)
 
 test-browser: $(READY) ## the web interface in Chromium, against a running director
 	$(BIN)/pytest tests/browser $(PYTEST_ARGS)
