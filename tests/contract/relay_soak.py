@@ -29,6 +29,12 @@ PIECE_BYTES = 65_536
 SURE_BYTES = 30_000
 #: Reading stops for at most this long, and data piles up.
 PAUSE_S = 0.3
+#: Connections on which one side goes on talking while what comes from the other is stuck.
+TALKERS = 0.01
+#: More than all buffers on the way hold.
+FULL_BYTES = 8_000_000
+#: Said with each read, and at least how often.
+WORD_BYTES, WORDS = 3, 100
 #: Whoever resets after the last byte looks this often whether the balancer's kernel has it all.
 POLL_S = 0.002
 #: When nothing at all happened for so long, something is stuck.
@@ -44,6 +50,7 @@ class Plan(NamedTuple):
     breaker: Role | None  #: who ends by a reset
     breaks_at: int  #: after so many bytes; all of them: once they have left its kernel
     pause_at: dict[Role, int]  #: who stops reading for a while, and where
+    talker: Role | None  #: who stops reading until all is full, and from then on says something with each read
 
 
 def plan(number: int) -> Plan:
@@ -62,7 +69,14 @@ def plan(number: int) -> Plan:
     else:
         breaks_at = rng.randrange(1, size[breaker])
     answers = breaker is None and rng.random() < 0.3
-    return Plan(size, answers, breaker, breaks_at, pause_at)
+    talker: Role | None = None
+    if breaker is None and rng.random() < TALKERS:
+        roles: tuple[Role, Role] = ("client", "host")
+        talker, answers = rng.choice(roles), False
+        size[talker] += HEADER.size + WORDS * WORD_BYTES
+        size[OTHER[talker]] = int(FULL_BYTES * rng.uniform(1, 2))
+        pause_at[talker] = SURE_BYTES
+    return Plan(size, answers, breaker, breaks_at, pause_at, talker)
 
 
 def content(number: int, role: Role, at: int, size: int) -> memoryview:
@@ -94,7 +108,15 @@ class End:
         mask = 0 if self.paused or self.eof else select.EPOLLIN
         if self.plan is None or self.reset or self.fin or (self.plan.answers and self.role == "host" and not self.eof):
             return mask
-        return mask | select.EPOLLOUT if self.sent < self.goal else mask
+        return mask | select.EPOLLOUT if self.sent < self.goal and not self.talks else mask
+
+    @property
+    def talks(self) -> bool:
+        """Once the other side knows who it is, it sends a word with each read, and nothing else, until all has come."""
+        assert self.plan is not None
+        if self.plan.talker != self.role or (self.role == "client" and self.sent < HEADER.size):
+            return False
+        return self.received < self.plan.size[OTHER[self.role]]
 
     @property
     def goal(self) -> int:
@@ -123,6 +145,8 @@ class End:
         if not size:
             self.eof = True
             return
+        if self.was_paused and self.talks and self.sent < self.goal:
+            self.write(WORD_BYTES)  # at once, so that the balancer learns of the room and the word together
         assert self.number is not None
         at = 0
         while at < size:
@@ -151,11 +175,11 @@ class End:
         self.paused = False
         self.settle()
 
-    def write(self) -> None:
+    def write(self, most: int = PIECE_BYTES) -> None:
         assert self.number is not None
         try:
             self.sent += self.sock.send(
-                content(self.number, self.role, self.sent, min(PIECE_BYTES, self.goal - self.sent))
+                content(self.number, self.role, self.sent, min(most, self.goal - self.sent))
             )
         except BlockingIOError:
             pass
