@@ -33,6 +33,7 @@ from agent.load import LoadMeter
 from agent.reporter import Link, TLSOptions
 from agent.sampler import MachineSampler, Sampler
 from cluster.address import Address, parse_address
+from cluster.clock import run_on_monotonic
 from cluster.errors import ConfigError, Problem
 from cluster.model import LoadReport
 from cluster.wire import MAX_DIRECTORS, VERSION, Hello, HostClaim, Leaving, Message, Order, Report, Welcome
@@ -73,6 +74,7 @@ class LoadReporter(MultiService):
         problems = check(config)
         if problems:
             raise ConfigError(problems)
+        run_on_monotonic(reactor)
         self.setName("load-reporter")
         self.config = config
         self.boot_id = os.urandom(12).hex() if boot_id is None else boot_id

@@ -121,6 +121,7 @@ def bootstrap(config: str, file: str) -> None:
     from twisted.internet import reactor
     from twisted.internet.defer import Deferred
 
+    from cluster.clock import run_on_monotonic
     from cluster.errors import Misuse, StoreUnavailable
     from cluster.keys import Keys
     from cluster.store import StoreDamaged
@@ -137,6 +138,7 @@ def bootstrap(config: str, file: str) -> None:
         _fail(f"{config}: an embedded store takes its services from the node's own file")
     if not services:
         _fail(f"{file}: there is no service")
+    run_on_monotonic(reactor)
     outcome: list[str | None] = []
 
     async def run() -> None:

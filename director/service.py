@@ -27,6 +27,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cluster import wire
+from cluster.clock import run_on_monotonic
 from cluster.errors import ConfigError, Problem, StoreUnavailable
 from cluster.etcd import EtcdStore
 from cluster.file import FileStore
@@ -84,6 +85,7 @@ class DirectorService(MultiService):
     ) -> None:
         super().__init__()
         self.setName("director")
+        run_on_monotonic(reactor)
         self._reactor = reactor
         self._credentials = credentials
         self.configuration = configuration
