@@ -9,15 +9,19 @@ from typing import Any
 import click
 from twisted.logger import (
     FilteringLogObserver,
+    LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
+    formatEventAsClassicLogText,
     globalLogBeginner,
-    textFileLogObserver,
 )
 
 from agent.config import configure
 from agent.process import AgentProcess
 from cluster.errors import ConfigError
+from cluster.log.channel import standard
+from cluster.log.storms import Storms
+from cluster.log.writer import LineWriter
 
 #: The exit code for a configuration that does not do.
 EXIT_CONFIG = 2
@@ -64,8 +68,20 @@ def main(config: str | None, log_level: str, tls: bool | None, **options: Any) -
         sys.exit(EXIT_CONFIG)
     level = LogLevelFilterPredicate(LogLevel.levelWithName(log_level))
     level.setLogLevelForNamespace("twisted.application._client_service", LogLevel.warn)  # tells of every single try
-    globalLogBeginner.beginLoggingTo([FilteringLogObserver(textFileLogObserver(sys.stderr), [level])])
+    writer = LineWriter(standard(sys.stderr), _dropped, reactor=reactor)
+    storms = Storms(lambda event: writer.write(_line(event)), reactor=reactor)
+    globalLogBeginner.beginLoggingTo([FilteringLogObserver(storms, [level])])
     run(service, reactor)
+    storms.finish()
+    writer.close()
+
+
+def _line(event: LogEvent) -> bytes:
+    return (formatEventAsClassicLogText(event) or "").encode(errors="backslashreplace")
+
+
+def _dropped(count: int) -> bytes:
+    return f"-- {count} lines were dropped here: the log was not read, or its disk was full or too slow\n".encode()
 
 
 def run(service: AgentProcess, reactor: Any) -> None:

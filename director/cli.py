@@ -69,16 +69,16 @@ def run(file: str) -> None:
     except ConfigError as error:
         _refuse(error)
     try:
-        output = Output(configuration.node.log)
+        output = Output(configuration.node.log, reactor=reactor)
     except OSError as error:
         _fail(f"cannot write the log to {configuration.node.log.target}: {error.strerror}")
     globalLogBeginner.beginLoggingTo([output], redirectStandardIO=False)
     log = Logger(namespace="director")
     log.info("txdirector {version}, node {node}", version=VERSION, node=configuration.node.name)
     for line in summary(configuration, native_missing=native_missing()):
-        log.info("{line}", line=line)
+        log.info("{line}", line=line, log_each=True)
     for problem in warnings:
-        log.warn("{problem}", problem=str(problem))
+        log.warn("{problem}", problem=str(problem), log_each=True)
     process = Process(tree, output, file, reactor=reactor)
     started = process.run()
     output.close()

@@ -2,13 +2,18 @@
 
 A log line never spans lines: what clients or files put into a message cannot forge another event. Tracebacks follow
 their event, indented (text), or are a field of it (JSON).
+
+Writing never waits (`cluster.log.writer`) and storms are summed up (`cluster.log.storms`), but not the access log: who turns
+it on wants every client.
 """
 
 from __future__ import annotations
 
 import datetime
+import json
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -24,10 +29,16 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from cluster.log.channel import Channel, opened, standard
+from cluster.log.storms import EACH, Storms
+from cluster.log.writer import LineWriter
 from cluster.model import Logging, Reason
 
 if TYPE_CHECKING:
     from director.frontend import Closed, Connection
+
+#: Between tries to open a file anew: its directory has no room, or is not there.
+REOPEN_S = 5.0
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {0x2028: "\\u2028", 0x2029: "\\u2029"}
 
@@ -52,7 +63,10 @@ def json_line(event: LogEvent) -> str:
     }
     if traceback := _traceback(event):
         fields["traceback"] = traceback
-    return msgspec.json.encode(fields, enc_hook=str).decode()
+    try:
+        return msgspec.json.encode(fields, enc_hook=str).decode()
+    except (ValueError, TypeError):  # half a surrogate pair, a key that is no text
+        return json.dumps(fields, default=str, skipkeys=True)
 
 
 _FORMATS: dict[str, Callable[[LogEvent], str]] = {"text": text_line, "json": json_line}
@@ -62,19 +76,26 @@ _FORMATS: dict[str, Callable[[LogEvent], str]] = {"text": text_line, "json": jso
 class Output:
     """A log's target. Twisted's own chatter below a warning shows only at level ``debug``.
 
-    :param streams: the standard ones, by name.
-    :raises OSError: the file cannot be written.
+    :param streams: the standard ones, by name; None for one that is closed.
+    :raises OSError: the target cannot be written.
     """
 
     log = Logger()
 
-    def __init__(self, config: Logging, *, streams: dict[str, IO[str]] | None = None) -> None:
+    def __init__(self, config: Logging, *, reactor: Any, streams: Mapping[str, IO[str] | None] | None = None) -> None:
         self._streams = {"stderr": sys.stderr, "stdout": sys.stdout} if streams is None else streams
-        self._config = config
+        self._reactor = reactor
         self._format = _FORMATS[config.format]
         self.target = config.target
-        self._stream = self._open()
+        self._writer = LineWriter(self._open(), self._told, reactor=reactor)
+        self._storms = Storms(self._write, reactor=reactor)
+        self._reopening: Any = None
         self.set_level(config.level)
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were never written, because the target took none for too long."""
+        return self._writer.dropped
 
     def set_level(self, level: str) -> None:
         """Show events of *level* and above from now on."""
@@ -85,35 +106,61 @@ class Output:
 
     def __call__(self, event: LogEvent) -> None:
         if self._levels(event) is not PredicateResult.no:
-            self._stream.write(self._format(event) + "\n")
-            self._stream.flush()
+            self._storms(event)
 
     def reopen(self) -> str:
-        """Close the file and open it again under its name, after it was moved away; for log rotation.
+        """Open the file anew under its name, after it was moved away, and only then close the old one; for log rotation.
+        The standard streams stay as they are.
 
-        :returns: why it cannot be opened, and was kept as it was; empty when all is well.
+        :returns: why it cannot be opened; empty when all is well. The old one is written to then, and the new one is
+            tried again every `REOPEN_S`.
         """
-        if self._config.target in self._streams:
+        if self.target in self._streams:
             return ""
+        tried_before = self._stop_trying()
         try:
-            stream = self._open()
+            channel = self._open()
         except OSError as error:
-            self.log.error("cannot reopen the log: {why}", why=error.strerror)
-            return error.strerror or str(error)
-        self._stream.close()
-        self._stream = stream
+            why = error.strerror or str(error)
+            self._reopening = self._reactor.callLater(REOPEN_S, self._try_again)
+            if not tried_before:
+                self.log.error("cannot reopen the log, the old file is written to, and it is tried again every "
+                               "{seconds:g} s: {why}", seconds=REOPEN_S, why=why)
+            return why
+        self._writer.replace(channel)
+        if tried_before:
+            self.log.info("the log is open again")
         return ""
 
     def close(self) -> None:
-        """Close the file; the standard streams stay open."""
-        if self._config.target not in self._streams:
-            self._stream.close()
+        """Write what waits and close the file. Waits a bounded time for a target that takes nothing."""
+        self._stop_trying()
+        self._storms.finish()
+        self._writer.close()
 
-    def _open(self) -> IO[str]:
-        target = self._config.target
-        if target in self._streams:
-            return self._streams[target]
-        return open(target, "a", encoding="utf-8", errors="backslashreplace")
+    def _write(self, event: LogEvent) -> None:
+        self._writer.write(self._line(event))
+
+    def _line(self, event: LogEvent) -> bytes:
+        return (self._format(event) + "\n").encode(errors="backslashreplace")
+
+    def _told(self, count: int) -> bytes:
+        return self._line({
+            "log_time": time.time(), "log_level": LogLevel.warn, "log_namespace": __name__, "count": count,
+            "log_format": "{count} lines were dropped here: the log was not read, or its disk was full or too slow",
+        })
+
+    def _open(self) -> Channel:
+        return standard(self._streams[self.target]) if self.target in self._streams else opened(self.target)
+
+    def _try_again(self) -> None:
+        self.reopen()
+
+    def _stop_trying(self) -> bool:
+        trying, self._reopening = self._reopening, None
+        if trying is not None and trying.active():
+            trying.cancel()
+        return trying is not None
 
 
 # --- one line for each connection -------------------------------------------------------------------------
@@ -142,6 +189,7 @@ def log_access(record: AccessRecord) -> None:
         "{client} service={service} group={group} host={host} reason={reason} to_host={to_host} to_client={to_client} "
         "waited_s={waited_s} duration_s={duration_s}",
         **{
+            EACH: True,
             **record._asdict(),
             "reason": record.reason.value,
             "waited_s": round(record.waited_s, 6),

@@ -12,7 +12,7 @@ or the `MAX_REASONS` first reasons.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import accumulate
 
@@ -182,6 +182,23 @@ class Metrics:
                        (*HOST_LABELS, "direction"),
                        (((*where, direction), count) for where, host in politely(hosts, HOSTS)
                         for direction, count in (("to_host", host.to_host_bytes), ("to_client", host.to_client_bytes))))
+
+
+class LogLines:
+    """What became of the log's lines.
+
+    :param dropped: how many were never written.
+    """
+
+    def __init__(self, dropped: Callable[[], int]) -> None:
+        self._dropped = dropped
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        yield _counter("log_lines_dropped", "Lines of the log that were dropped, because it was not read or its disk was "
+                       "full or too slow.", (), [((), self._dropped())])
 
 
 class _Families:

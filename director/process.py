@@ -17,7 +17,8 @@ from cluster.store import StoreDamaged
 from director.admin.errors import Conflict
 from director.admin.offers import Reloaded, Stopping
 from director.config import load
-from director.log import Output
+from director.log import REOPEN_S, Output
+from director.metrics import LogLines
 from director.reload import differences
 from director.service import DirectorService, StartError
 
@@ -47,6 +48,7 @@ class Process:
         self._file = file
         tree.operations.own_process = self
         self._output = output
+        tree.registry.register(LogLines(lambda: output.dropped))
         self._reactor = reactor
         self._stopping = False
         self.why_failed = ""  #: why the director could not start
@@ -95,7 +97,8 @@ class Process:
 
     def reopen_logs(self) -> str:
         if why := self._output.reopen():
-            raise Conflict(f"cannot reopen {self._output.target}: {why}")
+            raise Conflict(f"cannot reopen {self._output.target}, which is tried again every {REOPEN_S:g} s; until then "
+                           f"the old file is written to: {why}")
         return self._output.target
 
     def reload(self) -> Deferred[Reloaded]:

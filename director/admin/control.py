@@ -58,6 +58,7 @@ def log_audit(entry: Audit) -> None:
         "{who} from {origin}: {operation} {arguments}: {outcome}",
         who=entry.caller.who, origin=entry.caller.origin or "here",
         operation=entry.operation, arguments=dict(entry.arguments), outcome=entry.outcome,
+        log_each=True,  # each is an order of somebody who may give it
     )
 
 

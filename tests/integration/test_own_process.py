@@ -50,7 +50,7 @@ class OwnProcessTests(CliTestCase):
         client = Client(found[1])
         log.rename(self.directory / "log.1")
         client.post("process", "reopen_logs")
-        self.assertIn("local from 127.0.0.1: reopen_logs", log.read_text())
+        until(lambda: "local from 127.0.0.1: reopen_logs" in log.read_text())
 
     def test_reload(self) -> None:
         """By the admin or by SIGHUP, the log's level follows the file; what does not is told; a bad file changes

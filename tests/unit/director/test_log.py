@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import tempfile
@@ -12,8 +11,10 @@ from twisted.logger import Logger, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from cluster.log.limit import BURST
 from cluster.model import Logging, Reason
-from director.log import AccessRecord, Output, access_log, json_line, log_access, text_line
+from director.log import REOPEN_S, AccessRecord, Output, access_log, json_line, log_access, text_line
+from tests.unit.cluster.log.log_kit import LogReactor
 
 AT = 1769860800.1234  # 2026-01-31T12:00:00.1234Z
 
@@ -63,6 +64,11 @@ class FormatTests(SynchronousTestCase):
         )
         self.assertEqual((found["reason"], found["count"], found["what"]), ("no_host", 3, "<class 'object'>"))
 
+    def test_odd_text(self) -> None:
+        """What is no Unicode text, or no key of an object, is still a line."""
+        for odd in ("\udcff", {("a",): "\ud800"}, float("nan")):
+            self.assertEqual(json.loads(json_line(event(odd=odd)))["message"], "web listens")
+
     def test_unformattable(self) -> None:
         """An event that cannot be formatted is a line that says so, not an exception."""
         self.assertEqual(len(text_line(event("{missing}")).splitlines()), 1)
@@ -74,10 +80,13 @@ class OutputTests(SynchronousTestCase):
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.path = os.path.join(directory.name, "log")
-        self.stderr = io.StringIO()
+        self.reactor = LogReactor()
+        self.stderr = os.path.join(directory.name, "stderr")
+        self.stream = open(self.stderr, "w", encoding="utf-8")  # noqa: SIM115 (the test's)
+        self.addCleanup(self.stream.close)
 
     def output(self, config: Logging) -> Output:
-        made = Output(config, streams={"stderr": self.stderr})
+        made = Output(config, reactor=self.reactor, streams={"stderr": self.stream})
         self.addCleanup(made.close)
         return made
 
@@ -96,12 +105,12 @@ class OutputTests(SynchronousTestCase):
         ):
             output(event(level=LogLevel.levelWithName(level), log_namespace=namespace))
         self.assertEqual(
-            [line.split(maxsplit=1)[1] for line in self.stderr.getvalue().splitlines()],
+            [line.split(maxsplit=1)[1] for line in self.read(self.stderr).splitlines()],
             ["info  [director] web listens", "warn  [twisted.web] web listens"],
         )
         everything = self.output(Logging(level="debug"))
         everything(event(level=LogLevel.debug, log_namespace="twisted"))
-        self.assertIn("debug [twisted]", self.stderr.getvalue())
+        self.assertIn("debug [twisted]", self.read(self.stderr))
 
     def test_rotation(self) -> None:
         """After its file was moved away, `reopen` writes to a new one under the old name; nothing is lost."""
@@ -115,27 +124,68 @@ class OutputTests(SynchronousTestCase):
         self.assertTrue(self.read(self.path).endswith("three é listens\n"))
 
     def test_failed_rotation(self) -> None:
-        """When the new file cannot be opened, the old one is written to still, and that is logged."""
+        """When the new file cannot be opened, the old one is written to still; that is logged once and tried again."""
         output = self.output(Logging(target=self.path))
+        self.reactor.begin()
         os.rename(self.path, self.path + ".1")
         os.mkdir(self.path)
         globalLogPublisher.addObserver(output)
         self.addCleanup(globalLogPublisher.removeObserver, output)
-        output.reopen()
-        self.assertIn("cannot reopen the log: Is a directory", self.read(self.path + ".1"))
+        self.assertEqual(output.reopen(), "Is a directory")
+        for _ in range(3):
+            self.reactor.work()
+            self.reactor.advance(REOPEN_S)
+        self.assertEqual(self.read(self.path + ".1").count("cannot reopen the log"), 1)
+        os.rmdir(self.path)
+        self.reactor.advance(REOPEN_S)
+        self.reactor.work()
+        self.assertIn("the log is open again\n", self.read(self.path))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_streams_stay_open(self) -> None:
         """Reopening or closing has no effect on the standard streams."""
         output = self.output(Logging(format="json"))
-        output.reopen()
-        output.close()
+        self.assertEqual(output.reopen(), "")
         output(event())
-        self.assertEqual(json.loads(self.stderr.getvalue())["message"], "web listens")
+        output.close()
+        self.stream.write("still open\n")
+        self.stream.close()
+        first, second = self.read(self.stderr).splitlines()
+        self.assertEqual((json.loads(first)["message"], second), ("web listens", "still open"))
+
+    def test_storm(self) -> None:
+        """A storm is summed up, at the end at the latest; not so the access log."""
+        output = self.output(Logging(target=self.path, access=True))
+        globalLogPublisher.addObserver(output)
+        self.addCleanup(globalLogPublisher.removeObserver, output)
+        for _ in range(100):
+            output(event())
+            log_access(AccessRecord("10.0.0.9:5", "web", "", "", Reason.NO_HOST, 0, 0, 0.0, 0.0))
+        output.close()
+        lines = self.read(self.path).splitlines()
+        self.assertEqual(len(lines), BURST + 1 + 100)
+        self.assertIn("[director.node] and 80 more like this in 0", lines[-1])
+
+    def test_dropped(self) -> None:
+        """Lines that a full pipe has no room for are counted, and told when it has some."""
+        reads, writes = os.pipe()
+        self.addCleanup(os.close, reads)
+        with open(writes, "w", encoding="utf-8") as stream:
+            output = Output(Logging(), reactor=self.reactor, streams={"stderr": stream})
+        self.addCleanup(output.close)
+        self.reactor.begin()
+        while not output.dropped:
+            output(event(log_each=True))
+        found = ""
+        while self.reactor.writers:
+            found += os.read(reads, 1 << 16).decode()
+            self.reactor.writable()
+        self.assertIn("[director.log] 1 lines were dropped here", found + os.read(reads, 1 << 16).decode())
 
     def test_unwritable(self) -> None:
         """A target that cannot be opened is the caller's error."""
         with self.assertRaises(OSError):
-            Output(Logging(target="/nowhere/log"))
+            Output(Logging(target="/nowhere/log"), reactor=self.reactor)
 
 
 class AccessTests(SynchronousTestCase):
