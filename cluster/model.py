@@ -23,6 +23,7 @@ NAME_PATTERN = r"^[A-Za-z0-9._-]{1,63}\Z"
 HASH_PATTERN = r"^\$(argon2|2[aby]\$)"
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
+UserName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}[$]?$")]
 Seconds = Annotated[float, Meta(gt=0)]
 SecondsOrOff = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
@@ -190,7 +191,7 @@ class Proxy(Record, frozen=True):
     """The PROXY protocol, versions 1 and 2 (haproxy.org, proxy-protocol.txt)."""
 
     send: Literal["off", "v1", "v2"] = "off"
-    accept_from: tuple[str, ...] = ()  #: networks whose connections begin with a PROXY header
+    accept_from: tuple[str, ...] = ()  #: networks, or "unix", whose connections begin with a PROXY header
     timeout_s: Seconds = 3.0  #: for the header to arrive
 
 
@@ -199,6 +200,14 @@ class Access(Record, frozen=True):
 
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
+
+
+class UnixFile(Record, frozen=True):
+    """Who may connect to a service's UNIX sockets: the file's permissions, octal; absent names are the director's own."""
+
+    mode: Annotated[str, Meta(pattern=r"^0?[0-7]{3}$")] = "0660"
+    owner: UserName | None = None  #: a name or a number
+    group: UserName | None = None
 
 
 class Service(Record, frozen=True):
@@ -213,6 +222,7 @@ class Service(Record, frozen=True):
     sticky: Sticky | None = None
     proxy: Proxy = Proxy()
     access: Access = Access()
+    unix: UnixFile = UnixFile()
 
     @property
     def enabled_group(self) -> str | None:

@@ -40,8 +40,10 @@ from cluster.wire import (
     Role,
     Welcome,
 )
+from director.binding import FileAccess
 from director.core.bucket import TokenBucket
 from director.courtesy import give_way
+from director.ports import Ports
 from director.roster import LEFT, RETRY_REFUSED_S, AgentSink, Evidence, Refusal, Reject, Roster, Speaker
 
 __all__ = ["LEFT", "AgentConnection", "AgentListener", "AgentPort", "AgentSink", "Reject", "server_options"]
@@ -54,8 +56,6 @@ SILENCE_TIMEOUT_S = 60.0
 MAX_CONNECTIONS = 20_000
 #: Accepted in one go before the rate applies: a pair of racks.
 HANDSHAKE_BURST = 100.0
-#: Connections that wait in the kernel while accepting pauses; what does not fit connects a second later (a lost SYN).
-BACKLOG = 4096
 #: Only the owner and the group may connect: whoever can, may speak for hosts.
 UNIX_MODE = 0o660
 
@@ -252,57 +252,52 @@ class _AgentFactory(Factory[_AgentProtocol]):
 
 
 class AgentPort(Service):
-    """One listening socket for agents. Its start raises ``CannotListenError``."""
+    """One address for agents. Its start raises `director.binding.BindError`."""
 
     def __init__(self, listener: AgentListener, address: Address, options: ssl.CertificateOptions | None) -> None:
         self.name = str(address)
         self._listener = listener
         self._address = address
         self._options = None if address.is_unix else options
-        self._port: Any = None
+        self._ports: Ports | None = None
         self._resume: Any = None
 
     @property
     def address(self) -> Address:
         """As bound."""
-        if self._port is None or self._address.is_unix:
-            return self._address
-        bound = self._port.getHost()
-        return Address(bound.host, bound.port)
+        return self._address if self._ports is None else self._ports.address
+
+    def factory(self) -> _AgentFactory:
+        """Of the connections that are accepted here."""
+        return _AgentFactory(self._listener, self)
 
     def startService(self) -> None:
-        factory = _AgentFactory(self._listener, self)
-        reactor = self._listener.reactor
-        host, port, path = self._address
-        if path is not None:
-            real = f"\0{path[1:]}" if path.startswith("@") else path
-            # wantPID: a lock beside the socket tells a stale file of a killed process from a live one.
-            lock = not path.startswith("@")
-            self._port = reactor.listenUNIX(real, factory, backlog=BACKLOG, mode=UNIX_MODE, wantPID=lock)
-        elif self._options is not None:
-            self._port = reactor.listenSSL(port, factory, self._options, backlog=BACKLOG, interface=host)
-        else:
-            self._port = reactor.listenTCP(port, factory, backlog=BACKLOG, interface=host)
+        if self._ports is None:
+            self._ports = Ports(
+                self._address, self.factory(), reactor=self._listener.reactor, tls=self._options,
+                access=FileAccess(UNIX_MODE),
+            )
         super().startService()
 
     def accepted(self) -> None:
         """One more; beyond the rate, the others wait in the kernel's queue: a storm is slowed down, not refused."""
         wait = self._listener.handshakes.spend(self._listener.monotonic())
-        if wait > 0 and self._port is not None and self._resume is None:
-            self._port.pauseProducing()
+        if wait > 0 and self._ports is not None and self._resume is None:
+            self._ports.pauseProducing()
             self._resume = self._listener.reactor.callLater(wait, self._accept_again)
 
     def _accept_again(self) -> None:
         self._resume = None
-        self._port.resumeProducing()
+        if self._ports is not None:
+            self._ports.resumeProducing()
 
-    def stopService(self) -> Deferred[Any]:
+    def stopService(self) -> Deferred[Any] | None:
         super().stopService()
         if self._resume is not None:
             self._resume.cancel()
             self._resume = None
-        port, self._port = self._port, None
-        return maybeDeferred(port.stopListening)
+        ports, self._ports = self._ports, None
+        return ports.stopListening() if ports is not None else None
 
 
 class AgentListener(MultiService):

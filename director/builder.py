@@ -37,6 +37,7 @@ from cluster.model import (
     Service,
     Sticky,
     Timeouts,
+    UnixFile,
     User,
 )
 from cluster.validate import join
@@ -148,6 +149,7 @@ class Director:
         sticky: Sticky | None = None,
         proxy: Proxy = Proxy(),
         access: Access = Access(),
+        unix: UnixFile = UnixFile(),
     ) -> ServiceBuilder:
         """Add a service that listens on the addresses *listen*."""
         service = Service(
@@ -159,6 +161,7 @@ class Director:
             sticky=sticky,
             proxy=proxy,
             access=access,
+            unix=unix,
         )
         return self._services.put(name, ServiceBuilder(join("services", name), self._problems, service))
 

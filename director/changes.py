@@ -14,8 +14,8 @@ from cluster.store import MAX_OPERATIONS, Compare, Delete, Operation, Put, Recor
 from director import check
 from director.admin.errors import Conflict, Invalid, Refused, Stale, Wrong
 from director.admin.offers import Change, Stored
-from director.listener import BindError
-from director.node import Node
+from director.binding import OURS, BindError
+from director.node import Node, file_access
 from director.sync import Sync
 
 #: A compare-and-swap that loses this often is not racing with people any more.
@@ -80,7 +80,7 @@ class ServiceChanges:
         known = before.listen if before is not None else ()
         added = tuple(text for text in after.listen if text not in known) if after is not None else ()
         try:
-            self._node.reserve(name, added)
+            self._node.reserve(name, added, file_access(after) if after is not None else OURS)
         except BindError as error:
             raise Conflict(str(error)) from error
         try:

@@ -15,7 +15,7 @@ from cluster.address import Address, parse_address
 from cluster.errors import Problem
 from cluster.model import TLS, AgentListeners, Configuration, Group, Identity, Manhole, Node, Peers, Probe, Service, Vips
 from cluster.validate import did_you_mean, join
-from director.core.access import parse_networks
+from director.core.access import UNIX_PEERS, parse_networks
 from director.core.schedulers import check_parameters
 
 #: Says why a file cannot be read; empty when it can.
@@ -23,6 +23,8 @@ Unreadable = Callable[[str], str]
 
 _HOST_PATTERN_PART = re.compile(r"[A-Za-z0-9._*-]{1,63}")
 _WILDCARDS = ("0.0.0.0", "::")
+#: A name's addresses are not looked up here; this one's are known.
+_LOCALHOST = ({"localhost", "127.0.0.1"}, {"localhost", "::1"})
 
 
 def errors(configuration: Configuration, *, unreadable: Unreadable) -> list[Problem]:
@@ -58,7 +60,7 @@ def service_errors(name: str, service: Service) -> Iterator[Problem]:
         ("access.allow", service.access.allow),
         ("access.deny", service.access.deny),
     ):
-        yield from _networks(f"{place}.{key}", networks)
+        yield from _networks(f"{place}.{key}", networks, word=UNIX_PEERS if key.startswith("proxy") else "")
     for group_name, group in service.groups.items():
         yield from _group_errors(join(place, "groups", group_name), group)
 
@@ -314,19 +316,45 @@ class _Listener(NamedTuple):
     place: str
     address: Address
 
+    @property
+    def _families(self) -> set[int]:
+        """By IP version; a name may have both."""
+        return {6 if ":" in self.address.host else 4} if self.address.is_ip else {4, 6}
+
     def clashes(self, other: _Listener) -> bool:
         """Whether the kernel would refuse the second of the two. Port 0 means any free one."""
         mine, theirs = self.address, other.address
         if mine.is_unix or theirs.is_unix:
             return mine == theirs
-        if mine.port != theirs.port or mine.port == 0 or (":" in mine.host) is not (":" in theirs.host):
+        if mine.port != theirs.port or mine.port == 0 or self._families.isdisjoint(other._families):
             return False
-        return mine.host == theirs.host or mine.host in _WILDCARDS or theirs.host in _WILDCARDS
+        if mine.host == theirs.host or mine.host in _WILDCARDS or theirs.host in _WILDCARDS:
+            return True
+        return {mine.host, theirs.host} in _LOCALHOST
+
+
+def _unfit(listener: _Listener) -> Iterator[Problem]:
+    """An address that nobody can listen on, though others may connect to it."""
+    if not listener.address.is_ip:
+        return
+    ip = ipaddress.ip_address(listener.address.host)
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            yield Problem(listener.place, f"{listener.address} is an IPv4 address written as IPv6",
+                          f"write it as {ip.ipv4_mapped}:{listener.address.port}")
+        if ip.is_link_local and ip.scope_id is None:
+            yield Problem(listener.place, f"{listener.address} is of one link only, and does not say which",
+                          f"name the interface, as [{ip}%eth0]:{listener.address.port}")
+    if ip.is_multicast or ip == ipaddress.IPv4Address("255.255.255.255"):
+        yield Problem(listener.place, f"{listener.address} is many machines' address: nobody connects to it by TCP")
 
 
 def _shared_listeners(configuration: Configuration) -> Iterator[Problem]:
-    """Two listeners that cannot both be had, wherever they are configured."""
-    for one, other in combinations(_listeners(configuration), 2):
+    """Listeners that cannot be had, or not beside another, wherever they are configured."""
+    listeners = _listeners(configuration)
+    for listener in listeners:
+        yield from _unfit(listener)
+    for one, other in combinations(listeners, 2):
         if one.clashes(other):
             yield Problem(other.place, f"{other.address} is taken by {one.place} ({one.address})")
 
@@ -338,6 +366,7 @@ def listener_errors(name: str, service: Service, beside: Configuration) -> Itera
     for other in _listeners(Configuration(node=beside.node, services=others)):
         taken.setdefault(other.address.path or other.address.port, []).append(other)
     for mine in _listeners(Configuration(services={name: service})):
+        yield from _unfit(mine)
         near = taken.setdefault(mine.address.path or mine.address.port, [])
         for other in near:
             if mine.clashes(other):
@@ -387,9 +416,10 @@ def _addresses(place: str, texts: tuple[str, ...], *, any_port: bool = False) ->
         yield from _parsed(join(place, i), text, any_port=any_port)[1]
 
 
-def _networks(place: str, texts: tuple[str, ...]) -> Iterator[Problem]:
+def _networks(place: str, texts: tuple[str, ...], *, word: str = "") -> Iterator[Problem]:
+    """:param word: what is allowed besides."""
     for i, text in enumerate(texts):
         try:
-            parse_networks([text])
+            parse_networks([text] if text != word else ())
         except ValueError as error:
             yield Problem(join(place, i), str(error), "write it as 10.0.0.0/8 or 2001:db8::/32")

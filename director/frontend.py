@@ -22,7 +22,7 @@ from twisted.logger import Logger
 
 from cluster.address import Address
 from cluster.model import Reason
-from director.core.access import parse_networks
+from director.core.access import UNIX_PEERS, parse_networks
 from director.core.admission import Admission
 from director.core.entries import ServiceEntry
 from director.core.host import Host
@@ -143,7 +143,8 @@ class Frontend:
         ]
         self._max_age_s = timeouts.max_age_s
         self._max_age_jitter = timeouts.max_age_jitter
-        self._trusted = parse_networks(spec.proxy.accept_from)
+        self._trusted = parse_networks(text for text in spec.proxy.accept_from if text != UNIX_PEERS)
+        self._trusts_unix = UNIX_PEERS in spec.proxy.accept_from
         self._header_timeout_s = spec.proxy.timeout_s
         self._send_proxy = None if spec.proxy.send == "off" else spec.proxy.send
 
@@ -151,8 +152,9 @@ class Frontend:
 
     def accepted(self, fd: int, name: bytes | None) -> None:
         """A listener's client; its address is the socket's, or a trusted proxy's word."""
-        if self._trusted and name is not None and name[:-2] in self._trusted:
-            client = socket.socket(_family(name[:-2]), socket.SOCK_STREAM, fileno=fd)
+        if self._trusts_unix if name is None else self._trusted and name[:-2] in self._trusted:
+            family = socket.AF_UNIX if name is None else _family(name[:-2])
+            client = socket.socket(family, socket.SOCK_STREAM, fileno=fd)
             client.setblocking(False)
             self._readers.add(HeaderReader(
                 client, lambda reader, header: self._header_read(reader, header, name),
@@ -161,7 +163,7 @@ class Frontend:
             return
         self.arrived(Connection(self, fd, name, self._monotonic()))
 
-    def _header_read(self, reader: HeaderReader, header: Header | None, name: bytes) -> None:
+    def _header_read(self, reader: HeaderReader, header: Header | None, name: bytes | None) -> None:
         """A trusted proxy's header arrived, or (None) did not."""
         self._readers.discard(reader)
         connection = Connection(self, reader.client.detach(), name, self._monotonic())

@@ -1,4 +1,4 @@
-"""Accepting clients: each listener is a service in the tree and one descriptor of the reactor.
+"""Accepting clients: each address of a listener is a service in the tree and one descriptor of the reactor.
 
 No transports and no protocols: accepted descriptors go straight to a `Frontend`. Options that Linux lets accepted
 sockets inherit (TCP_NODELAY, SO_KEEPALIVE) are set once, on the listening socket.
@@ -6,29 +6,25 @@ sockets inherit (TCP_NODELAY, SO_KEEPALIVE) are set once, on the listening socke
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
-import os
 import socket
-import stat
 import struct
+from collections.abc import Sequence
 from typing import Any, Protocol
 
-from twisted.application.service import Service
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from cluster.address import Address
+from director.binding import OURS, FileAccess, bind, change_access, remove
 from director.sockets import accept
 
 #: Clients taken in one turn of the reactor, so that a connect storm can't starve the relay.
 ACCEPTS_PER_TURN = 64
-#: Waiting clients the kernel may hold; Linux caps it at net.core.somaxconn.
-BACKLOG = 4096
-#: socket(7)'s names that Python does not have: bind to an address that this machine may get later.
-_IP_FREEBIND, _IPV6_FREEBIND = 15, 78
 #: How long accepting pauses when descriptors or kernel memory ran out: long enough for connections to end,
 #: short enough that clients, who wait in the backlog meanwhile, hardly notice.
 PAUSE_S = 0.1
@@ -54,10 +50,6 @@ _DROP_SYN = b"".join(struct.pack("HBBI", *each) for each in (
 ))
 
 
-class BindError(Exception):
-    """A listener's address could not be taken; says which and why."""
-
-
 class Accepts(Protocol):
     """Whoever takes accepted clients over."""
 
@@ -65,100 +57,30 @@ class Accepts(Protocol):
         """Own *fd*, a connected non-blocking socket; *name* as in `director.sockets.Client`. Must not raise."""
 
 
-def bind(address: Address, *, absent: bool = False) -> socket.socket:
-    """A non-blocking listening socket.
-
-    A UNIX socket's file that nobody listens on any more is replaced; one that answers is not.
-
-    :param absent: the address need not be this machine's (yet): a virtual one.
-
-    :raises BindError: the address is taken, not ours, or not permitted.
-    """
-    try:
-        if address.path is not None:
-            return _listen(socket.AF_UNIX, _unix_name(address.path))
-        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        host = address.host
-        if not address.is_ip:
-            family, _, _, _, sockaddr = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)[0]
-            host = str(sockaddr[0])
-        return _listen(family, (host, address.port), absent=absent)
-    except OSError as error:
-        raise BindError(f"cannot listen on {address}: {error.strerror or error}") from error
-
-
-def _listen(family: int, name: Any, *, absent: bool = False) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        if family != socket.AF_UNIX:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, absent)
-        elif family == socket.AF_INET:
-            sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, absent)
-        sock.bind(name)
-        sock.listen(BACKLOG)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _unix_name(path: str) -> str:
-    """The name to bind: abstract for ``@…``, else *path*, freed of a socket file that nobody serves."""
-    if path.startswith("@"):
-        return "\0" + path[1:]
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.stat(path).st_mode):
-            with socket.socket(socket.AF_UNIX) as probe:
-                if probe.connect_ex(path) == errno.ECONNREFUSED:
-                    os.unlink(path)
-    return path
-
-
 @implementer(IReadDescriptor)
 class Listener(Service):
-    """One address of one service.
+    """One listening socket.
 
     :param frontend: takes the clients.
-    :param sock: an already listening socket to use instead of binding (socket activation, upgrades).
-    :param absent: the address need not be this machine's (yet): a virtual one.
+    :param sock: listens already; the stop closes it, for good.
     """
 
     log = Logger()
 
-    def __init__(self, address: Address, frontend: Accepts, *, reactor: Any, sock: socket.socket | None = None,
-                 absent: bool = False) -> None:
+    def __init__(self, address: Address, frontend: Accepts, *, reactor: Any, sock: socket.socket) -> None:
         self.setName(f"listener {address}")
         self.address = address
         self._frontend = frontend
         self._reactor = reactor
-        self._socket = sock
-        self._absent = absent
+        self._socket: socket.socket | None = sock
         self._resume: Any = None
         self._reading = False
 
-    def open(self) -> None:
-        """Bind now, so that an error is the caller's; `startService` does it otherwise.
-
-        :raises BindError:
-        """
-        if self._socket is None:
-            self._socket = bind(self.address, absent=self._absent)
-        if self.address.path is None and self.address.port == 0:
-            self.address = self.address._replace(port=self._socket.getsockname()[1])
-
-    def privilegedStartService(self) -> None:
-        self.open()
-
     def startService(self) -> None:
-        self.open()
         super().startService()
-        self._reactor.addReader(self)
-        self._reading = True
+        if self._socket is not None and not self._reading:
+            self._reactor.addReader(self)
+            self._reading = True
 
     def stopService(self) -> None:
         super().stopService()
@@ -169,11 +91,9 @@ class Listener(Service):
             self._reactor.removeReader(self)
             self._reading = False
         if self._socket is not None:
+            remove(self.address)
             self._socket.close()
             self._socket = None
-            if self.address.path is not None and not self.address.path.startswith("@"):
-                with contextlib.suppress(OSError):
-                    os.unlink(self.address.path)
 
     # IReadDescriptor
 
@@ -224,3 +144,64 @@ class Listener(Service):
         self._resume = None
         self._reactor.addReader(self)
         self._reading = True
+
+
+class Listeners(MultiService):
+    """One ``listen`` entry of a service: a `Listener` for each address of a name, one for all else.
+
+    :param frontend: takes the clients.
+    :param sockets: those to use instead of binding the first time; they listen already.
+    :param absent: the address need not be this machine's (yet): a virtual one.
+    :param access: of a UNIX socket's file.
+    :ivar address: as bound, once it is.
+    """
+
+    def __init__(self, address: Address, frontend: Accepts, *, reactor: Any, sockets: Sequence[socket.socket] = (),
+                 absent: bool = False, access: FileAccess = OURS) -> None:
+        super().__init__()
+        self.setName(f"listener {address}")
+        self.address = address
+        self._frontend = frontend
+        self._reactor = reactor
+        self._sockets = sockets
+        self._absent = absent
+        self._access = access
+
+    def open(self) -> None:
+        """Bind now, so that an error is the caller's; `startService` does it otherwise.
+
+        :raises director.binding.BindError:
+        """
+        if list(self):
+            return
+        sockets = self._sockets or bind(self.address, absent=self._absent, access=self._access)
+        self._sockets = ()
+        if not self.address.is_unix:
+            self.address = self.address._replace(port=sockets[0].getsockname()[1])
+        for sock in sockets:
+            own = self.address if self.address.is_unix else Address(*sock.getsockname()[:2])
+            Listener(own, self._frontend, reactor=self._reactor, sock=sock).setServiceParent(self)
+
+    def privilegedStartService(self) -> None:
+        self.open()
+
+    def startService(self) -> None:
+        self.open()
+        super().startService()
+
+    def stopService(self) -> Deferred[Any]:
+        stopped: Deferred[Any] = super().stopService()
+        for listener in list(self):
+            listener.disownServiceParent()  # a start binds anew
+        return stopped
+
+    def set_access(self, access: FileAccess) -> None:
+        """Of a UNIX socket's file, from now on. Raises `director.binding.BindError`."""
+        if access != self._access:
+            self._access = access
+            change_access(self.address, access)
+
+    def turn_away(self) -> None:
+        """`Listener.turn_away`, at every address."""
+        for listener in self:
+            listener.turn_away()

@@ -21,12 +21,13 @@ from twisted.logger import Logger
 from cluster.address import Address, parse_address
 from cluster.model import Caps, Configuration, Health, HostRef, Observed, Order, Probe, Reason, Registered, Service
 from director.alarm import Alarm
+from director.binding import OURS, BindError, FileAccess, bind, remove
 from director.core import events as happened
 from director.core.entries import HostEntry
 from director.core.inventory import Inventory
 from director.courtesy import politely
 from director.frontend import Closed, Frontend, Router
-from director.listener import BindError, Listener, bind
+from director.listener import Listeners
 from director.metrics import Metrics
 from director.origins import Origins
 from director.probes import ProbeLoop, Prober, ProbeResult
@@ -76,10 +77,10 @@ class Node(MultiService):
         )
         self.frontends: dict[str, Frontend] = {}
         self._retired: list[Frontend] = []  # of deleted services, until their last connection ends
-        self._listeners: dict[tuple[str, str], Listener] = {}
+        self._listeners: dict[tuple[str, str], Listeners] = {}
         self.bind_errors: dict[tuple[str, str], BindError] = {}  #: by service and address; tried again until they end
         self._virtual = frozenset(ip_interface(text).ip for text in node.vips.addresses)
-        self._reserved: dict[tuple[str, str], socket.socket] = {}
+        self._reserved: dict[tuple[str, str], list[socket.socket]] = {}
         self.origins = Origins() if node.control_socket is not None else None
         self._on_closed = on_closed
         self._random = random
@@ -191,6 +192,7 @@ class Node(MultiService):
             else:
                 self.frontends[name].reconfigure()
             self._close_listeners(name, keep=spec.listen)
+            self._set_access(name, file_access(spec))
             for text in spec.listen:
                 self._open_listener(name, text)
         self.settle()
@@ -203,7 +205,7 @@ class Node(MultiService):
         """A service's addresses as bound."""
         return tuple(str(listener.address) for (name, _), listener in self._listeners.items() if name == service)
 
-    def reserve(self, service: str, listen: tuple[str, ...]) -> None:
+    def reserve(self, service: str, listen: tuple[str, ...], access: FileAccess = OURS) -> None:
         """Listen on addresses that *service* is about to get, so that having them is certain before it is configured.
 
         What the `apply_service` that follows has not taken over is given back by `release`. An address that clashes
@@ -217,7 +219,7 @@ class Node(MultiService):
             if (service, text) in self._reserved or (not address.is_unix and address.port in ports):
                 continue
             try:
-                self._reserved[service, text] = bind(address, absent=self._is_virtual(address))
+                self._reserved[service, text] = bind(address, absent=self._is_virtual(address), access=access)
             except BindError:
                 self.release(service)
                 raise
@@ -225,7 +227,9 @@ class Node(MultiService):
     def release(self, service: str) -> None:
         """Give back what was reserved for *service* and not used."""
         for key in [key for key in self._reserved if key[0] == service]:
-            self._reserved.pop(key).close()
+            remove(parse_address(key[1], any_port=True))
+            for sock in self._reserved.pop(key):
+                sock.close()
 
     def _is_virtual(self, address: Address) -> bool:
         """Whether another director may have it now."""
@@ -235,9 +239,9 @@ class Node(MultiService):
         if (service, text) in self._listeners or self._stopping or not self._balances:
             return
         address = parse_address(text, any_port=True)
-        listener = Listener(
+        listener = Listeners(
             address, self.frontends[service], reactor=self._reactor, absent=self._is_virtual(address),
-            sock=self._reserved.pop((service, text), None),
+            sockets=self._reserved.pop((service, text), ()), access=file_access(self.frontends[service].service.spec),
         )
         listener.setName(f"listener {service} {text}")  # the address alone may not be unique: port 0
         try:
@@ -251,6 +255,14 @@ class Node(MultiService):
         self._listeners[service, text] = listener
         listener.setServiceParent(self)
         self.log.info("{service} listens on {address}", service=service, address=str(listener.address))
+
+    def _set_access(self, service: str, access: FileAccess) -> None:
+        for (name, _), listener in self._listeners.items():
+            if name == service:
+                try:
+                    listener.set_access(access)
+                except BindError as error:
+                    self.log.error("{service}: {why}", service=service, why=str(error))
 
     def _close_listeners(self, service: str, keep: tuple[str, ...]) -> None:
         for key in [key for key in self._listeners if key[0] == service and key[1] not in keep]:
@@ -435,6 +447,11 @@ class Node(MultiService):
 
     def counters(self) -> dict[str, Counters]:
         return {name: relay.counters() for name, relay in self.relays.items()}
+
+
+def file_access(spec: Service) -> FileAccess:
+    """Of a service's UNIX sockets."""
+    return FileAccess(int(spec.unix.mode, 8), spec.unix.owner, spec.unix.group)
 
 
 def _sleep(reactor: Any, seconds: float) -> Deferred[None]:

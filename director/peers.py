@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet import ssl
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IPushProducer
@@ -34,6 +34,7 @@ from cluster.model import Peers as Config
 from cluster.peer_wire import LEAST_SECRET_BYTES, NONCE_BYTES, Challenge, Hello, Link, Message, Role, State, Traffic, Welcome
 from cluster.pem import PemFiles
 from director.agents import certificate_names, server_options
+from director.ports import Ports
 
 #: Between two beats: three may be lost or late before a peer counts as silent.
 BEAT_S = 0.5
@@ -211,9 +212,9 @@ class Peers(Service):
         self._dialling: dict[str, Deferred[Any]] = {}
         self._redial: dict[str, Any] = {}
         self._waits: dict[str, float] = {}
-        self._port: Any = None
+        self._ports: Ports | None = None
         self._beat: Any = None
-        self._stopped: Deferred[None] | None = None
+        self._stopping: list[Deferred[None]] = []  # fired when the last connection is closed
 
     # --- for others
 
@@ -225,10 +226,7 @@ class Peers(Service):
     @property
     def address(self) -> Address | None:
         """As bound."""
-        if self._port is None:
-            return None
-        bound = self._port.getHost()
-        return Address(bound.host, bound.port)
+        return None if self._ports is None else self._ports.address
 
     def states(self) -> tuple[PeerState, ...]:
         now = self.monotonic()
@@ -258,38 +256,40 @@ class Peers(Service):
     # --- running
 
     def startService(self) -> None:
-        """:raises CannotListenError:"""
+        """:raises director.binding.BindError:"""
         assert self._config.listen is not None
-        host, port, _ = parse_address(self._config.listen, any_port=True)
-        factory = _Factory(self._accepted)
-        if self._server is None:
-            self._port = self.reactor.listenTCP(port, factory, interface=host)
-        else:
-            self._port = self.reactor.listenSSL(port, factory, self._server, interface=host)
+        if self._ports is not None:
+            return
+        address = parse_address(self._config.listen, any_port=True)
+        self._ports = Ports(address, _Factory(self._accepted), reactor=self.reactor, tls=self._server)
         super().startService()
         self._beat = self.reactor.callLater(BEAT_S, self._beaten)
         self.set_members(self._members)
 
     def stopService(self) -> Deferred[Any]:
         super().stopService()
-        self._beat.cancel()
+        if self._beat is not None:
+            self._beat.cancel()
+            self._beat = None
         for timer in self._redial.values():
             timer.cancel()
         self._redial.clear()
         for dialling in list(self._dialling.values()):
             dialling.cancel()
-        port, self._port = self._port, None
-        self._stopped = Deferred()
-        stopped = DeferredList([maybeDeferred(port.stopListening), self._stopped], consumeErrors=True)
+        ports, self._ports = self._ports, None
+        closed: Deferred[None] = Deferred()
+        self._stopping.append(closed)
+        stopped = DeferredList([closed, *([ports.stopListening()] if ports is not None else [])], consumeErrors=True)
         for protocol in list(self._open):
             protocol.close()
         self._check_stopped()
         return stopped
 
     def _check_stopped(self) -> None:
-        if self._stopped is not None and not self._open:
-            stopped, self._stopped = self._stopped, None
-            stopped.callback(None)
+        if not self._open:
+            stopping, self._stopping = self._stopping, []
+            for closed in stopping:
+                closed.callback(None)
 
     def _beaten(self) -> None:
         self._beat = self.reactor.callLater(BEAT_S, self._beaten)

@@ -1,11 +1,13 @@
 """Reading the PROXY header that a trusted proxy sends before its client's bytes.
 
 The header is peeked at and consumed exactly, so that the client's own bytes stay in the kernel for the relay. While it
-is incomplete, SO_RCVLOWAT keeps the descriptor quiet until there is more than was seen.
+is incomplete, SO_RCVLOWAT keeps the descriptor quiet until there is more than was seen; UNIX sockets know no such
+thing, so they are looked at again after a while.
 """
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +17,9 @@ from zope.interface import implementer
 
 from cluster.errors import RemoteError
 from director.core.proxy_protocol import MAX_HEADER_BYTES, Header, decode
+
+#: Between looks at a UNIX socket with part of a header: most are written whole.
+UNIX_LOOK_S = 0.01
 
 
 @implementer(IReadDescriptor)
@@ -33,6 +38,7 @@ class HeaderReader:
         self._done = done
         self._reactor = reactor
         self._timer = reactor.callLater(timeout_s, self._timed_out)
+        self._look: Any = None
         reactor.addReader(self)
 
     def fileno(self) -> int:
@@ -54,6 +60,9 @@ class HeaderReader:
             elif seen:
                 self.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(seen) + 1)
                 if self._more_to_come():
+                    if self.client.family == socket.AF_UNIX:
+                        self._reactor.removeReader(self)
+                        self._look = self._reactor.callLater(UNIX_LOOK_S, self._look_again)
                     return
         except BlockingIOError:
             return
@@ -63,8 +72,13 @@ class HeaderReader:
 
     def _more_to_come(self) -> bool:
         """False after the peer's FIN: an incomplete header stays incomplete."""
-        info = self.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-        return info[0] != _CLOSE_WAIT
+        poll = select.poll()
+        poll.register(self.client, select.POLLRDHUP)
+        return not poll.poll(0)
+
+    def _look_again(self) -> None:
+        self._look = None
+        self._reactor.addReader(self)
 
     def _timed_out(self) -> None:
         self._timer = None
@@ -73,6 +87,9 @@ class HeaderReader:
     def cancel(self) -> None:
         """Stop reading; *done* is not called."""
         self._reactor.removeReader(self)
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -80,7 +97,3 @@ class HeaderReader:
     def _finish(self, header: Header | None) -> None:
         self.cancel()
         self._done(self, header)
-
-
-#: tcp_info.tcpi_state once the peer has sent its FIN (linux/tcp.h).
-_CLOSE_WAIT = 8

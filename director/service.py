@@ -20,7 +20,6 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
-from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -44,11 +43,11 @@ from director.admin.userbook import UserBook
 from director.agents import AgentListener
 from director.attendance import Attendance
 from director.audit import AuditTrail
+from director.binding import BindError
 from director.clustering import Clustering, etcd_access
 from director.control_socket import ControlSocket
 from director.frontend import Closed
 from director.gauges import SnapshotCollector
-from director.listener import BindError
 from director.metrics import Metrics
 from director.node import Node
 from director.operations import NodeOperations
@@ -167,7 +166,7 @@ class DirectorService(MultiService):
         for child in (self.agents, self.admin, self.side_doors):
             try:
                 child.setServiceParent(self)
-            except (BindError, CannotListenError) as error:
+            except BindError as error:
                 problems.append(f"{child.name}: {error}")
         if problems:
             raise StartError("\n".join(problems))
@@ -181,7 +180,7 @@ class DirectorService(MultiService):
         """Become one of the directors: last, since whoever cannot serve must not lead."""
         try:
             self.clustering.setServiceParent(self)
-        except CannotListenError as error:
+        except BindError as error:
             raise StartError(f"{self.clustering.name}: {error}") from error
 
     async def _connect(self) -> bool:

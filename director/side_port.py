@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 
 from cluster.address import Address
-from director.listener import bind
+from director.binding import FileAccess
+from director.ports import Ports
 
 
 class SidePort(Service):
@@ -26,27 +26,18 @@ class SidePort(Service):
         self._factory = factory
         self._reactor = reactor
         self._mode = mode
-        self._port: Any = None
+        self._ports: Ports | None = None
 
     def startService(self) -> None:
-        """Bind and listen. Raises `director.listener.BindError`."""
-        sock = bind(self.address)
-        try:
-            self._port = self._reactor.adoptStreamPort(sock.fileno(), sock.family, self._factory)
-            path = self.address.path
-            if path is None:
-                self.address = self.address._replace(port=sock.getsockname()[1])
-            elif not path.startswith("@"):
-                os.chmod(path, self._mode)  # Twisted made it everybody's
-        finally:
-            sock.close()  # the port has a duplicate
+        """Bind and listen. Raises `director.binding.BindError`."""
+        if self._ports is None:
+            self._ports = Ports(self.address, self._factory, reactor=self._reactor, access=FileAccess(self._mode))
+            self.address = self._ports.address
         super().startService()
 
     def stopService(self) -> Deferred[Any] | None:
         super().stopService()
-        port, self._port = self._port, None
-        if port is None:
-            return None
+        ports, self._ports = self._ports, None
         for connection in list(self._factory.connections):
             connection.transport.abortConnection()
-        return maybeDeferred(port.stopListening)  # which removes a UNIX socket's file
+        return ports.stopListening() if ports is not None else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from io import BytesIO
 from types import MappingProxyType
@@ -10,7 +9,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.web.resource import IResource, Resource
@@ -30,7 +29,8 @@ from director.admin.ui.assembly import make_ui
 from director.admin.userbook import UserBook
 from director.admin.xmlrpc import XmlRpc
 from director.agents import server_options
-from director.listener import bind
+from director.binding import FileAccess
+from director.ports import Ports
 
 #: A whole service, which the store takes up to this size; it has thousands of hosts then.
 MAX_BODY_BYTES = MAX_VALUE_BYTES
@@ -134,26 +134,20 @@ class AdminListener(Service):
         self._scheme = "http" if endpoint.tls is None else "https"
         if endpoint.tls is not None:
             self._factory = TLSMemoryBIOFactory(server_options(endpoint.tls, place=f"{place}.tls"), False, site)
-        self._port: Any = None
+        self._ports: Ports | None = None
 
     def startService(self) -> None:
-        """Bind and serve. Raises `director.listener.BindError`."""
-        sock = bind(self.address)
-        try:
-            if not self.address.is_unix:
-                self.address = self.address._replace(port=sock.getsockname()[1])
-            self._port = self._reactor.adoptStreamPort(sock.fileno(), sock.family, self._factory)
-            if self.address.path is not None and not self.address.path.startswith("@"):
-                os.chmod(self.address.path, UNIX_MODE)  # Twisted made it everybody's
-        finally:
-            sock.close()  # the port has a duplicate
+        """Bind and serve. Raises `director.binding.BindError`."""
+        if self._ports is None:
+            self._ports = Ports(self.address, self._factory, reactor=self._reactor, access=FileAccess(UNIX_MODE))
+            self.address = self._ports.address
+            self.log.info("admin at {scheme}://{address}", scheme=self._scheme, address=str(self.address))
         super().startService()
-        self.log.info("admin at {scheme}://{address}", scheme=self._scheme, address=str(self.address))
 
     def stopService(self) -> Deferred[Any] | None:
         super().stopService()
-        port, self._port = self._port, None
-        return maybeDeferred(port.stopListening) if port is not None else None  # it removes a UNIX socket's file
+        ports, self._ports = self._ports, None
+        return ports.stopListening() if ports is not None else None
 
 
 def admin_service(
@@ -165,7 +159,7 @@ def admin_service(
     :param in_thread: verifies passwords.
     :param exact: further resources, by their whole path.
 
-    Starting it raises `director.listener.BindError`.
+    Starting it raises `director.binding.BindError`.
 
     :raises cluster.errors.ConfigError: files of TLS that do not do.
     """

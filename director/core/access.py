@@ -16,6 +16,10 @@ from cluster.model import Access
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
+#: Among networks that are trusted: clients of UNIX sockets.
+UNIX_PEERS = "unix"
+
+
 class Networks:
     """An immutable set of IP networks. ``packed in networks`` takes an address of 4 or 16 bytes.
 

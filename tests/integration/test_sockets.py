@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.address import Address, parse_address
 from director import sockets
-from director.listener import bind
+from director.binding import bind
 
 
 class Mixin:
@@ -29,7 +29,7 @@ class Mixin:
 
     def listening(self, text: str) -> tuple[socket.socket, Address]:
         address = parse_address(text, any_port=True)
-        sock = bind(address)
+        [sock] = bind(address)
         self.addCleanup(sock.close)  # type: ignore[attr-defined]
         return sock, address if address.is_unix else address._replace(port=sock.getsockname()[1])
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from cluster.address import parse_address
+from cluster.address import Address, parse_address
+from director.binding import bind
 from director.listener import Listener
 
 SYN_SENT = 2  #: tcp_info.tcpi_state (linux/tcp.h)
@@ -26,12 +27,13 @@ class TurnAwayTests(SynchronousTestCase):
         """Loopback delivers at once: a client whose SYN was dropped is still sending it, one that waits to be accepted is
         connected, and is served."""
         nobody: Any = None
-        listener = Listener(parse_address("127.0.0.1:0", any_port=True), nobody, reactor=nobody)
-        listener.open()
+        [bound] = bind(parse_address("127.0.0.1:0", any_port=True))
+        port = bound.getsockname()[1]
+        listener = Listener(Address("127.0.0.1", port), nobody, reactor=nobody, sock=bound)
         self.addCleanup(listener.stopService)
-        early = self.client(listener.address.port)
+        early = self.client(port)
         listener.turn_away()
-        late = self.client(listener.address.port)
+        late = self.client(port)
         self.assertEqual(late.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0], SYN_SENT)
         listening = socket.socket(fileno=listener.fileno())
         accepted, _ = listening.accept()

