@@ -69,6 +69,8 @@ DIRECTOR_GAUGES: Sequence[tuple[str, str, Callable[[DirectorPicture], float]]] =
     ("store_available", "1 while the store answers.", lambda director: director.store_available),
     ("cold_start", "1 while a snapshot stands in for a store that has not answered yet.",
      lambda director: director.cold_start),
+    ("problems", "What an operator should mend; the director's status names each.",
+     lambda director: len(director.problems)),
     ("leads", "1 while this director leads the cluster.", lambda director: director.leads),
     ("vips_held", "Virtual addresses that this director holds.", lambda director: len(director.vips_held)),
     ("peers_connected", "Other directors that are connected.",

@@ -78,6 +78,7 @@ class NodeOperations:
             leads=clustering.leading.leads,
             vips_held=clustering.vips_held,
             peers=clustering.peer_pictures(),
+            problems=self._users.problems,
             services=picture_services(node.inventory, now, node.wall() - now, node.listening),
         )
 

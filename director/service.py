@@ -99,8 +99,10 @@ class DirectorService(MultiService):
             reactor=reactor, random=random.random, on_closed=on_closed,
         )
         admin = configuration.node.admin
-        self.users = UserBook(admin.users)
-        self.sync = Sync(self.store, self.keys, self.node, self.users.set_stored)
+        self.users = UserBook(admin.users, required=admin.htpasswd is not None)
+        self.sync = Sync(
+            self.store, self.keys, self.node, self.users.set_stored, user_unreadable=self.users.require
+        )
         self.attendance = Attendance(self.node, self.store, self.keys, self.metrics)
         self.clustering = Clustering(
             configuration, self.store, self.keys, self.sync, self.node, self.attendance, reactor=reactor
@@ -110,7 +112,7 @@ class DirectorService(MultiService):
         )
         self.operations = NodeOperations(
             self.node, self.store, self.sync, self.keys, self.clustering, boot=configuration, audit=self.audit,
-            users=UserChanges(self.users, self.store, self.sync, self.keys, admin, in_thread=self._in_thread),
+            users=UserChanges(self.users, self.store, self.sync, self.keys, in_thread=self._in_thread),
         )
         self.control = Control(self.operations, audit=self.audit.record)
         self.registry.register(SnapshotCollector(self.operations.snapshot, self.node.counters))
@@ -145,7 +147,10 @@ class DirectorService(MultiService):
             hint = "pip install 'txdirector[manhole]'"
             raise ConfigError([Problem("node.manhole", f"needs more than is installed here ({error})", hint)]) from error
         namespace = {"director": self, "node": self.node, "control": self.control, "reactor": reactor}
-        gate = Gate(lambda: self.users.users, clock=reactor, in_thread=self._in_thread, credentials=self._credentials)
+        gate = Gate(
+            lambda: self.users.users, lambda: self.users.required, clock=reactor, in_thread=self._in_thread,
+            credentials=self._credentials,
+        )
         return ManholeListener(manhole, namespace, gate, reactor=reactor)
 
     def startService(self) -> None:

@@ -45,17 +45,22 @@ class Sync(TwistedService):
 
     Without the store `assume` stands in for it with what was last known; the store's first word replaces that.
 
+    :param user_unreadable: called for each record of a user that cannot be read.
     :ivar on_change: called after records were applied.
     """
 
     log = Logger()
 
-    def __init__(self, store: Store, keys: Keys, into: Applies, set_user: Callable[[str, User | None], None]) -> None:
+    def __init__(
+        self, store: Store, keys: Keys, into: Applies, set_user: Callable[[str, User | None], None], *,
+        user_unreadable: Callable[[], None] = lambda: None,
+    ) -> None:
         self.setName("sync")
         self._store = store
         self._keys = keys
         self._into = into
         self._set_user = set_user
+        self._user_unreadable = user_unreadable
         self._watches: list[Watch] = []
         self._mirrors: tuple[_Mirror, ...] = ()
         self._missing = 0
@@ -73,7 +78,8 @@ class Sync(TwistedService):
             _Mirror(keys.registered_hosts(), Registered, lambda at, it: into.set_registered(at.ref, it), keys),
             _Mirror(keys.orders(), Order, lambda at, order: into.set_order(at.ref, at.by, order), keys,
                     resyncing=into.drop_local_orders),
-            _Mirror(keys.users(), User, lambda at, user: self._set_user(at.name, user), keys),
+            _Mirror(keys.users(), User, lambda at, user: self._set_user(at.name, user), keys,
+                    unreadable=self._user_unreadable),
         )
         self._missing = len(self._mirrors)
         for mirror in self._mirrors:
@@ -121,13 +127,14 @@ class _Mirror:
     """One prefix, kept equal to the store's: what vanished from a resync is gone.
 
     :param resyncing: called before a resync's records are put.
+    :param unreadable: called for each record that cannot be read.
     """
 
     log = Logger()
 
     def __init__(
         self, prefix: str, type_: type[Any], put: Callable[[Any, Any], None], keys: Keys, *,
-        resyncing: Callable[[], None] = lambda: None,
+        resyncing: Callable[[], None] = lambda: None, unreadable: Callable[[], None] = lambda: None,
     ) -> None:
         self.prefix = prefix
         self.answered: Deferred[None] = Deferred()
@@ -135,6 +142,7 @@ class _Mirror:
         self._put = put
         self._keys = keys
         self._resyncing = resyncing
+        self._unreadable = unreadable
         self._known: set[str] = set()
         self._revision = 0
         self._waiting: list[tuple[int, Deferred[None]]] = []
@@ -173,6 +181,7 @@ class _Mirror:
         except msgspec.DecodeError as error:
             place, value = None, None
             self.log.error("{key} in the store cannot be read and is left as it was: {why}", key=record.key, why=error)
+            self._unreadable()
         if place is not None:
             self._known.add(record.key)
             self._apply(record.key, value)

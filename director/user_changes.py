@@ -8,9 +8,8 @@ from typing import Literal
 import msgspec
 from argon2 import PasswordHasher
 
-from cluster.address import parse_address
 from cluster.keys import Keys
-from cluster.model import Admin, User
+from cluster.model import User
 from cluster.store import Compare, Delete, Operation, Put, Store
 from director.admin.auth import InThread
 from director.admin.errors import Conflict, Invalid, NotFound
@@ -23,20 +22,18 @@ class UserChanges:
     """Writes users into the store, but never so that nobody could undo it.
 
     :param in_thread: hashes passwords, which takes tens of milliseconds by design.
-    :param admin: this director's; others may be reachable otherwise, and judge for themselves.
     """
 
-    def __init__(
-        self, book: UserBook, store: Store, sync: Sync, keys: Keys, admin: Admin, *, in_thread: InThread
-    ) -> None:
+    def __init__(self, book: UserBook, store: Store, sync: Sync, keys: Keys, *, in_thread: InThread) -> None:
         self._book = book
         self._store = store
         self._sync = sync
         self._keys = keys
-        self._open_to_others = any(
-            not parse_address(endpoint.listen, any_port=True).is_loopback for endpoint in admin.endpoints
-        )
         self._in_thread = in_thread
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        return self._book.problems
 
     def listed(self) -> tuple[UserPicture, ...]:
         return tuple(
@@ -81,8 +78,8 @@ class UserChanges:
             raise Conflict(f"{name!r} is a user of {where}; change it there")
 
     def _check(self, users: Mapping[str, User]) -> None:
-        """:raises Conflict: nobody could change anything any more, or everybody could."""
-        if not users and self._open_to_others:
-            raise Conflict("the admin listens beyond loopback: the last user stays")
-        if users and not any(user.role == "full" for user in users.values()):
+        """:raises Conflict: nobody could change anything any more."""
+        if not users:
+            raise Conflict("the last user stays: nobody could sign in then")
+        if not any(user.role == "full" for user in users.values()):
             raise Conflict("nobody would have the role 'full' then, and could change it back")

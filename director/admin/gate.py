@@ -17,19 +17,21 @@ from director.admin.errors import Forbidden
 
 
 class Gate:
-    """By basic authentication through a `Portal`; as long as there are no users, everyone on this machine.
+    """By basic authentication through a `Portal`; where there never were users, everyone on this machine.
 
     :param users: those of now.
+    :param required: whether a password is needed though there are no users now; see `UserBook`.
     :param credentials: another authority; see `Foreign`. With one the gate is never open.
 
     The rest: see `PasswordChecker`.
     """
 
     def __init__(
-        self, users: Callable[[], Mapping[str, User]], *, clock: IReactorTime, in_thread: InThread,
-        credentials: Foreign | None = None,
+        self, users: Callable[[], Mapping[str, User]], required: Callable[[], bool], *, clock: IReactorTime,
+        in_thread: InThread, credentials: Foreign | None = None,
     ) -> None:
         self._users = users
+        self._required = required
         self._foreign = credentials
         checker = PasswordChecker(users, clock=clock, in_thread=in_thread, foreign=credentials)
         self._portal = Portal(CallerRealm(self._role), [checker])
@@ -55,8 +57,8 @@ class Gate:
 
     @property
     def open(self) -> bool:
-        """There are no users: this machine needs no password."""
-        return not self._users() and self._foreign is None
+        """There are no users, nor were any meant to be: this machine needs no password."""
+        return not self._users() and self._foreign is None and not self._required()
 
     async def sign_in(self, name: bytes, password: bytes, peer: str | None) -> Caller:
         """:param peer: the client's IP address; None for a UNIX socket.

@@ -163,15 +163,13 @@ def admin_service(
 
     :raises cluster.errors.ConfigError: files of TLS that do not do.
     """
-    gate = Gate(lambda: users.users, clock=reactor, in_thread=in_thread, credentials=credentials)
+    gate = Gate(lambda: users.users, lambda: users.required, clock=reactor, in_thread=in_thread, credentials=credentials)
     ui, feed = make_ui(gate, control, admin, reactor=reactor)
     site = make_site(gate, control, registry, ui, reactor=reactor, exact=exact)
     service = MultiService()
     service.setName("admin")
     if admin.htpasswd is not None:  # before the endpoints, so that whoever comes first finds it read
-        Htpasswd(
-            admin.htpasswd, admin.htpasswd_role, lambda found: users.replace("htpasswd", found), clock=reactor
-        ).setServiceParent(service)
+        Htpasswd(admin.htpasswd, admin.htpasswd_role, users, clock=reactor).setServiceParent(service)
     for number, endpoint in enumerate(admin.endpoints):
         listener = AdminListener(endpoint, site, place=f"node.admin.endpoints[{number}]", reactor=reactor)
         listener.setServiceParent(service)

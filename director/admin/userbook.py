@@ -1,6 +1,9 @@
 """Who may call, from three sources: the node's file, an htpasswd file, and the store, which all directors share.
 
 A name in several sources is the first one's of this order: what a node's own file says holds whatever others do.
+
+"No users now" is not "none configured". Passwords are needed from the start where the configuration names users or an
+htpasswd file, and from the first user on elsewhere: a source that runs dry later locks out, it does not let in.
 """
 
 from __future__ import annotations
@@ -17,9 +20,15 @@ SOURCES: tuple[Source, ...] = ("configuration", "htpasswd", "store")
 
 
 class UserBook:
-    """The users of now."""
+    """The users of now.
 
-    def __init__(self, configured: Mapping[str, User] = MappingProxyType({})) -> None:
+    :param required: passwords are needed whoever is known.
+    :ivar problems: sources that are not what they were meant to be, in a sentence each, for the operator.
+    """
+
+    def __init__(self, configured: Mapping[str, User] = MappingProxyType({}), *, required: bool = False) -> None:
+        self.required = required
+        self.problems: tuple[str, ...] = ()
         self._by_source: dict[Source, Mapping[str, User]] = {source: {} for source in SOURCES}
         self.users: Mapping[str, User] = {}
         self.replace("configuration", configured)
@@ -28,6 +37,11 @@ class UserBook:
         """All of one source."""
         self._by_source[source] = dict(users)
         self.users = self._merged()
+        self.required = self.required or bool(self.users)
+
+    def require(self) -> None:
+        """Passwords are needed from now on: there is a user who cannot be read."""
+        self.required = True
 
     def set_stored(self, name: str, user: User | None) -> None:
         """One of the store's; None: gone."""
@@ -37,6 +51,10 @@ class UserBook:
     def source(self, name: str) -> Source | None:
         """Where the user of this name comes from."""
         return next((source for source in SOURCES if name in self._by_source[source]), None)
+
+    def count(self, source: Source) -> int:
+        """Users that *source* has."""
+        return len(self._by_source[source])
 
     def if_stored(self, name: str, user: User | None) -> Mapping[str, User]:
         """What `users` would be after `set_stored`."""

@@ -198,6 +198,7 @@ class DirectorPicture(Picture, frozen=True):
     leads: bool = False  #: this director is it
     vips_held: tuple[str, ...] = ()
     peers: tuple[PeerPicture, ...] = ()
+    problems: tuple[str, ...] = ()  #: what an operator should mend, a sentence each
 
     def host(self, service: str, group: str, name: str) -> HostPicture | None:
         """Find one host."""

@@ -171,7 +171,7 @@ def director_line(status: dict[str, Any]) -> str:
                                    ("STORE UNAVAILABLE", not status["store_available"])) if on]
     minutes = (status["at"] - status["started"]) / 60
     line = f"director {status['name']}, {status['version']}, up {minutes:.0f} min, store {status['store']}"
-    return "; ".join([line, *modes])
+    return "; ".join([line, *modes, *status.get("problems", ())])
 
 
 def explain_lines(explanation: dict[str, Any]) -> list[str]:

@@ -56,7 +56,7 @@ class Visitors:
     def still(self, visitor: Visitor) -> bool:
         """Whether *visitor* may go on looking; that they do counts as use."""
         try:
-            return not visitor.session or bool(self._again(visitor.session, visitor.caller.origin))
+            return bool(self._again(visitor.session, visitor.caller.origin)) if visitor.session else self.gate.open
         except SignInFirst:
             return False
 

@@ -293,7 +293,7 @@ class Admin:
         self.director = SmallDirector(users)
         self.audited: list[Audit] = []
         self.registry = CollectorRegistry()
-        gate = Gate(lambda: self.director.accounts, clock=self.clock, in_thread=lambda work: succeed(work()))
+        gate = Gate(lambda: self.director.accounts, lambda: False, clock=self.clock, in_thread=lambda work: succeed(work()))
         control = self.control = Control(self.director, audit=self.audited.append)
         config = AdminConfig(refresh_s=7.0, project_url="https://project.example/")
         ui, self.feed = make_ui(gate, control, config, reactor=self.clock)

@@ -78,7 +78,7 @@ class CheckerTests(SynchronousTestCase):
                 right = credentials.checkPassword(b"compiler")
                 return succeed(b"grace") if right else fail(UnauthorizedLogin())
 
-        gate = Gate(lambda: self.users, clock=self.clock, in_thread=self.in_thread,
+        gate = Gate(lambda: self.users, lambda: False, clock=self.clock, in_thread=self.in_thread,
                     credentials=Foreign(Directory(), Role.FULL))
         self.assertFalse(gate.open)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import bcrypt
@@ -14,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import User
 from director.admin.auth import verify
-from director.admin.htpasswd import LOOK_S, Htpasswd, parse
+from director.admin.htpasswd import LOOK_S, MAX_CHARACTERS, Htpasswd, parse
+from director.admin.userbook import UserBook
 from tests.unit.director.small_director import HASHER
 
 BCRYPT = bcrypt.hashpw(b"engine", bcrypt.gensalt(4)).decode()
@@ -58,31 +58,57 @@ class FileTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.path = Path(self.mktemp())
         self.clock = Clock()
-        self.told: list[Mapping[str, User]] = []
+        self.book = UserBook(required=True)
 
     def begin(self, *lines: str) -> None:
         self.path.write_text("\n".join(lines))
-        service = Htpasswd(str(self.path), "readonly", self.told.append, clock=self.clock)
+        self.watch()
+
+    def watch(self) -> None:
+        service = Htpasswd(str(self.path), "readonly", self.book, clock=self.clock)
         service.startService()
         self.addCleanup(service.stopService)
+
+    def look(self) -> set[str]:
+        """The users after the file was looked at."""
+        self.clock.advance(LOOK_S)
+        return set(self.book.users)
 
     def test_follows_the_file(self) -> None:
         """Users are read at the start, and again when the file has changed, and only then."""
         self.begin(f"ada:{BCRYPT}")
+        before = self.book.users
         self.clock.pump([LOOK_S] * 3)
-        self.assertEqual([set(users) for users in self.told], [{"ada"}])
+        self.assertIs(self.book.users, before)
         new = self.path.with_suffix(".new")
         new.write_text(f"bob:{ARGON2}")
         os.replace(new, self.path)
-        self.clock.advance(LOOK_S)
-        self.assertEqual([set(users) for users in self.told], [{"ada"}, {"bob"}])
+        self.assertEqual(self.look(), {"bob"})
 
-    def test_a_file_that_is_away(self) -> None:
-        """While the file cannot be read its users stay; then it is read again."""
+    def test_a_file_that_says_nothing(self) -> None:
+        """Whatever becomes of the file, its last users stay and the director says why; a good file ends that."""
         self.begin(f"ada:{BCRYPT}")
-        self.path.unlink()
-        self.clock.pump([LOOK_S] * 3)
-        self.assertEqual(len(self.told), 1)
+        for text in (
+            "", "\n", "# nobody\n", "ada:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=\n", "ad", f"ada:{BCRYPT[:2]}",
+            f"eve:{BCRYPT}\n" + "#" * MAX_CHARACTERS, None,
+        ):
+            if text is None:
+                self.path.unlink()
+            else:
+                self.path.write_text(text)
+            self.assertEqual(self.look(), {"ada"}, text)
+            (problem,) = self.book.problems
+            self.assertIn("its last 1 users stay in force", problem)
+        self.path.write_text(f"bob:{ARGON2}")
+        self.assertEqual((self.look(), self.book.problems), ({"bob"}, ()))
+
+    def test_nothing_at_the_start(self) -> None:
+        """A file that is away, or holds nobody, at the start lets nobody in, and is read once it is there."""
+        self.watch()
+        self.assertEqual((self.look(), self.book.required), (set(), True))
+        self.assertIn("cannot be read", self.book.problems[0])
         self.path.write_text("")
-        self.clock.advance(LOOK_S)
-        self.assertEqual(self.told[-1], {})
+        self.look()
+        self.assertIn("nobody can sign in by it", self.book.problems[0])
+        self.path.write_text(f"bob:{ARGON2}")
+        self.assertEqual((self.look(), self.book.problems), ({"bob"}, ()))

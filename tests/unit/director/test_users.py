@@ -12,11 +12,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.keys import Keys
 from cluster.memory import MemoryStore
-from cluster.model import Admin, AdminEndpoint, User
+from cluster.model import User
+from cluster.store import Delete, Operation, Put
 from director import user_changes
 from director.admin.auth import verify
 from director.admin.errors import Conflict, Invalid, NotFound
-from director.admin.userbook import UserBook
+from director.admin.userbook import SOURCES, UserBook
 from director.sync import Applies, Sync
 from director.user_changes import UserChanges
 from tests.unit.director.small_director import HASHER
@@ -40,6 +41,18 @@ class UserBookTests(SynchronousTestCase):
         book.set_stored("ada", None)
         self.assertEqual(book.users, {})
 
+    def test_no_users_now(self) -> None:
+        """Passwords stay needed when any source runs dry, and where users were meant to be; never where none were."""
+        self.assertFalse(UserBook().required)
+        self.assertTrue(UserBook(required=True).required)
+        books = [UserBook({"ada": ADA}), UserBook(), UserBook()]
+        books[1].replace("htpasswd", {"ada": ADA})
+        books[2].set_stored("ada", ADA)
+        for book in books:
+            for source in SOURCES:
+                book.replace(source, {})
+            self.assertEqual((book.users, book.required), ({}, True))
+
 
 class _Nothing:
     """Takes services and hosts, of which there are none here."""
@@ -55,20 +68,19 @@ class UserChangesTests(SynchronousTestCase):
         self.successResultOf(self.store.start())
         self.book, self.changes = self.director()
 
-    def director(self, *, listen: str = "127.0.0.1:0", **users: User) -> tuple[UserBook, UserChanges]:
+    def director(self, **users: User) -> tuple[UserBook, UserChanges]:
         """A director's users and changes, on the shared store."""
         book = UserBook(users)
-        sync = Sync(self.store, Keys("test"), cast(Applies, _Nothing()), book.set_stored)
+        sync = Sync(self.store, Keys("test"), cast(Applies, _Nothing()), book.set_stored, user_unreadable=book.require)
         sync.startService()
         sync.follow()
         self.addCleanup(sync.stopService)
         self.turn()
-        admin = Admin(endpoints=(AdminEndpoint(listen=listen),))
 
         def in_thread(work: Callable[[], Any]) -> Deferred[Any]:
             return succeed(work())
 
-        return book, UserChanges(book, self.store, sync, Keys("test"), admin, in_thread=in_thread)
+        return book, UserChanges(book, self.store, sync, Keys("test"), in_thread=in_thread)
 
     def turn(self) -> None:
         for _ in range(10):
@@ -110,17 +122,29 @@ class UserChangesTests(SynchronousTestCase):
         self.assertRaises(Invalid, self.put, "eve", None)
 
     def test_lock_out(self) -> None:
-        """Nothing is done that leaves nobody with the full role; the last user may go, on loopback only."""
+        """Nothing is done that leaves nobody with the full role, nor anybody to sign in."""
         self.assertRaises(Conflict, self.put, "bob", "looking on", "readonly")
         self.put("ada", "analytical")
         self.put("bob", "looking on", "readonly")
         self.assertRaises(Conflict, self.delete, "ada")
         self.assertRaises(Conflict, self.put, "ada", None, "readonly")
         self.delete("bob")
-        _, outside = self.director(listen="192.0.2.1:7401")
-        self.failureResultOf(Deferred.fromCoroutine(outside.delete("ada")), Conflict)
-        self.delete("ada")
-        self.assertEqual(self.book.users, {})
+        self.assertRaises(Conflict, self.delete, "ada")
+        self.assertEqual(set(self.book.users), {"ada"})
+
+    def test_users_that_vanish(self) -> None:
+        """Users that go from the store behind our back, or that cannot be read, leave passwords needed."""
+        self.assertFalse(self.book.required)
+        self.put("ada", "analytical")
+        self.commit(Delete(Keys("test").user("ada")))
+        self.assertEqual((self.book.users, self.book.required), ({}, True))
+        self.commit(Put(Keys("test").user("bob"), b"{"))
+        fresh, _ = self.director()
+        self.assertEqual((fresh.users, fresh.required), ({}, True))
+
+    def commit(self, operation: Operation) -> None:
+        self.successResultOf(self.store.commit([operation]))
+        self.turn()
 
     def test_other_sources(self) -> None:
         """Users of a file are changed in the file."""
