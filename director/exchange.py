@@ -17,6 +17,7 @@ from director.core.forwarding import FRESH_S, Forwarding
 from director.core.schedulers.sticky import StickyTable
 from director.node import Node
 from director.peers import Peers
+from director.telling import tell_each
 
 #: Messages of sticky entries at one beat, for each peer and table: 20,000 entries a second, 100 KB a message. A larger burst
 #: waits for the next beat.
@@ -142,8 +143,7 @@ class Exchange:
 
     def _alive(self, peer: str, alive: Alive) -> None:
         self.alive[peer] = alive
-        for told in self.on_alive:
-            told(peer)
+        tell_each(self.on_alive, peer)
 
     def _missing(self, peer: str, missing: Missing) -> None:
         add, remove = (list(map(HostRef.parse, refs)) for refs in (missing.add, missing.remove))

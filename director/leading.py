@@ -32,6 +32,7 @@ from cluster.leadership import (
 from cluster.model import Leader
 from cluster.store import Committed, Compare, Delete, Event, Lease, Operation, Record, Resync, Store, Watch
 from director.alarm import Alarm
+from director.telling import tell_each
 
 #: For the store to take note that a leader resigns. It has other things to do before it ends, and the lease lapses anyway.
 RESIGN_TIMEOUT_S = 1.0
@@ -182,8 +183,7 @@ class Leading(Service):
         self.known = known
         if known is not None and known.leader.name != self.director:
             self.log.info("{leader} leads, term {term}", leader=known.leader.name, term=known.term)
-        for told in self.on_known:
-            told(known)
+        tell_each(self.on_known, known)
 
     def _look(self) -> float:
         """Read the clock, and then what the lease promises: the deadline is rather too early."""

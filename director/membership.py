@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from cluster.keys import DirectorKey, Keys
 from cluster.model import Member
 from cluster.store import Event, Lease, Put, Record, Resync, Store, Watch
+from director.telling import tell_each
 
 #: Longer than an etcd member's death or a partition that heals by itself takes; what directors decide by is the leader's
 #: lease, the peer link and their own eyes, never this.
@@ -80,8 +81,7 @@ class Membership(Service):
         lease.lost.addCallback(self._lost)
         value = msgspec.json.encode(self._member)
         await self._store.commit([Put(self._keys.director(self._member.name), value, lease.id)])
-        for told in self.on_lease:
-            told(lease)
+        tell_each(self.on_lease, lease)
 
     def _not_joined(self, failure: Failure) -> None:
         self.log.warn("not registered among the directors yet: {why}", why=failure.getErrorMessage())
@@ -116,5 +116,4 @@ class Membership(Service):
                     self.members[place.director] = msgspec.json.decode(record.value, type=Member)
                 except msgspec.DecodeError as error:
                     self.log.error("{key} cannot be read: {why}", key=record.key, why=error)
-        for told in self.on_members:
-            told()
+        tell_each(self.on_members)

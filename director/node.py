@@ -34,6 +34,7 @@ from director.probes import ProbeLoop, Prober, ProbeResult
 from director.relay.interface import Counters, Relay
 from director.resolver import Known, Resolver
 from director.target import Target, target_of
+from director.telling import tell_each
 
 #: Drain deadlines and sticky tables are looked at this often: nobody waits for less than a second of either.
 HOUSEKEEPING_S = 1.0
@@ -352,8 +353,7 @@ class Node(MultiService):
                 )
 
     def _tell_of(self, entry: HostEntry) -> None:
-        for told in self.on_host:
-            told(entry.ref)
+        tell_each(self.on_host, entry.ref)
 
     # --- names
 

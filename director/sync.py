@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from cluster.keys import BootKey, Keys
 from cluster.model import Caps, HostRef, Order, Registered, Service, User
 from cluster.store import Delete, Event, Listing, Put, Record, Resync, Store, Watch
+from director.telling import tell_each
 
 
 class Applies(Protocol):
@@ -93,8 +94,7 @@ class Sync(TwistedService):
             mirror.deliver(event)
             unheard.discard(mirror.prefix)
             self.assumed = self.assumed and bool(unheard)
-            for told in self.on_change:
-                told()
+            tell_each(self.on_change)
 
         for mirror in self._mirrors:
             self._watches.append(self._store.watch(mirror.prefix, partial(deliver, mirror)))

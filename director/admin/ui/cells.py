@@ -121,7 +121,7 @@ def shown(picture: DirectorPicture, scope: str) -> Sequence[HostPicture]:
         for group in service.groups:
             if parts[:2] == [service.name, group.name]:
                 if len(parts) == 2:
-                    return page_of(group, int(page) if page.isdecimal() else 1)
+                    return page_of(group, text.page_number(page))
                 return [host for host in group.hosts if host.name == parts[2]]
     return ()
 

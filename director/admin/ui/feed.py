@@ -36,6 +36,8 @@ MAX_VIEWERS = 100
 PING_S = 15.0
 #: Browsers come back after this long when the stream breaks.
 RETRY_MS = 3000
+#: Characters of a scope that the log has: the longest honest one and to spare.
+MAX_LOGGED = 250
 
 #: In whose name we look; looking leaves no audit.
 _SELF = Caller("web interface", Role.READONLY)
@@ -100,7 +102,7 @@ class Feed(Service):
         self._control = control
         self._reactor = reactor
         self._viewers: set[Viewer] = set()
-        self._cells: Mapping[str, Mapping[str, Cell]] = {}  #: as last sent, by scope
+        self._cells: dict[str, Mapping[str, Cell]] = {}  #: as last sent, by scope
         self._call: Any = None
         self._sampled_at = float("-inf")
 
@@ -150,19 +152,24 @@ class Feed(Service):
         if now - self._sampled_at >= LINE_STEP_S * 0.9:  # timers come late, never early: a whole step would slip
             self._sampled_at = now
             self.loads.sample(picture)
-        for viewer in list(self._viewers):
-            if not viewer.still():
-                self._drop(viewer)
         if not self._viewers:
             return
         before, overall = self._cells, summary(picture)
-        self._cells = {
-            scope: within(overall, scope) | host_cells(shown(picture, scope), self.loads)
-            for scope in {viewer.scope for viewer in self._viewers}
-        }
-        news = {scope: changed(before.get(scope, {}), cells) for scope, cells in self._cells.items()}
+        news: dict[str, Mapping[str, Cell]] = {}
+        self._cells = {}
         for viewer in list(self._viewers):
-            viewer.send(self._cells[viewer.scope], news[viewer.scope], now)
+            try:
+                if not viewer.still():
+                    self._drop(viewer)
+                    continue
+                scope = viewer.scope
+                if scope not in self._cells:
+                    self._cells[scope] = within(overall, scope) | host_cells(shown(picture, scope), self.loads)
+                    news[scope] = changed(before.get(scope, {}), self._cells[scope])
+                viewer.send(self._cells[scope], news[scope], now)
+            except Exception:  # one viewer's is no other's
+                self.log.failure("a page cannot be kept current: {scope}", scope=viewer.scope[:MAX_LOGGED])
+                self._drop(viewer)
 
     def _drop(self, viewer: Viewer) -> None:
         self._viewers.discard(viewer)

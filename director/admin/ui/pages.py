@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from director.admin.control import Caller, Control
 from director.admin.errors import Invalid, NotFound
 from director.admin.ui.cells import MAX_ROWS, Cell, Loads, host_cells, hosts_of, listed, page_of, ref, shown, summary
-from director.admin.ui.text import value
+from director.admin.ui.text import page_number, value
 from director.core.plan import ABSENT, plan
 from director.core.schedulers.registry import SCHEDULERS
 from director.core.snapshot import DirectorPicture, HostPicture
@@ -121,7 +121,7 @@ async def group(look: Look, service: str, group: str) -> Values:
     found = await look.ask("group", service=service, group=group)
     picture = await look.ask("status")
     pages = max(1, -(-len(found.hosts) // MAX_ROWS))
-    page = min(max(1, int(look.query["page"])), pages) if look.query.get("page", "").isdecimal() else 1
+    page = min(page_number(look.query.get("page", "")), pages)
     name, hosts = f"{service}/{group}", page_of(found, page)
     return {
         "picture": picture, "cells": look.cells(picture, hosts), "group": found, "page": page, "pages": pages,

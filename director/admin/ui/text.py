@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 import msgspec
 
 #: What is said where a value is unknown; never 0.
 UNKNOWN = "–"
+
+#: Of a page, as an address has it: there are never a million.
+_PAGE = re.compile(r"[0-9]{1,6}")
+
+
+def page_number(given: str) -> int:
+    """From 1; the first one when *given* is none."""
+    return max(1, int(given)) if _PAGE.fullmatch(given) else 1
 
 
 def number(value: float | None, digits: int = 2) -> str:

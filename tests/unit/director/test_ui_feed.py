@@ -123,6 +123,48 @@ class StreamTests(FeedCase):
         self.assertEqual(stream.read(), [":"] * 3)
 
 
+class OneViewersErrorTests(FeedCase):
+    def test_numbers_in_scopes(self) -> None:
+        """Whatever number a scope names, its viewer is answered and the others are sent their news."""
+        other = self.watch()
+        streams = [self.watch(f"web/blue%23{number}") for number in ("9" * 5000, "0", "-1", "", "%D9%A1", "1e9", "x")]
+        for stream in streams:
+            self.assertFalse(stream.ended)
+            self.assertEqual(len(stream.cells()), 1)
+        other.read()
+        self.weigh(0.5)
+        self.assertEqual(len(other.cells()), 1)
+
+    def test_is_his_own(self) -> None:
+        """A viewer whose cells cannot be made, or that cannot be written to, is let go; the others see all news."""
+        first = self.watch()
+        look = feeding.shown
+
+        def shown(picture: Any, scope: str) -> Any:
+            if scope == "odd":
+                raise ValueError(scope)
+            return look(picture, scope)
+
+        self.patch(feeding, "shown", shown)
+        odd = self.watch("odd")
+        last = self.watch()
+        self.assertEqual((odd.ended, first.ended, last.ended), (True, False, False))
+        last.read()
+        self.weigh(0.5)
+        self.assertEqual((len(first.cells()), len(last.cells())), (2, 1))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_a_page_opened_without_a_password(self) -> None:
+        """Once there are users, a stream that needed none ends."""
+        admin = self.admin = Admin(accounts := {})
+        admin.feed.startService()
+        stream = self.watch(visitor=Visitor(admin))
+        self.assertFalse(stream.ended)
+        accounts.update(USERS)
+        admin.clock.advance(LOOK_S)
+        self.assertTrue(stream.ended)
+
+
 class EndTests(FeedCase):
     def test_needs_a_session(self) -> None:
         """Strangers and other methods get no events."""

@@ -150,6 +150,12 @@ class OverviewTests(PageCase):
         for said in ("web", "blue", "app1", "1.25", "disk on fire", "mail", "mx", "2 / 3", "25 %"):
             self.assertIn(said, page.text)
 
+    def test_page_numbers(self) -> None:
+        """Whatever stands for a page's number is the first page, or the last; never an accident."""
+        for number in ("9" * 5000, "0", "-1", "", "%D9%A1", "1e9", "x", "999999"):
+            answer = self.ada.get(f"/services/web/groups/blue?page={number}")
+            self.assertEqual((answer.status, b"app1" in answer.body), (200, True))
+
     def test_large_groups(self) -> None:
         """Of a large group the overview lists a bounded number, those in trouble first; its own page has pages."""
         for number in range(250):
