@@ -281,6 +281,8 @@ class Admin(Record, frozen=True):
     refresh_s: Seconds = 5.0
     project_url: str = ""
     insecure: bool = False  #: allow plaintext http beyond loopback
+    max_connections: Positive = 512  #: of all endpoints; those by UNIX sockets are not counted
+    max_connections_per_address: Positive = 128  #: of one IPv4 address, or /64 of IPv6
 
 
 class Manhole(Record, frozen=True):

@@ -76,7 +76,7 @@ class Throttle:
 
     def take(self, address: str, now: float) -> float:
         """Pay for one attempt. Answers 0, or the seconds to wait; then nothing was paid."""
-        network = _network(address)
+        network = network_of(address)
         paid_until = max(self._paid_until.pop(network, now), now) + FAILURE_S
         wait_s = paid_until - now - FREE_FAILURES * FAILURE_S
         if wait_s > 1e-9:  # not 0: sums of floats
@@ -89,12 +89,12 @@ class Throttle:
 
     def give_back(self, address: str) -> None:
         """The attempt was a success after all."""
-        network = _network(address)
+        network = network_of(address)
         if network in self._paid_until:
             self._paid_until[network] -= FAILURE_S
 
 
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
     """The unit of throttling: an IPv4 address, or a /64, which one IPv6 client may well own whole."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])

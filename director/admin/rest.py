@@ -201,7 +201,7 @@ def _body(request: Request) -> Mapping[str, Any]:
         return {}
     try:
         return _DECODER.decode(body)
-    except msgspec.DecodeError as error:
+    except ValueError as error:  # of msgspec, or bytes that are no UTF-8
         raise Invalid(str(error), "body") from None
     except RecursionError:
         raise Invalid("is nested too deeply", "body") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from io import BytesIO
 from types import MappingProxyType
 from typing import Any
 
@@ -13,15 +12,15 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.web.resource import IResource, Resource
-from twisted.web.server import Request, Site
+from twisted.web.server import Request
 
 from cluster.address import Address, parse_address
 from cluster.model import Admin, AdminEndpoint
-from cluster.store import MAX_VALUE_BYTES
 from director.admin.auth import Foreign, InThread
 from director.admin.control import Control
 from director.admin.gate import Gate
 from director.admin.htpasswd import Htpasswd
+from director.admin.intake import AdminSite, Intake
 from director.admin.pages import MetricsPage
 from director.admin.rest import Api
 from director.admin.running import RunningText
@@ -32,54 +31,8 @@ from director.agents import server_options
 from director.binding import FileAccess
 from director.ports import Ports
 
-#: A whole service, which the store takes up to this size; it has thousands of hosts then.
-MAX_BODY_BYTES = MAX_VALUE_BYTES
 #: Of a UNIX endpoint's file: whoever may open it may do everything, where there are no users.
 UNIX_MODE = 0o660
-#: An idle keep-alive connection; longer than the usual scrape interval would keep strangers' connections for nothing.
-IDLE_S = 60
-
-_TOO_LARGE = (
-    b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Type: application/json\r\n\r\n"
-    b'{"error":"the body is larger than any operation needs"}'
-)
-
-
-class AdminRequest(Request):
-    """A request with a bounded body. One that is too large is answered at once and the connection closed: nothing of it
-    is kept, and nobody waits for its end."""
-
-    _room = MAX_BODY_BYTES
-
-    def gotLength(self, length: int | None) -> None:
-        self.content = BytesIO()  # Twisted would take a temporary file for a body of undeclared length
-        if length is not None and length > MAX_BODY_BYTES:
-            self._too_large()
-
-    def handleContentChunk(self, data: bytes) -> None:
-        if self._room < 0:
-            return
-        self._room -= len(data)
-        if self._room < 0:
-            self._too_large()
-        else:
-            super().handleContentChunk(data)
-
-    def _too_large(self) -> None:
-        self._room = -1
-        assert self.channel is not None and self.channel.transport is not None
-        self.channel.transport.write(_TOO_LARGE)
-        self.channel.loseConnection()
-
-
-class AdminSite(Site):
-    """Twisted's site, but it logs no line for each request: changes are in the audit, reads are nobody's news."""
-
-    noisy = False
-    displayTracebacks = False
-
-    def log(self, request: Any) -> None: ...
-
 
 class Root(Resource):
     """``/``
@@ -101,8 +54,8 @@ class Root(Resource):
 
 
 def make_site(
-    gate: Gate, control: Control, registry: CollectorRegistry, ui: Mapping[bytes, Resource], *, reactor: Any,
-    exact: Mapping[bytes, Resource],
+    gate: Gate, control: Control, registry: CollectorRegistry, ui: Mapping[bytes, Resource], admin: Admin, *,
+    reactor: Any, exact: Mapping[bytes, Resource],
 ) -> AdminSite:
     """Everything that is served, the same at every endpoint.
 
@@ -115,7 +68,8 @@ def make_site(
     root.putChild(b"metrics", MetricsPage(gate, registry, clock=reactor))
     for path, resource in ui.items():
         root.putChild(path, resource)
-    return AdminSite(root, requestFactory=AdminRequest, timeout=IDLE_S, reactor=reactor)
+    intake = Intake(admin.max_connections, admin.max_connections_per_address, registry, clock=reactor)
+    return AdminSite(root, gate, intake, exact=exact, reactor=reactor)
 
 
 class AdminListener(Service):
@@ -126,7 +80,7 @@ class AdminListener(Service):
 
     log = Logger()
 
-    def __init__(self, endpoint: AdminEndpoint, site: Site, *, place: str, reactor: Any) -> None:
+    def __init__(self, endpoint: AdminEndpoint, site: AdminSite, *, place: str, reactor: Any) -> None:
         self.address: Address = parse_address(endpoint.listen, any_port=True)
         self.setName(place)  # addresses may repeat: any number of endpoints can take "a free port"
         self._reactor = reactor
@@ -165,7 +119,7 @@ def admin_service(
     """
     gate = Gate(lambda: users.users, lambda: users.required, clock=reactor, in_thread=in_thread, credentials=credentials)
     ui, feed = make_ui(gate, control, admin, reactor=reactor)
-    site = make_site(gate, control, registry, ui, reactor=reactor, exact=exact)
+    site = make_site(gate, control, registry, ui, admin, reactor=reactor, exact=exact)
     service = MultiService()
     service.setName("admin")
     if admin.htpasswd is not None:  # before the endpoints, so that whoever comes first finds it read

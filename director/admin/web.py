@@ -76,22 +76,24 @@ class Page(Resource):
         try:
             return await self.answer(await self._gate.caller(request), request)
         except tuple(STATUS) as error:
-            return self._refuse(request, error)
+            return refused(request, error)
         except Exception:
             self.log.failure("{method} {path} failed", method=request.method, path=request.path)
             return refusal(request, 500, "an error of the director; its log tells more")
 
-    def _refuse(self, request: Request, error: Exception) -> bytes:
-        status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
-        if isinstance(error, Throttled):
-            request.setHeader("Retry-After", str(int(error.wait_s) + 1))
-            return refusal(request, status, str(error))
-        if isinstance(error, LoginFailed):
-            request.setHeader("WWW-Authenticate", 'Basic realm="txdirector", charset="UTF-8"')
-            return refusal(request, status, "a user's name and password are needed")
-        if isinstance(error, StoreUnavailable):
-            return refusal(request, status, f"the store is unavailable, nothing was changed: {error}")
-        return refusal(request, status, str(error), getattr(error, "place", ""))
+
+def refused(request: Request, error: Exception) -> bytes:
+    """The body for an *error* of `STATUS`, whose status and headers are set."""
+    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    if isinstance(error, Throttled):
+        request.setHeader("Retry-After", str(int(error.wait_s) + 1))
+        return refusal(request, status, str(error))
+    if isinstance(error, LoginFailed):
+        request.setHeader("WWW-Authenticate", 'Basic realm="txdirector", charset="UTF-8"')
+        return refusal(request, status, "a user's name and password are needed")
+    if isinstance(error, StoreUnavailable):
+        return refusal(request, status, f"the store is unavailable, nothing was changed: {error}")
+    return refusal(request, status, str(error), getattr(error, "place", ""))
 
 
 def dress(request: Request) -> None:

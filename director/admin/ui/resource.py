@@ -174,6 +174,9 @@ def _redirect(request: Request, where: str) -> bytes:
 
 def _local(target: str) -> str:
     """*target* if it is a place of ours, else the first page; browsers take a backslash for a slash."""
-    parts = urlsplit(target)
+    try:
+        parts = urlsplit(target)
+    except ValueError:  # a bracket that does not close, and the like
+        return "/"
     plain = target.startswith("/") and not target.startswith(("//", "/\\")) and not (parts.scheme or parts.netloc)
     return target if plain and target.isprintable() and " " not in target else "/"

@@ -115,11 +115,19 @@ def check_origin(request: Request) -> None:
     if site is not None:
         ours = site in ("same-origin", "none")
     elif origin is not None:
-        ours = urlsplit(origin).netloc.lower() == (request.getHeader("host") or "").lower() != ""
+        ours = _netloc(origin) == (request.getHeader("host") or "").lower() != ""
     else:
         ours = True
     if not ours:
         raise Forbidden("forms are not taken from other sites")
+
+
+def _netloc(url: str) -> str:
+    """In lower case; empty where there is none."""
+    try:
+        return urlsplit(url).netloc.lower()
+    except ValueError:  # a bracket that does not close, and the like
+        return ""
 
 
 def check_token(visitor: Visitor, token: str) -> None:

@@ -14,9 +14,12 @@ from argon2 import PasswordHasher
 from prometheus_client import CollectorRegistry
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
 from zope.interface import implementer
 
 from cluster.address import Address
@@ -35,11 +38,13 @@ from cluster.model import (
     Service,
     User,
 )
+from director.admin.auth import InThread
 from director.admin.control import Audit, Control
 from director.admin.errors import Conflict, NotFound, Refused, Stale
 from director.admin.gate import Gate
+from director.admin.intake import AdminSite
 from director.admin.offers import Change, Reloaded, Stopping, Stored, UserPicture
-from director.admin.site import AdminSite, make_site
+from director.admin.site import make_site
 from director.admin.ui.assembly import make_ui
 from director.core.snapshot import (
     CandidatePicture,
@@ -285,19 +290,23 @@ class Admin:
     """The admin's site over a `SmallDirector`, spoken to in bytes.
 
     :param users: none: open to this machine.
+    :ivar in_thread: verifies passwords.
     :ivar channel: the server's end of the latest connection.
     """
 
-    def __init__(self, users: dict[str, User] | None = None) -> None:
+    def __init__(
+        self, users: dict[str, User] | None = None, *, exact: Mapping[bytes, Resource] | None = None, **config: Any
+    ) -> None:
         self.clock = Clock()
         self.director = SmallDirector(users)
         self.audited: list[Audit] = []
+        self.in_thread: InThread = lambda work: succeed(work())
         self.registry = CollectorRegistry()
-        gate = Gate(lambda: self.director.accounts, lambda: False, clock=self.clock, in_thread=lambda work: succeed(work()))
+        gate = Gate(lambda: self.director.accounts, lambda: False, clock=self.clock, in_thread=lambda work: self.in_thread(work))
         control = self.control = Control(self.director, audit=self.audited.append)
-        config = AdminConfig(refresh_s=7.0, project_url="https://project.example/")
-        ui, self.feed = make_ui(gate, control, config, reactor=self.clock)
-        self.site: AdminSite = make_site(gate, control, self.registry, ui, reactor=self.clock, exact={})
+        settings = AdminConfig(refresh_s=7.0, project_url="https://project.example/", **config)
+        ui, self.feed = make_ui(gate, control, settings, reactor=self.clock)
+        self.site: AdminSite = make_site(gate, control, self.registry, ui, settings, reactor=self.clock, exact=exact or {})
 
     def connect(self, wire: bytes, peer: str = "127.0.0.1", *, secure: bool = False) -> StringTransport:
         """The transport of a client at *peer* that sent these bytes; *secure*: as if through TLS."""
@@ -313,8 +322,10 @@ class Admin:
         return transport
 
     def exchange(self, wire: bytes, peer: str = "127.0.0.1", *, secure: bool = False) -> bytes:
-        """What comes back."""
-        return self.connect(wire, peer, secure=secure).value()
+        """What comes back; the client has gone then."""
+        transport = self.connect(wire, peer, secure=secure)
+        self.channel.connectionLost(Failure(ConnectionDone()))
+        return transport.value()
 
     def ask(
         self, method: str, path: str, body: object = None, *, user: str | None = "ada:engine", peer: str = "127.0.0.1",

@@ -10,9 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import AdminState, HostRef
 from director.admin.control import OPERATIONS
+from director.admin.intake import MAX_BODY_BYTES
 from director.admin.pages import SAMPLES, _text
 from director.admin.rest import ROUTES, Route
-from director.admin.site import MAX_BODY_BYTES
 from director.config import parse
 from director.gauges import SnapshotCollector
 from director.metrics import Metrics

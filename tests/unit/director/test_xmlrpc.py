@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import AdminState, HostRef
 from director.admin.control import OPERATIONS
-from director.admin.site import MAX_BODY_BYTES
+from director.admin.intake import MAX_BODY_BYTES
 from director.admin.xmlrpc import MAX_DEPTH, PIECES_A_TURN, UNREADABLE, Unreadable, read_call, write_answer
 from tests.unit.director.small_director import Admin, Answer
 from tests.unit.director.test_control import GOOD
