@@ -5,7 +5,8 @@ milliseconds and tens of megabytes by design. So a success is remembered for `RE
 the password), at most `MAX_VERIFYING` verifications run at once, and an address that fails too often waits. Every
 attempt is paid for before it is verified and given back when it succeeds, so that guesses sent all at once gain
 nothing; a remembered success is free, so that a guesser does not lock out an operator at the same address who is
-signed in.
+signed in. Right passwords are never too many: one that an address sends many times at once is verified once for all,
+and an attempt that cannot be paid for while others of its address are under way waits for what they give back.
 
 Without users, which the configuration allows on loopback only, everyone on this machine has the full role; see
 `local_caller` for what that excludes.
@@ -17,7 +18,7 @@ import hashlib
 import hmac
 import ipaddress
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -133,6 +134,10 @@ class PasswordChecker:
         self._turns = DeferredSemaphore(MAX_VERIFYING)
         self._key = secrets.token_bytes(32)
         self._remembered: dict[str, tuple[bytes, float]] = {}
+        #: Who waits for an attempt under way, by address, name and digest.
+        self._shared: dict[tuple[str, str, bytes], list[Deferred[bytes]]] = {}
+        self._paid: Counter[str] = Counter()  #: attempts under way, by network
+        self._unpaid: dict[str, list[Deferred[None]]] = {}  #: who waits for one of them to end
 
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
         """Fires with the user's name in UTF-8; fails with `UnauthorizedLogin` or `Throttled`."""
@@ -147,8 +152,38 @@ class PasswordChecker:
         if user is not None and self._remembers(name, digest):
             return username
         address = getattr(credentials, "address", "")
-        if (wait_s := self._throttle.take(address, self._clock.seconds())) > 0:
-            raise Throttled(wait_s)
+        attempt = address, name, digest
+        outcome: Deferred[bytes] = Deferred()
+        if attempt in self._shared:
+            self._shared[attempt].append(outcome)
+        else:
+            self._shared[attempt] = [outcome]
+            Deferred.fromCoroutine(self._attempt(credentials, users, digest, address)).addBoth(
+                lambda result: [each.callback(result) for each in self._shared.pop(attempt)]
+            )
+        return await outcome
+
+    async def _attempt(self, credentials: Any, users: Mapping[str, User], digest: bytes, address: str) -> bytes:
+        network = network_of(address)
+        while (wait_s := self._throttle.take(address, self._clock.seconds())) > 0:
+            waiting = self._unpaid.setdefault(network, [])
+            if not self._paid[network] or len(waiting) >= MAX_WAITING:
+                raise Throttled(wait_s)
+            waiting.append(Deferred())
+            await waiting[-1]
+        self._paid[network] += 1
+        try:
+            return await self._verified(credentials, users, digest, address)
+        finally:
+            self._paid[network] -= 1
+            self._paid += Counter()  # drops what is 0
+            for each in self._unpaid.pop(network, ()):
+                each.callback(None)
+
+    async def _verified(self, credentials: Any, users: Mapping[str, User], digest: bytes, address: str) -> bytes:
+        username: bytes = credentials.username
+        name = username.decode("utf-8", "replace")
+        user = users.get(name)
         if len(self._turns.waiting) >= MAX_WAITING:
             self._throttle.give_back(address)
             raise Throttled(1.0)

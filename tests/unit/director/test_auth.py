@@ -156,11 +156,66 @@ class CheckerTests(SynchronousTestCase):
         started = [checker.requestAvatarId(secret("ada", "engine", f"192.0.2.{number}"))
                    for number in range(MAX_VERIFYING + MAX_WAITING)]
         self.assertEqual(len(running), MAX_VERIFYING)
-        self.failureResultOf(checker.requestAvatarId(secret("ada", "engine")), Throttled)
+        self.failureResultOf(checker.requestAvatarId(secret("ada", "engine", "192.0.2.254")), Throttled)
         while running:
             running.pop().callback(True)
         for each in started:
             self.assertEqual(self.successResultOf(each), b"ada")
+
+    def slowly(self) -> tuple[PasswordChecker, list[tuple[Callable[[], bool], Deferred[bool]]]]:
+        """A checker, and its verifications under way."""
+        running: list[tuple[Callable[[], bool], Deferred[bool]]] = []
+
+        def slow(work: Callable[[], bool]) -> Deferred[bool]:
+            running.append((work, Deferred()))
+            return running[-1][1]
+
+        return PasswordChecker(lambda: self.users, clock=self.clock, in_thread=slow), running
+
+    def test_many_at_once(self) -> None:
+        """A password that an address sends many times at once is verified once; none of them is too many."""
+        checker, running = self.slowly()
+        for password, kind in (("engine", None), ("wrong", UnauthorizedLogin)):
+            asked = [checker.requestAvatarId(secret("ada", password)) for _ in range(24)]
+            ((work, waiting),) = running
+            running.clear()
+            waiting.callback(work())
+            for each in asked:
+                if kind is None:
+                    self.assertEqual(self.successResultOf(each), b"ada")
+                else:
+                    self.failureResultOf(each, kind)
+
+    def test_right_passwords_are_never_too_many(self) -> None:
+        """Right passwords of many users of one address all pass, though more at once than it has attempts; wrong ones
+        use them up, and then the address waits."""
+        names = [f"user{number}" for number in range(FREE_FAILURES * 3)]
+        self.users |= dict.fromkeys(names, USERS["ada"])
+        for password, passed in (("engine", len(names)), ("wrong", 0)):
+            checker, running = self.slowly()
+            asked = [checker.requestAvatarId(secret(name, password)) for name in names]
+            verified = 0
+            while running:
+                work, waiting = running.pop(0)
+                verified += 1
+                waiting.callback(work())
+            outcomes: list[Any] = []
+            for each in asked:
+                each.addBoth(outcomes.append)
+            self.assertEqual((len(outcomes), outcomes.count(names[-1].encode())), (len(names), bool(passed)))
+            self.assertEqual(sum(isinstance(each, bytes) for each in outcomes), passed)
+            self.assertEqual(verified, passed or FREE_FAILURES)
+
+    def test_a_verification_that_fails(self) -> None:
+        """An error of the thread pool reaches all who wait, and the next attempt is verified anew."""
+        checker, running = self.slowly()
+        asked = [checker.requestAvatarId(secret("ada", "engine")) for _ in range(3)]
+        running.pop()[1].errback(OSError())
+        for each in asked:
+            self.failureResultOf(each, OSError)
+        again = checker.requestAvatarId(secret("ada", "engine"))
+        running.pop()[1].callback(True)
+        self.assertEqual(self.successResultOf(again), b"ada")
 
     def test_broken_hash(self) -> None:
         """A hash that is none lets nobody in and breaks nothing."""

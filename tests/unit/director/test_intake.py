@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
 import xmlrpc.client
 from collections.abc import Callable
 from http.client import HTTPResponse
