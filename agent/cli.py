@@ -10,6 +10,7 @@ import click
 from twisted.logger import (
     FilteringLogObserver,
     LogEvent,
+    Logger,
     LogLevel,
     LogLevelFilterPredicate,
     formatEventAsClassicLogText,
@@ -22,6 +23,7 @@ from cluster.errors import ConfigError
 from cluster.log.channel import standard
 from cluster.log.storms import Storms
 from cluster.log.writer import LineWriter
+from cluster.shortage import raise_descriptors
 
 #: The exit code for a configuration that does not do.
 EXIT_CONFIG = 2
@@ -71,6 +73,8 @@ def main(config: str | None, log_level: str, tls: bool | None, **options: Any) -
     writer = LineWriter(standard(sys.stderr), _dropped, reactor=reactor)
     storms = Storms(lambda event: writer.write(_line(event)), reactor=reactor)
     globalLogBeginner.beginLoggingTo([FilteringLogObserver(storms, [level])])
+    before, now = raise_descriptors()
+    Logger(namespace="agent").info("at most {now} descriptors, the soft limit was {before}", now=now, before=before)
     run(service, reactor)
     storms.finish()
     writer.close()

@@ -10,6 +10,8 @@ import socket
 import struct
 from collections.abc import Callable, Iterable
 
+from cluster.shortage import short_of
+
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _NLM_F_REQUEST_DUMP = 0x301
@@ -92,7 +94,7 @@ def read_proc(port: int) -> int:
 class ConnectionCounter:
     """Counts, but not more often than is cheap: the last count stands meanwhile.
 
-    :param readers: tried in order; one that raises OSError is not asked again.
+    :param readers: tried in order; one that raises OSError is not asked again, unless this machine was short of something.
     """
 
     def __init__(
@@ -114,9 +116,11 @@ class ConnectionCounter:
             try:
                 self._count = self._readers[0](self._port)
                 break
-            except OSError:
-                del self._readers[0]
+            except OSError as error:
                 self._count = None
+                if short_of(error.errno or 0):
+                    break
+                del self._readers[0]
         after = self._monotonic()
         self._next_at = after + (after - before) / _TIME_SHARE
         return self._count

@@ -9,6 +9,7 @@ from twisted.python import usage
 from agent.config import configure
 from agent.process import AgentProcess
 from cluster.errors import ConfigError
+from cluster.shortage import raise_descriptors
 
 
 class Options(usage.Options):
@@ -50,6 +51,7 @@ def makeService(options: Options) -> AgentProcess:
     """The plugin's service. Raises UsageError with everything that is wrong."""
     from twisted.internet import reactor
 
+    raise_descriptors()
     try:
         return AgentProcess(configure(options["config"], options.given()), reactor=reactor)
     except ConfigError as error:

@@ -80,6 +80,7 @@ class Reason(enum.Enum):
     # never relayed
     CONNECT_FAILED = "connect_failed"  #: every tried host refused or was unreachable
     CONNECT_TIMEOUT = "connect_timeout"  #: the deadline for all tries passed
+    OUT_OF_RESOURCES = "out_of_resources"  #: this director had no port, descriptor or memory for a connect to a host
     NO_HOST = "no_host"  #: no host in rotation
     HOSTS_FULL = "hosts_full"  #: every host at its maximum, and no queue
     SERVICE_FULL = "service_full"  #: the service at its maximum, and no queue
@@ -162,6 +163,7 @@ class Group(Record, frozen=True):
     parameters: dict[str, float | int | str | bool] = {}  #: of the scheduler
     health: Health = Health()
     registration: Registration = Registration()
+    source: tuple[str, ...] = ()  #: addresses of the director to connect from, in turn; empty: the kernel's choice
 
 
 class Limits(Record, frozen=True):

@@ -6,6 +6,7 @@ Pure: whether files can be read is asked through a function. Errors keep a direc
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
@@ -17,6 +18,7 @@ from cluster.model import TLS, AgentListeners, Configuration, Group, Identity, M
 from cluster.validate import did_you_mean, join
 from director.core.access import UNIX_PEERS, parse_networks
 from director.core.schedulers import check_parameters
+from director.places import divide
 
 #: Says why a file cannot be read; empty when it can.
 Unreadable = Callable[[str], str]
@@ -25,6 +27,8 @@ _HOST_PATTERN_PART = re.compile(r"[A-Za-z0-9._*-]{1,63}")
 _WILDCARDS = ("0.0.0.0", "::")
 #: A name's addresses are not looked up here; this one's are known.
 _LOCALHOST = ({"localhost", "127.0.0.1"}, {"localhost", "::1"})
+#: Descriptors for fewer clients than wait in one listener's backlog are worth a word.
+FEW_CLIENTS = 4_096
 
 
 def errors(configuration: Configuration, *, unreadable: Unreadable) -> list[Problem]:
@@ -36,15 +40,45 @@ def errors(configuration: Configuration, *, unreadable: Unreadable) -> list[Prob
     ]
 
 
-def warnings(configuration: Configuration) -> list[Problem]:
-    """What is allowed but probably not meant."""
+def warnings(configuration: Configuration, *, descriptors: float = math.inf,
+             ours: Callable[[str], bool] = lambda ip: True) -> list[Problem]:
+    """What is allowed but probably not meant.
+
+    :param descriptors: that a director may have open on this machine.
+    :param ours: whether an IP address is this machine's.
+    """
     node = configuration.node
-    found = []
+    found = [*_places_warnings(configuration, descriptors), *_source_warnings(configuration, ours)]
     if not configuration.services:
         found.append(Problem("services", "there is no service"))
     for name, service in configuration.services.items():
         found += _service_warnings(join("services", name), service, node.agents)
     return found
+
+
+def _places_warnings(configuration: Configuration, descriptors: float) -> Iterator[Problem]:
+    """Whether there are descriptors for as many clients as are let in."""
+    services = configuration.services
+    if "balance" not in configuration.node.roles:
+        return
+    hosts = sum(len(group.hosts) for service in services.values() for group in service.groups.values())
+    clients = divide(descriptors, agents=hosts if configuration.node.agents.listen else 0).clients
+    has_room = f"the hard limit of {descriptors:g} descriptors has room for {clients:g}"
+    hint = "raise it (LimitNOFILE= of a systemd unit, ulimit -Hn); clients beyond it wait in the backlog"
+    wanted = sum(service.limits.max_connections for service in services.values())
+    if wanted > clients:
+        yield Problem("services", f"max_connections add up to {wanted}, and {has_room} clients", hint)
+    elif clients < FEW_CLIENTS and any(not service.limits.max_connections for service in services.values()):
+        yield Problem("services", f"not every service has max_connections, and {has_room} clients", hint)
+
+
+def _source_warnings(configuration: Configuration, ours: Callable[[str], bool]) -> Iterator[Problem]:
+    for name, service in configuration.services.items():
+        for group_name, group in service.groups.items():
+            for i, source in enumerate(group.source):
+                if not ours(source):
+                    yield Problem(join("services", name, "groups", group_name, "source", i),
+                                  f"{source} is no address of this machine: nothing can be connected from it")
 
 
 def service_errors(name: str, service: Service) -> Iterator[Problem]:
@@ -86,6 +120,28 @@ def _group_errors(place: str, group: Group) -> Iterator[Problem]:
         )
     yield from _probe_errors(join(health, "probe"), group.health.probe)
     yield from _networks(join(place, "registration", "networks"), group.registration.networks)
+    yield from _source_errors(join(place, "source"), group)
+
+
+def _source_errors(place: str, group: Group) -> Iterator[Problem]:
+    families: set[int] = set()
+    for i, text in enumerate(group.source):
+        try:
+            ip = ipaddress.ip_address(text)
+        except ValueError:
+            yield Problem(join(place, i), f"expected an IP address, got {text!r}")
+            continue
+        families.add(ip.version)
+        if ip.is_multicast or ip.is_unspecified:
+            yield Problem(join(place, i), f"nothing can be connected from {ip}")
+        if text in group.source[:i]:
+            yield Problem(join(place, i), f"{text} is there already")
+    for name, host in group.hosts.items():
+        address, _ = _parsed(place, host.address)
+        if families and address is not None and address.is_ip:
+            version = ipaddress.ip_address(address.host).version
+            if version not in families:
+                yield Problem(place, f"none is an IPv{version} address, as that of host {name!r} is")
 
 
 def _probe_errors(place: str, probe: Probe) -> Iterator[Problem]:

@@ -57,12 +57,14 @@ def run(file: str) -> None:
     from twisted.internet import reactor
     from twisted.logger import Logger, globalLogBeginner
 
+    from cluster.shortage import raise_descriptors
     from director.config import examine
     from director.log import Output, access_log
     from director.process import Process
     from director.service import make_service
     from director.summary import summary
 
+    descriptors = raise_descriptors()
     try:
         configuration, warnings = examine(file)
         tree = make_service(configuration, reactor=reactor, on_closed=access_log(configuration.node.log))
@@ -75,6 +77,7 @@ def run(file: str) -> None:
     globalLogBeginner.beginLoggingTo([output], redirectStandardIO=False)
     log = Logger(namespace="director")
     log.info("txdirector {version}, node {node}", version=VERSION, node=configuration.node.name)
+    log.info("at most {now} descriptors, the soft limit was {before}", now=descriptors[1], before=descriptors[0])
     for line in summary(configuration, native_missing=native_missing()):
         log.info("{line}", line=line, log_each=True)
     for problem in warnings:

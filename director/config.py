@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from cluster.errors import ConfigError, Problem
 from cluster.model import Configuration, Host, Service
 from cluster.validate import attempt
 from director import check as rules
+from director.places import hard_limit
 from director.toml_lines import Lines
 
 #: Structs that a file may give as a bare string, and the field that this is.
@@ -141,7 +143,17 @@ def _examined(text: str, file: str | None, *, node: bool = True) -> Loaded:
         configuration = checked(data, node=node)
     except ConfigError as error:
         raise ConfigError(located(error.problems)) from None
-    return Loaded(configuration, located(rules.warnings(configuration)))
+    return Loaded(configuration, located(rules.warnings(configuration, descriptors=hard_limit(), ours=_is_ours)))
+
+
+def _is_ours(ip: str) -> bool:
+    """Whether this machine has *ip* now."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind((ip, 0))
+    except OSError:
+        return False
+    return True
 
 
 def _nested(one: str, other: str) -> bool:

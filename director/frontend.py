@@ -5,7 +5,8 @@ its events back. No Deferreds, no transports; one small object for each connecti
 under exactly one `Reason`.
 
 A connect that fails gives the client's descriptor back, unread, and another host is tried: at most `MAX_TRIES` hosts,
-each once, all under the service's one connect deadline, which the tries left share evenly.
+each once, all under the service's one connect deadline, which the tries left share evenly. A connect that this director
+could not begin, for want of a port, a descriptor or memory, is nothing the host did: no try is counted, no strike given.
 """
 
 from __future__ import annotations
@@ -18,10 +19,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
-from twisted.logger import Logger
-
 from cluster.address import Address
 from cluster.model import Reason
+from cluster.shortage import PORTS
 from director.core.access import UNIX_PEERS, parse_networks
 from director.core.admission import Admission
 from director.core.entries import ServiceEntry
@@ -31,16 +31,20 @@ from director.core.pool import Ticket
 from director.core.proxy_protocol import Header, encode
 from director.metrics import PICK_SAMPLE, ServiceMetrics
 from director.origins import Origins
+from director.places import Places
 from director.proxy_in import HeaderReader
 from director.relay.interface import Limits, Relay
+from director.shortages import CONNECT, Shortages
+from director.sockets import lacked
 
 #: Hosts tried for one client. Three different hosts refusing means that the trouble is not one host's.
 MAX_TRIES = 3
 #: Between tries of a UNIX connect whose listener's backlog is full: the kernel tells no one when there is room again.
 UNIX_RETRY_S = 0.01
 
-#: connect(2) and socket(2) errors that are this machine's, not the host's.
-_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+#: Hosts passed over for one client because no port was left to connect to them from. Each costs the kernel a search through
+#: all its ports, so there must be an end.
+MAX_PASSED = 16
 
 
 class Closed(Protocol):
@@ -89,11 +93,13 @@ class Connection:
 class _Tail:
     """What only connections need whose first try failed, or that carry a PROXY header."""
 
-    __slots__ = ("deadline", "destination", "tried")
+    __slots__ = ("deadline", "destination", "failed", "short", "tried")
 
     def __init__(self, destination: Address | None = None) -> None:
         self.deadline = 0.0  #: of all tries; set when the first one fails
-        self.tried: tuple[Host, ...] = ()
+        self.tried: tuple[Host, ...] = ()  #: not to be picked again
+        self.failed = 0  #: of these, how many did not answer
+        self.short = False  #: one could not be tried, for a shortage of our own
         self.destination = destination
 
 
@@ -103,14 +109,14 @@ class Frontend:
     :param monotonic: seconds; the clock of everything here.
     :param random: uniform in [0, 1), for the jitter of the maximum age.
     :param origins: told of every connection to a host, when somebody may ask who is behind it.
+    :param shortages: told of every connect that could not begin.
+    :param places: where each accepted client takes one until its end.
     """
-
-    log = Logger()
 
     def __init__(
         self, service: ServiceEntry, inventory: Inventory, relay: Relay, metrics: ServiceMetrics, *,
         reactor: Any, monotonic: Callable[[], float], random: Callable[[], float], on_closed: Closed | None = None,
-        origins: Origins | None = None,
+        origins: Origins | None = None, shortages: Shortages | None = None, places: Places | None = None,
     ) -> None:
         self.service = service
         self.relay = relay
@@ -123,6 +129,8 @@ class Frontend:
         self._random = random
         self._on_closed = on_closed
         self._origins = origins
+        self._places = places or Places()
+        self._shortages = shortages or Shortages(monotonic=monotonic)
         self._queue_timer: Any = None
         self._picks = 0
         self._readers: set[HeaderReader] = set()
@@ -152,6 +160,7 @@ class Frontend:
 
     def accepted(self, fd: int, name: bytes | None) -> None:
         """A listener's client; its address is the socket's, or a trusted proxy's word."""
+        self._places.taken += 1
         if self._trusts_unix if name is None else self._trusted and name[:-2] in self._trusted:
             family = socket.AF_UNIX if name is None else _family(name[:-2])
             client = socket.socket(family, socket.SOCK_STREAM, fileno=fd)
@@ -241,7 +250,10 @@ class Frontend:
         host = ticket.host
         entry = self._inventory.entry_of(host)
         if entry is None or entry.target is None:
-            self._try_failed(connection, errno.EADDRNOTAVAIL, entry.address_error if entry else "removed", now)
+            if entry is not None and entry.unresolved:
+                self._pass_over(connection, now)
+            else:
+                self._try_failed(connection, errno.EHOSTUNREACH, entry.address_error if entry else "removed", now)
             return
         connecting = entry.target.connect()
         if connecting >= 0:
@@ -256,11 +268,8 @@ class Frontend:
         if error == errno.EAGAIN and entry.target.address.is_unix and now < self._deadline(connection, ticket):
             self._retrying.add(connection)
             self._reactor.callLater(UNIX_RETRY_S, self._retry, connection)
-        elif error in _OURS:
-            self.log.warn("cannot connect to {host}: {why}", host=str(host.ref), why=os.strerror(error))
-            self._leave(connection, Reason.RELAY_ERROR)
         else:
-            self._try_failed(connection, error, os.strerror(error), now)
+            self._not_connected(connection, error, now)
 
     def _retry(self, connection: Connection) -> None:
         if connection in self._retrying:
@@ -273,7 +282,7 @@ class Frontend:
         if tail is None or not tail.deadline:
             limits = self._limits[min(MAX_TRIES, pool.eligible)]
         else:
-            tries_left = max(1, min(MAX_TRIES - len(tail.tried), pool.eligible))
+            tries_left = max(1, min(MAX_TRIES - tail.failed, pool.eligible))
             limits = self._limits[1]._replace(connect_s=max(0.001, (tail.deadline - now) / tries_left))
         if self._max_age_s:
             jitter = self._max_age_jitter * (2.0 * self._random() - 1.0)
@@ -285,30 +294,72 @@ class Frontend:
         tail = connection.tail
         return tail.deadline if tail is not None and tail.deadline else ticket.picked_at + self._connect_s
 
-    def _try_failed(self, connection: Connection, error: int, why: str, now: float) -> None:
-        ticket, tail = connection.ticket, connection.tail
+    def _not_connected(self, connection: Connection, error: int, now: float) -> None:
+        """A connect did not come about: the host's doing, or our own shortage."""
+        ticket = connection.ticket
         assert ticket is not None
-        if tail is None:
-            tail = connection.tail = _Tail()
-        tail.deadline = self._deadline(connection, ticket)
         host = ticket.host
+        entry = self._inventory.entry_of(host)
+        what = lacked(error, entry.target.address if entry is not None and entry.target is not None else None)
+        if not what:
+            self._try_failed(connection, error, os.strerror(error), now)
+            return
+        self._shortages.met(what, CONNECT, f"cannot connect to {host.ref}: {os.strerror(error)}")
+        self._tail_of(connection, ticket).short = True
+        if what == PORTS:  # which each host has of its own
+            self._pass_over(connection, now)
+        else:
+            self._leave(connection, Reason.OUT_OF_RESOURCES)
+
+    def _pass_over(self, connection: Connection, now: float) -> None:
+        """The ticket's host cannot be tried now, which is not its fault."""
+        ticket = connection.ticket
+        assert ticket is not None
+        tail = self._tail_of(connection, ticket)
+        if len(tail.tried) - tail.failed < MAX_PASSED:
+            self._try_another(connection, tail, Reason.CONNECT_FAILED, now)
+        else:
+            self._leave(connection, Reason.OUT_OF_RESOURCES if tail.short else Reason.CONNECT_FAILED)
+
+    def _try_failed(self, connection: Connection, error: int, why: str, now: float) -> None:
+        """The host did not take the connect."""
+        ticket = connection.ticket
+        assert ticket is not None
+        tail, host = self._tail_of(connection, ticket), ticket.host
         self._metrics.host(host.ref.group, host.ref.host).connect_failures += 1
         self._inventory.connect_failed(host, why, now)
-        tail.tried += (host,)
-        timed_out = now >= tail.deadline
-        if timed_out or len(tail.tried) >= MAX_TRIES:
-            self._leave(connection, Reason.CONNECT_TIMEOUT if timed_out else Reason.CONNECT_FAILED)
-            return
-        again = self._admission.redispatch(ticket, connection.ip, Reason.CONNECT_FAILED, now, tail.tried)
+        tail.failed += 1
+        if now >= tail.deadline:
+            self._leave(connection, Reason.CONNECT_TIMEOUT)
+        elif tail.failed >= MAX_TRIES:
+            self._leave(connection, Reason.CONNECT_FAILED)
+        else:
+            timed_out = error == errno.ETIMEDOUT
+            self._try_another(connection, tail, Reason.CONNECT_TIMEOUT if timed_out else Reason.CONNECT_FAILED, now)
+
+    def _try_another(self, connection: Connection, tail: _Tail, reason: Reason, now: float) -> None:
+        """Connect to a host that was not tried; when there is none the client ends, under *reason* unless a shortage of
+        our own kept it from one."""
+        ticket = connection.ticket
+        assert ticket is not None
+        tail.tried += (ticket.host,)
+        reason = Reason.OUT_OF_RESOURCES if tail.short else reason
+        again = self._admission.redispatch(ticket, connection.ip, reason, now, tail.tried)
         connection.ticket = again
         if self._admission.queued:
             self.serve(self._admission.serve(now))
         if again is None:
-            reason = Reason.CONNECT_TIMEOUT if error == errno.ETIMEDOUT else Reason.CONNECT_FAILED
             self._leave(connection, reason)
         else:
             self._metrics.retries += 1
             self._connect(connection, now)
+
+    def _tail_of(self, connection: Connection, ticket: Ticket) -> _Tail:
+        """Made when a first try fails, with the deadline of all."""
+        if connection.tail is None:
+            connection.tail = _Tail()
+        connection.tail.deadline = self._deadline(connection, ticket)
+        return connection.tail
 
     def _preface(self, connection: Connection, version: Literal["v1", "v2"]) -> bytes:
         """The PROXY header; a client that can't be asked any more gets an UNKNOWN one."""
@@ -331,7 +382,7 @@ class Frontend:
 
     def connect_failed(self, connection: Connection, client: int, error: int) -> None:
         connection.fd, connection.handle = client, 0
-        self._try_failed(connection, error, os.strerror(error), self._monotonic())
+        self._not_connected(connection, error, self._monotonic())
 
     def closed(self, connection: Connection, reason: Reason, to_host: int, to_client: int) -> None:
         ticket = connection.ticket
@@ -360,6 +411,7 @@ class Frontend:
             os.close(connection.fd)
             connection.fd = -1
         self.open -= 1
+        self._places.leave()
         if self._origins is not None:
             self._origins.ended(connection)
         now = self._monotonic() if now is None else now
@@ -392,6 +444,7 @@ class Frontend:
         for reader in self._readers:
             reader.cancel()
             reader.client.close()
+            self._places.leave()
         self._readers.clear()
         if self._queue_timer is not None:
             self._queue_timer.cancel()

@@ -16,11 +16,13 @@ from typing import Any, Protocol
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReadDescriptor
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from cluster.address import Address
+from cluster.shortage import DESCRIPTORS, short_of
 from director.binding import OURS, FileAccess, bind, change_access, remove
+from director.places import Places
+from director.shortages import ACCEPT, Shortages
 from director.sockets import accept
 
 #: Clients taken in one turn of the reactor, so that a connect storm can't starve the relay.
@@ -33,9 +35,6 @@ PAUSE_S = 0.1
 _GONE = frozenset(
     {errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH}
 )
-#: accept(2) errors that mean this process or machine is out of something.
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
 
 #: socket(7); the socket module does not name it.
 _SO_ATTACH_FILTER = 26
@@ -63,18 +62,22 @@ class Listener(Service):
 
     :param frontend: takes the clients.
     :param sock: listens already; the stop closes it, for good.
+    :param places: of which the frontend takes one for each client; while there is none, clients wait in the backlog.
+    :param shortages: told of every pause.
     """
 
-    log = Logger()
-
-    def __init__(self, address: Address, frontend: Accepts, *, reactor: Any, sock: socket.socket) -> None:
+    def __init__(self, address: Address, frontend: Accepts, *, reactor: Any, sock: socket.socket,
+                 places: Places | None = None, shortages: Shortages | None = None) -> None:
         self.setName(f"listener {address}")
         self.address = address
         self._frontend = frontend
         self._reactor = reactor
         self._socket: socket.socket | None = sock
+        self._places = places or Places()
+        self._shortages = shortages or Shortages()
         self._resume: Any = None
         self._reading = False
+        self._delayed = False  # accepting paused, and the backlog was not empty since
 
     def startService(self) -> None:
         super().startService()
@@ -84,6 +87,7 @@ class Listener(Service):
 
     def stopService(self) -> None:
         super().stopService()
+        self._places.forget(self._go_on)
         if self._resume is not None:
             self._resume.cancel()
             self._resume = None
@@ -107,21 +111,27 @@ class Listener(Service):
         """The reactor gives the descriptor up only at its own end; `stopService` closes it."""
 
     def doRead(self) -> None:
-        listening, accepted = self.fileno(), self._frontend.accepted
+        listening, accepted, places = self.fileno(), self._frontend.accepted, self._places
         for _ in range(ACCEPTS_PER_TURN):
             if not self._reading:
+                return
+            if places.taken >= places.most:
+                self._wait_for_place()
                 return
             try:
                 client = accept(listening)
             except BlockingIOError:
+                self._delayed = False
                 return
             except OSError as error:
                 if error.errno in _GONE:
                     continue
-                if error.errno in _EXHAUSTED:
+                if short_of(error.errno or 0):
                     self.pause(error)
                     return
                 raise
+            if self._delayed:
+                places.delayed += 1
             accepted(*client)
 
     def turn_away(self) -> None:
@@ -135,10 +145,19 @@ class Listener(Service):
     def pause(self, error: OSError) -> None:
         """Stop accepting for `PAUSE_S`; clients wait in the backlog."""
         if self._reading:
-            self.log.warn("accepting on {address} pauses: {why}", address=str(self.address), why=error.strerror)
-            self._reactor.removeReader(self)
-            self._reading = False
+            self._stop_reading(short_of(error.errno or 0), f"accepting on {self.address} pauses: {error.strerror}")
             self._resume = self._reactor.callLater(PAUSE_S, self._go_on)
+
+    def _wait_for_place(self) -> None:
+        """Stop accepting until a client has gone."""
+        self._stop_reading(DESCRIPTORS, f"accepting on {self.address} waits until one of {self._places.taken} clients ends")
+        self._places.wait(self._go_on)
+
+    def _stop_reading(self, what: str, why: str) -> None:
+        self._places.pauses += 1
+        self._shortages.met(what, ACCEPT, why)
+        self._reactor.removeReader(self)
+        self._reading, self._delayed = False, True
 
     def _go_on(self) -> None:
         self._resume = None
@@ -153,11 +172,14 @@ class Listeners(MultiService):
     :param sockets: those to use instead of binding the first time; they listen already.
     :param absent: the address need not be this machine's (yet): a virtual one.
     :param access: of a UNIX socket's file.
+    :param places: as a `Listener`'s.
+    :param shortages: as a `Listener`'s.
     :ivar address: as bound, once it is.
     """
 
     def __init__(self, address: Address, frontend: Accepts, *, reactor: Any, sockets: Sequence[socket.socket] = (),
-                 absent: bool = False, access: FileAccess = OURS) -> None:
+                 absent: bool = False, access: FileAccess = OURS, places: Places | None = None,
+                 shortages: Shortages | None = None) -> None:
         super().__init__()
         self.setName(f"listener {address}")
         self.address = address
@@ -166,6 +188,8 @@ class Listeners(MultiService):
         self._sockets = sockets
         self._absent = absent
         self._access = access
+        self._places = places
+        self._shortages = shortages
 
     def open(self) -> None:
         """Bind now, so that an error is the caller's; `startService` does it otherwise.
@@ -180,7 +204,8 @@ class Listeners(MultiService):
             self.address = self.address._replace(port=sockets[0].getsockname()[1])
         for sock in sockets:
             own = self.address if self.address.is_unix else Address(*sock.getsockname()[:2])
-            Listener(own, self._frontend, reactor=self._reactor, sock=sock).setServiceParent(self)
+            Listener(own, self._frontend, reactor=self._reactor, sock=sock, places=self._places,
+                     shortages=self._shortages).setServiceParent(self)
 
     def privilegedStartService(self) -> None:
         self.open()

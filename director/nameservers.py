@@ -25,6 +25,7 @@ from twisted.protocols.basic import Int16StringReceiver
 from twisted.python.failure import Failure
 
 from cluster.address import parse_address
+from cluster.shortage import OutOfResources, errno_of, short_of
 from director.system_dns import RESOLV_CONF, ResolvConf, Server, WatchedFile, parse_resolv_conf
 
 #: How long each round waits for one server. A healthy one answers in milliseconds, one that has to recurse in a
@@ -71,7 +72,8 @@ class NameServers:
         self._system = WatchedFile(resolv_conf, parse_resolv_conf)
 
     def lookup(self, name: str) -> Deferred[Answer]:
-        """Look *name* up. Fails with `LookupFailed`; when cancelled, sockets and timers are gone when it fires."""
+        """Look *name* up. Fails with `LookupFailed`, or with `OutOfResources` where there was nothing to ask with. When
+        cancelled, sockets and timers are gone when it fires."""
         return Deferred.fromCoroutine(self._lookup(name))
 
     async def _lookup(self, name: str) -> Answer:
@@ -86,11 +88,14 @@ class NameServers:
                 [Deferred.fromCoroutine(self._ask(configuration.servers, candidate, kind))
                  for kind in (dns.A, dns.AAAA)], consumeErrors=True)
             found = [_unless_failed(outcome) for _, outcome in outcomes]
-            failed = next((outcome for outcome in found if isinstance(outcome, LookupFailed)), None)
-            v4, v6 = (None if isinstance(each, LookupFailed) else each for each in found)
+            failed = next((outcome for outcome in found if isinstance(outcome, Exception)), None)
+            v4, v6 = (None if isinstance(each, Exception) else each for each in found)
             ttl_s = min((each.ttl_s for each in (v4, v6) if each is not None and each.ttl_s is not None), default=None)
             if (v4 is not None and v4.addresses) or (v6 is not None and v6.addresses):
                 return Answer(v4 and v4.addresses, v6 and v6.addresses, ttl_s, str(failed or ""))
+            for outcome in found:
+                if isinstance(outcome, OutOfResources):
+                    raise outcome
             if failed is not None:
                 raise failed
             if any(each is not None and each.exists for each in (v4, v6)):
@@ -123,7 +128,9 @@ class NameServers:
             raise LookupFailed(f"DNS server {server} did not answer in {timeout_s:g} s") from error
         except ConnectingCancelledError as error:
             raise CancelledError() from error
-        except (OSError, CannotListenError, ConnectError, ConnectionClosed) as error:
+        except (OSError, MemoryError, CannotListenError, ConnectError, ConnectionClosed) as error:
+            if what := short_of(errno_of(error)):
+                raise OutOfResources(what) from error
             raise LookupFailed(f"DNS server {server} can't be reached: {_text(error)}") from error
 
     async def _by_udp(self, server: Server, question: _Question, timeout_s: float) -> dns.Message:
@@ -231,14 +238,14 @@ def _text(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _unless_failed(outcome: Any) -> _Records | LookupFailed:
-    """A question's outcome as a value; anything but its success or `LookupFailed` is raised."""
+def _unless_failed(outcome: Any) -> _Records | LookupFailed | OutOfResources:
+    """A question's outcome as a value; anything but its success, `LookupFailed` or `OutOfResources` is raised."""
     if not isinstance(outcome, Failure):
         records: _Records = outcome
         return records
-    outcome.trap(LookupFailed)
+    outcome.trap(LookupFailed, OutOfResources)
     error = outcome.value
-    assert isinstance(error, LookupFailed)
+    assert isinstance(error, LookupFailed | OutOfResources)
     return error
 
 

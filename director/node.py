@@ -26,6 +26,7 @@ from director.core import events as happened
 from director.core.entries import HostEntry
 from director.core.inventory import Inventory
 from director.courtesy import politely
+from director.descriptors import Descriptors
 from director.frontend import Closed, Frontend, Router
 from director.listener import Listeners
 from director.metrics import Metrics
@@ -33,6 +34,8 @@ from director.origins import Origins
 from director.probes import ProbeLoop, Prober, ProbeResult
 from director.relay.interface import Counters, Relay
 from director.resolver import Known, Resolver
+from director.resources import PortWatch
+from director.shortages import Shortages
 from director.target import Target, target_of
 from director.telling import tell_each
 
@@ -91,8 +94,12 @@ class Node(MultiService):
         self.inventory.on_client_news = self._settle_soon
         self._recompute = Alarm(self._recomputed, reactor=reactor, monotonic=monotonic)
         self._housekeeping = Alarm(self._housekept, reactor=reactor, monotonic=monotonic)
-        self.resolver = Resolver(reactor=reactor, servers=node.resolvers)
-        self.prober = Prober(reactor=reactor)
+        self.shortages = Shortages(monotonic=monotonic)
+        agents = bool(node.agents.listen)
+        self.descriptors = Descriptors(relays, lambda: len(self.inventory.hosts) if agents else 0)
+        self._ports = PortWatch(self.inventory, monotonic=monotonic)
+        self.resolver = Resolver(reactor=reactor, servers=node.resolvers, shortages=self.shortages)
+        self.prober = Prober(reactor=reactor, shortages=self.shortages)
         self._probes = ProbeLoop(reactor=reactor, monotonic=monotonic)
         self._watches: dict[HostRef, Any] = {}
         self._retries: dict[HostRef, list[Deferred[None]]] = {}
@@ -107,6 +114,7 @@ class Node(MultiService):
         router = Router()
         for relay in self.relays.values():
             relay.start(router)
+        self.descriptors.resize()
         super().startService()
         self._housekeeping.at(self.monotonic() + HOUSEKEEPING_S)
 
@@ -188,10 +196,11 @@ class Node(MultiService):
                 self.frontends[name] = Frontend(
                     self.inventory.services[name], self.inventory, self.relay_for(spec), self.metrics.service(name),
                     reactor=self._reactor, monotonic=self.monotonic, random=self._random, on_closed=self._on_closed,
-                    origins=self.origins,
+                    origins=self.origins, shortages=self.shortages, places=self.descriptors.places,
                 )
             else:
                 self.frontends[name].reconfigure()
+            self._retarget(name)
             self._close_listeners(name, keep=spec.listen)
             self._set_access(name, file_access(spec))
             for text in spec.listen:
@@ -243,6 +252,7 @@ class Node(MultiService):
         listener = Listeners(
             address, self.frontends[service], reactor=self._reactor, absent=self._is_virtual(address),
             sockets=self._reserved.pop((service, text), ()), access=file_access(self.frontends[service].service.spec),
+            places=self.descriptors.places, shortages=self.shortages,
         )
         listener.setName(f"listener {service} {text}")  # the address alone may not be unique: port 0
         try:
@@ -360,7 +370,7 @@ class Node(MultiService):
     def _resolve(self, entry: HostEntry) -> None:
         address = parse_address(entry.spec.address)
         if address.is_unix or address.is_ip:
-            entry.target = target_of(address)
+            entry.target = target_of(address, self._sources(entry))
         else:
             self._watches[entry.ref] = self.resolver.watch(
                 address.host, lambda known: self._resolved(entry, address, known)
@@ -371,7 +381,17 @@ class Node(MultiService):
         if isinstance(known, str):
             entry.target, entry.address_error = None, known
         else:
-            entry.target = target_of(address._replace(host=known[0]))
+            entry.target = target_of(address._replace(host=known[0]), self._sources(entry))
+
+    def _sources(self, entry: HostEntry) -> tuple[str, ...]:
+        return self.inventory.services[entry.ref.service].groups[entry.ref.group].spec.source
+
+    def _retarget(self, service: str) -> None:
+        """Hosts whose group has other source addresses than before are reached from these."""
+        for group in self.inventory.services[service].groups.values():
+            for entry in group.hosts.values():
+                if entry.target is not None and entry.target.sources != group.spec.source:
+                    entry.target = target_of(entry.target.address, group.spec.source)
 
     # --- probes
 
@@ -389,10 +409,10 @@ class Node(MultiService):
         probe = self._policy(entry).probe
         target: Target | None = entry.target
         if probe.address is None and target is None:
-            self._probed(entry, ProbeResult(False, entry.address_error, 0.0))
+            self._probed(entry, ProbeResult(None if entry.unresolved else False, entry.address_error, 0.0))
             return
         address = target.address if probe.address is None and target is not None else parse_address(str(probe.address))
-        self.prober.probe(address, probe).addCallback(lambda result: self._probed(entry, result))
+        self.prober.probe(address, probe, self._sources(entry)).addCallback(lambda result: self._probed(entry, result))
 
     def retry(self, ref: HostRef) -> Deferred[None]:
         """Probe one host now; fires when that is done, at once for a host without probes."""
@@ -412,8 +432,11 @@ class Node(MultiService):
 
     def _probed(self, entry: HostEntry, result: ProbeResult) -> None:
         if self.inventory.hosts.get(entry.ref) is entry:
-            self.metrics.probe(entry.ref, ok=result.ok)
-            self.inventory.probe_result(entry, result.ok, result.detail, result.duration_s, self.monotonic())
+            if result.ok is None:
+                entry.health.probe_void(self.monotonic())
+            else:
+                self.metrics.probe(entry.ref, ok=result.ok)
+                self.inventory.probe_result(entry, result.ok, result.detail, result.duration_s, self.monotonic())
             self.plan_probe(entry)
             self.settle()
         for done in self._retries.pop(entry.ref, ()):
@@ -438,6 +461,8 @@ class Node(MultiService):
                 self.cut_host(entry, Reason.DRAIN_DEADLINE)
         for service, text in list(self.bind_errors):
             self._open_listener(service, text)
+        self.descriptors.resize()
+        self._ports.look()
         self._housekeeping.at(now + HOUSEKEEPING_S)
 
     def cut_host(self, entry: HostEntry, reason: Reason) -> int:

@@ -5,6 +5,8 @@ due, is decided in `director.core.health`.
 
 A probe leaves a host in peace: it sends FIN, reads what the host still wants to say, and only then closes, so that a
 banner or a page that nobody reads does not end in a reset and a line in the host's error log.
+
+A probe that this director could not make, for want of a descriptor, a port or memory, has no result.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import heapq
 import os
 import re
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from itertools import count
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -30,7 +33,11 @@ from twisted.python.failure import Failure
 
 from cluster.address import Address
 from cluster.model import Probe
+from cluster.shortage import PORTS, OutOfResources, errno_of
 from director.alarm import Alarm
+from director.bound_client import endpoint_from
+from director.shortages import PROBE, Shortages
+from director.sockets import lacked, sources_for
 
 #: Probes under way at the same time; each holds a descriptor. At 200, ten thousand hosts that all time out after 1 s
 #: still get a probe every 50 s each, and those that answer in milliseconds never wait.
@@ -53,7 +60,7 @@ _PATH_SAFE = "/?:@!$&'()*+,;=-._~%"
 class ProbeResult(NamedTuple):
     """What a probe saw."""
 
-    ok: bool
+    ok: bool | None  #: None: it could not be made, which says nothing about the host
     detail: str  #: for people: ``connected in 2 ms``, ``refused``, ``timed out after 1 s``, ``HTTP 503``
     duration_s: float  #: until the result was known
 
@@ -67,32 +74,37 @@ class Prober(Service):
 
     :param resolve: finds the addresses of a host name; without it only literal addresses can be probed.
     :param monotonic: seconds; measures durations.
+    :param shortages: told of every probe that could not be made.
     """
 
     log = Logger()
 
     def __init__(
         self, *, reactor: Any, resolve: Callable[[str], Deferred[tuple[str, ...]]] | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = time.monotonic, shortages: Shortages | None = None,
     ) -> None:
         self.setName("prober")
         self._reactor = reactor
         self._resolve = resolve
         self._monotonic = monotonic
+        self._shortages = shortages or Shortages(monotonic=monotonic)
         self._gate = DeferredSemaphore(MAX_PROBES)
         self._running: set[Deferred[Any]] = set()
+        self._turns = count()
 
-    def probe(self, target: Address, spec: Probe) -> Deferred[ProbeResult]:
+    def probe(self, target: Address, spec: Probe, sources: Sequence[str] = ()) -> Deferred[ProbeResult]:
         """Probe *target* as *spec* says (its own address is the caller's business); ``none`` is like ``tcp``.
 
         Never fails. The timeout counts from when the probe gets its turn. A cancelled probe, or one that is under way
         when the service stops, ends with the detail ``cancelled``.
+
+        :param sources: addresses of this machine to probe from, in turn.
         """
         if not self.running:
             return succeed(ProbeResult(False, "cancelled", 0.0))
         begun = self._monotonic()
 
-        def finish(ok: bool, detail: str) -> None:
+        def finish(ok: bool | None, detail: str) -> None:
             """Hand out the result, once: how the connection's end goes is nobody's concern."""
             if not result.called:
                 result.callback(ProbeResult(ok, detail, self._monotonic() - begun))
@@ -104,7 +116,10 @@ class Prober(Service):
                 return
             try:
                 visit = await Deferred.fromCoroutine(
-                    self._visit(target, spec)).addTimeout(spec.timeout_s, self._reactor)
+                    self._visit(target, spec, sources)).addTimeout(spec.timeout_s, self._reactor)
+            except OutOfResources as error:
+                self._shortages.met(error.what, PROBE, f"cannot probe {target}")
+                finish(None, str(error))
             except Exception as error:
                 finish(False, self._explain(error, spec))
             else:
@@ -134,26 +149,52 @@ class Prober(Service):
             task.cancel()
         return DeferredList(running)
 
-    async def _visit(self, target: Address, spec: Probe) -> _Visit:
-        """Connect, and ask; returns the visit, which passed. The connection is gone when this raises."""
+    async def _visit(self, target: Address, spec: Probe, sources: Sequence[str]) -> _Visit:
+        """Connect, and ask; returns the visit, which passed. The connection is gone when this raises.
+
+        :raises OutOfResources: it could not begin.
+        """
         visit = _Visit(_request(target, spec), spec.expect) if spec.kind == "http" else _Visit()
         if not target.is_unix and not target.is_ip:
             if self._resolve is None:
                 raise ProbeFailed(f"{target.host} is not an IP address")
             try:
                 target = target._replace(host=(await self._resolve(target.host))[0])
+            except OutOfResources:
+                raise
             except Exception as error:
                 raise ProbeFailed(str(error)) from error
-        try:
-            await connectProtocol(_endpoint(self._reactor, target, spec.timeout_s), visit)
-        except ConnectingCancelledError as error:  # so that the timeout knows its own doing
-            raise CancelledError() from error
+        await self._connect(target, spec, visit, sources_for(target, sources))
         try:
             await visit.answered
         except Exception:
             await visit.abort()
             raise
         return visit
+
+    async def _connect(self, target: Address, spec: Probe, visit: _Visit, sources: Sequence[str]) -> None:
+        """From one of *sources* that has a port left.
+
+        :raises OutOfResources: none has, or something else is lacking.
+        """
+        first = next(self._turns)
+        endpoints = [
+            endpoint_from(self._reactor, target.host, target.port, timeout_s=spec.timeout_s,
+                          source=sources[(first + i) % len(sources)]) for i in range(len(sources))
+        ] or [_endpoint(self._reactor, target, spec.timeout_s)]
+        while endpoints:
+            try:
+                await connectProtocol(endpoints.pop(0), visit)
+            except ConnectingCancelledError as error:  # so that the timeout knows its own doing
+                raise CancelledError() from error
+            except (ConnectError, OSError, MemoryError) as error:
+                what = lacked(errno_of(error), target)
+                if what == PORTS and endpoints:
+                    continue
+                if what:
+                    raise OutOfResources(what) from error
+                raise
+            return
 
     def _explain(self, error: Exception, spec: Probe) -> str:
         match error:

@@ -8,6 +8,8 @@ Rules:
   `MAX_NEGATIVE_TTL_S`.
 - When no server answers, what was known stays in use for up to `STALE_S` (RFC 8767) and the servers are asked again
   every `RETRY_S`. That a name does not exist is an answer, not a failure.
+- A lookup that this director could not make, for want of a descriptor, a port or memory, changes nothing; it is made
+  `SHORT_RETRY_S` later.
 - The two families are remembered apart: a server that fails one of them does not take away the other.
 - ``/etc/hosts`` goes before DNS; literal addresses are their own answer.
 """
@@ -24,7 +26,9 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList, Defer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from cluster.shortage import OutOfResources
 from director.nameservers import Answer, LookupFailed, NameServers
+from director.shortages import LOOKUP, Shortages
 from director.system_dns import HOSTS_FILE, HostsFile, is_ip
 
 #: A TTL of 0 must not turn into a query per connection.
@@ -38,6 +42,8 @@ MAX_NEGATIVE_TTL_S = 30.0
 REFRESH_AT = 0.9
 #: Between attempts while no server answers (RFC 9520 asks for at least 1 s).
 RETRY_S = 5.0
+#: Until the next attempt when there was nothing to ask with: shortages of ours pass quickly.
+SHORT_RETRY_S = 1.0
 #: How long addresses outlive their servers. Probes say whether they still work; RFC 8767 suggests one to three days.
 STALE_S = 86_400.0
 #: How soon a change of the hosts file is noticed.
@@ -78,7 +84,8 @@ class Watch:
 class _Name:
     """A name in the cache."""
 
-    __slots__ = ("expires", "failing", "families", "known", "lookup", "name", "timer", "used", "waiters", "watches")
+    __slots__ = ("expires", "failing", "families", "known", "lookup", "name", "shortage", "timer", "used", "waiters",
+                 "watches")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -90,6 +97,7 @@ class _Name:
         self.waiters: list[Deferred[tuple[str, ...]]] = []
         self.lookup: Deferred[Any] | None = None  #: under way
         self.failing = False  #: the last lookup got no answer
+        self.shortage: OutOfResources | None = None  #: why the last lookup could not be made
         self.timer: Any = None  #: the next refresh
 
 
@@ -101,6 +109,7 @@ class Resolver(Service):
     :param servers: as `NameServers` takes them.
     :param lookup: asks for one name; by default `NameServers.lookup`.
     :param monotonic: seconds; ages are of this clock, the reactor only schedules.
+    :param shortages: told of every lookup that could not be made.
     """
 
     log = Logger()
@@ -108,12 +117,14 @@ class Resolver(Service):
     def __init__(
         self, *, reactor: Any, servers: Sequence[str] = (), lookup: Callable[[str], Deferred[Answer]] | None = None,
         hosts_file: str = HOSTS_FILE, monotonic: Callable[[], float] = time.monotonic,
+        shortages: Shortages | None = None,
     ) -> None:
         self.setName("resolver")
         self._reactor = reactor
         self._monotonic = monotonic
         self._lookup = lookup or NameServers(reactor=reactor, servers=servers).lookup
         self._hosts = HostsFile(hosts_file)
+        self._shortages = shortages or Shortages(monotonic=monotonic)
         self._gate = DeferredSemaphore(MAX_LOOKUPS)
         self._names: dict[str, _Name] = {}
 
@@ -136,7 +147,7 @@ class Resolver(Service):
     def resolve(self, host: str) -> Deferred[tuple[str, ...]]:
         """At least one address, after asking when what is known ran out; old ones rather than none. Cancellable.
 
-        Fails with `Unresolvable`.
+        Fails with `Unresolvable`, or with `OutOfResources` when nobody could be asked.
         """
         if is_ip(host):
             return succeed((host,))
@@ -145,6 +156,8 @@ class Resolver(Service):
             waiter: Deferred[tuple[str, ...]] = Deferred(name.waiters.remove)
             name.waiters.append(waiter)
             return waiter
+        if name.shortage is not None and not isinstance(name.known, tuple):
+            return fail(name.shortage)
         known = "the resolver is not running" if name.known is None else name.known
         return fail(Unresolvable(known)) if isinstance(known, str) else succeed(known)
 
@@ -195,7 +208,11 @@ class Resolver(Service):
     def _ask(self, name: _Name) -> None:
         if name.lookup is not None or not self.running:
             return
-        listed = self._hosts.addresses(name.name)
+        try:
+            listed = self._hosts.addresses(name.name)
+        except OutOfResources as shortage:
+            self._postpone(name, shortage)
+            return
         if listed:
             v4 = tuple(each for each in listed if ":" not in each)
             self._answered(name, Answer(v4, tuple(each for each in listed if ":" in each), HOSTS_FILE_TTL_S))
@@ -207,6 +224,8 @@ class Resolver(Service):
         name.lookup = None
         if isinstance(outcome, Answer):
             self._answered(name, outcome)
+        elif isinstance(outcome.value, OutOfResources):
+            self._postpone(name, outcome.value)
         elif outcome.check(LookupFailed):
             self._failed(name, str(outcome.value))
         elif not (outcome.check(CancelledError) and not self.running):
@@ -226,6 +245,20 @@ class Resolver(Service):
             ttl_s = min(ttl_s, RETRY_S)
         self._settle(name, answer.why or "the name has no addresses", now + ttl_s, REFRESH_AT * ttl_s)
 
+    def _postpone(self, name: _Name, shortage: OutOfResources) -> None:
+        """Nobody was asked: what is known stays, and who waits for more is told why there is none."""
+        self._shortages.met(shortage.what, LOOKUP, f"cannot look up {name.name}")
+        name.expires, name.shortage = self._monotonic() + SHORT_RETRY_S, shortage
+        self._disarm(name)
+        if self.running:
+            name.timer = self._reactor.callLater(SHORT_RETRY_S, self._due, name)
+        waiters, name.waiters = name.waiters, []
+        for waiter in waiters:
+            if isinstance(name.known, tuple):
+                waiter.callback(name.known)
+            else:
+                waiter.errback(shortage)
+
     def _failed(self, name: _Name, why: str) -> None:
         first, name.failing = not name.failing, True
         self._settle(name, why, self._monotonic() + RETRY_S, RETRY_S)
@@ -239,6 +272,7 @@ class Resolver(Service):
                      for each in found}
         known: Known = tuple(sorted(addresses, key=_order)) or why
         before, name.known, name.expires, name.used = name.known, known, expires, False
+        name.shortage = None
         self._disarm(name)
         if self.running:
             name.timer = self._reactor.callLater(refresh_s, self._due, name)

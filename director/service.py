@@ -46,15 +46,18 @@ from director.audit import AuditTrail
 from director.binding import BindError
 from director.clustering import Clustering, etcd_access
 from director.control_socket import ControlSocket
+from director.descriptors import pipes_for
 from director.frontend import Closed
 from director.gauges import SnapshotCollector
 from director.metrics import Metrics
 from director.node import Node
 from director.operations import NodeOperations
+from director.places import soft_limit
 from director.relay import make_relay
 from director.relay.choice import native_missing
 from director.relay.interface import Relay
 from director.reports_http import ReportResource
+from director.resources import ResourceCollector
 from director.sync import Sync, seed
 from director.user_changes import UserChanges
 
@@ -116,6 +119,7 @@ class DirectorService(MultiService):
         )
         self.control = Control(self.operations, audit=self.audit.record)
         self.registry.register(SnapshotCollector(self.operations.snapshot, self.node.counters))
+        self.registry.register(ResourceCollector(self.node.inventory, self.node.descriptors, self.node.shortages))
         self.agents = AgentListener(
             configuration.node.agents, self.attendance, reactor=reactor, name=configuration.node.name,
             monotonic=self.node.monotonic, wall=self.node.wall,
@@ -175,6 +179,7 @@ class DirectorService(MultiService):
                 problems.append(f"{child.name}: {error}")
         if problems:
             raise StartError("\n".join(problems))
+        self.node.descriptors.count_own()
         if connected:
             self._join()
         else:
@@ -256,9 +261,10 @@ class DirectorService(MultiService):
 
 def make_relays(threads: int, *, reactor: Any) -> dict[str, Relay]:
     """Every relay there is, by name; the best one first."""
-    relays: dict[str, Relay] = {"python": make_relay("python", reactor=reactor)}
+    pipes = pipes_for(soft_limit())
+    relays: dict[str, Relay] = {"python": make_relay("python", reactor=reactor, pipes=pipes)}
     if not native_missing():
-        relays = {"native": make_relay("native", reactor=reactor, threads=threads), **relays}
+        relays = {"native": make_relay("native", reactor=reactor, threads=threads, pipes=pipes), **relays}
     return relays
 
 

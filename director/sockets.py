@@ -10,10 +10,12 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import cycle
 
 from cluster.address import Address
+from cluster.shortage import short_of
 
 try:
     from director.relay import _relay as _native
@@ -25,6 +27,11 @@ else:
 # plain numbers: the socket module's enumerations cost a look-up in Python at each use
 _STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 _AF_INET, _AF_INET6, _AF_UNIX = int(socket.AF_INET), int(socket.AF_INET6), int(socket.AF_UNIX)
+
+#: ip(7): leave the port of a bound address to connect(2), which knows the other end, so that each host may be given every
+#: port. Goes for IPv6 too. The socket module of Python 3.11 does not name it.
+IP_BIND_ADDRESS_NO_PORT = 24
+_NO_PORT = (-errno.EADDRNOTAVAIL, -errno.EADDRINUSE)
 
 #: A client as accepted: its descriptor and its name, the packed address and two bytes of port; None over a UNIX socket.
 Client = tuple[int, bytes | None]
@@ -44,16 +51,65 @@ def _accept(fd: int) -> Client:
     return client.detach(), ip + struct.pack("!H", peer[1])
 
 
-def connector(address: Address) -> Callable[[], int]:
+def connector(address: Address, sources: Sequence[str] = ()) -> Callable[[], int]:
     """What starts a non-blocking connect to *address* (a literal, or a UNIX socket) whenever it is called: with
-    TCP_NODELAY and SO_KEEPALIVE on TCP. It answers a descriptor, connected or under way, or an errno below 0."""
+    TCP_NODELAY and SO_KEEPALIVE on TCP. It answers a descriptor, connected or under way, or an errno below 0.
+
+    :param sources: addresses of this machine to connect from, in turn; the next one is tried where one has no port left.
+        Those of another family than *address* do not count.
+    """
     family, name = _sockaddr(address)
+    ways = [_from(family, name, source) for source in sources_for(address, sources)]
+    if ways:
+        return ways[0] if len(ways) == 1 else partial(_in_turn, cycle(ways), len(ways))
     if IN_C:
         return partial(_native.connect, _packed(family, name))
     return partial(_connect, family, name)
 
 
-def _connect(family: int, name: str | tuple[str, int]) -> int:
+def sources_for(address: Address, sources: Sequence[str]) -> tuple[str, ...]:
+    """Those of *sources* that *address*, a literal, can be reached from."""
+    if address.is_unix:
+        return ()
+    return tuple(source for source in sources if (":" in source) is (":" in address.host))
+
+
+def _from(family: int, name: str | tuple[str, int], source: str) -> Callable[[], int]:
+    source_name = _sockaddr(Address(source, 0))[1]
+    if IN_C:
+        return partial(_native.connect_from, _packed(family, source_name), _packed(family, name))
+    return partial(_connect, family, name, source_name)
+
+
+def _in_turn(ways: Iterator[Callable[[], int]], count: int) -> int:
+    answer = -errno.EADDRNOTAVAIL
+    for _ in range(count):
+        answer = next(ways)()
+        if answer not in _NO_PORT:
+            break
+    return answer
+
+
+def lacked(error: int, address: Address | None) -> str:
+    """What this machine lacks, as `cluster.shortage.short_of` says, when a connect to *address* failed with *error*; empty:
+    the failure is about *address*."""
+    if error == errno.EADDRNOTAVAIL and address is not None and not _has_source(address):
+        return ""
+    return short_of(error)
+
+
+def _has_source(address: Address) -> bool:
+    """Whether the kernel has an address of ours to reach *address* from: IPv6 may be switched off. It says so to UDP too,
+    which no number of TCP connections keeps from a port."""
+    family, name = _sockaddr(address)
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            return sock.connect_ex(name) != errno.EADDRNOTAVAIL
+    except OSError:  # no descriptor: nothing is learnt
+        return True
+
+
+def _connect(family: int, name: str | tuple[str, int], source: str | tuple[str, int] | None = None) -> int:
     try:
         sock = socket.SocketType(family, _STREAM)
     except OSError as refused:
@@ -61,7 +117,13 @@ def _connect(family: int, name: str | tuple[str, int]) -> int:
     if family != _AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    error: int = sock.connect_ex(name)
+    try:
+        if source is not None:
+            sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+            sock.bind(source)
+        error: int = sock.connect_ex(name)
+    except OSError as refused:
+        error = refused.errno or errno.EIO
     if error in (0, errno.EINPROGRESS):
         return sock.detach()
     sock.close()

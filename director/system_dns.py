@@ -10,6 +10,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
+from cluster.shortage import OutOfResources, short_of
+
 T = TypeVar("T")
 
 DNS_PORT = 53
@@ -99,7 +101,8 @@ def parse_hosts(text: str) -> dict[str, tuple[str, ...]]:
 
 
 class WatchedFile(Generic[T]):
-    """The parsed content of a file, parsed again when the file was changed or replaced; a missing file is empty."""
+    """The parsed content of a file, parsed again when the file was changed or replaced; a missing file is empty. One that
+    changed, and that cannot be opened for want of a descriptor, raises `OutOfResources`."""
 
     def __init__(self, path: str, parse: Callable[[str], T]) -> None:
         self._path = path
@@ -115,7 +118,9 @@ class WatchedFile(Generic[T]):
                 with open(self._path, encoding="utf-8", errors="replace") as file:
                     self._value = self._parse(file.read())
                 self._seen = seen
-        except OSError:
+        except OSError as error:
+            if what := short_of(error.errno or 0):
+                raise OutOfResources(what) from error
             self._seen, self._value = None, self._parse("")
         return self._value
 

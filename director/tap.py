@@ -39,8 +39,10 @@ def makeService(options: Options) -> DirectorService:
     """The plugin's service."""
     from twisted.internet import reactor
 
+    from cluster.shortage import raise_descriptors
     from director.log import access_log
     from director.service import make_service
 
+    raise_descriptors()
     configuration: Configuration = options["configuration"]
     return make_service(configuration, reactor=reactor, on_closed=access_log(configuration.node.log))

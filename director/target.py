@@ -10,12 +10,14 @@ from director.sockets import connector
 
 
 class Target(NamedTuple):
-    """:ivar connect: starts a connect, as `director.sockets.connector` says. *address* is for people and probes."""
+    """:ivar connect: starts a connect, as `director.sockets.connector` says. *address* is for people and probes.
+    :ivar sources: addresses of this machine, as configured."""
 
     connect: Callable[[], int]
     address: Address
+    sources: tuple[str, ...] = ()
 
 
-def target_of(address: Address) -> Target:
-    """The target of an address whose host is a literal, or of a UNIX socket."""
-    return Target(connector(address), address)
+def target_of(address: Address, sources: tuple[str, ...] = ()) -> Target:
+    """The target of an address whose host is a literal, or of a UNIX socket; reached from *sources*, if there are any."""
+    return Target(connector(address, sources), address, sources)

@@ -19,6 +19,9 @@ from director.core.merge import Verdict
 from director.core.orders import counting
 from director.core.pool import Pool
 
+#: Why there is no target before the first answer about a name: nothing is known of the host.
+NOT_RESOLVED_YET = "not resolved yet"
+
 
 class HostEntry:
     """One host, with everything known about it."""
@@ -44,9 +47,14 @@ class HostEntry:
         self.up_since = -math.inf  #: when the slow start began
         self.verdict = Verdict(down=False)  #: of all directors
         self.target: Any = None  #: where to connect; set by whoever resolves names, None until then
-        self.address_error = "not resolved yet"
+        self.address_error = NOT_RESOLVED_YET
         self.connect_failures = 0
         self.watched_at = math.inf  #: when the inventory looks at the health machine next
+
+    @property
+    def unresolved(self) -> bool:
+        """Nobody has answered for its name yet, which says nothing about the host."""
+        return self.target is None and self.address_error == NOT_RESOLVED_YET
 
     @property
     def admin(self) -> AdminState:

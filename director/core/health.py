@@ -283,6 +283,12 @@ class HostHealth:
         self._next_probe = now + self._jittered(self._interval_s())
         return transition
 
+    def probe_void(self, now: float) -> None:
+        """A probe could not be made, for a reason of this director's own: nothing was learnt. It is due again soon."""
+        self._advance(now)
+        self._probing = False
+        self._next_probe = now + self._jittered(self._policy.suspect_interval_s)
+
     def connect_result(self, ok: bool, detail: str, now: float) -> Transition | None:
         """A client's connect succeeded or failed."""
         self._advance(now)

@@ -266,7 +266,7 @@ void conn_look(struct worker *w, struct conn *c);
 void conn_end(struct worker *w, struct conn *c, uint8_t reason, bool reset);
 
 /* _relay_worker.c: for the reactor's thread */
-int worker_start(struct worker *w, unsigned number, unsigned workers, int signal); /* 0 or an errno */
+int worker_start(struct worker *w, unsigned number, unsigned workers, unsigned pipes, int signal); /* 0 or an errno */
 void worker_submit(struct worker *w, struct conn *c);
 void worker_kill(struct worker *w, struct conn *c, uint8_t reason);
 void worker_stop(struct worker *w); /* returns when the thread is gone */

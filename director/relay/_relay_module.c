@@ -370,16 +370,19 @@ static PyType_Spec engine_spec = {
     .slots = engine_slots,
 };
 
-PyDoc_STRVAR(start_doc, "start(threads, reasons) -> Engine\n\n"
+PyDoc_STRVAR(start_doc, "start(threads, reasons, pipes=512) -> Engine\n\n"
                         "reasons: what `closed` says, by number; the first are those that REASONS names.\n"
+                        "pipes: of all threads together, at most.\n"
                         "OSError: no descriptors or no threads to be had.");
 
 static PyObject *module_start(PyObject *module, PyObject *arguments)
 {
-    int threads;
+    int threads, pipes = MAX_PIPES;
     PyObject *reasons;
-    if (!PyArg_ParseTuple(arguments, "iO!", &threads, &PyTuple_Type, &reasons))
+    if (!PyArg_ParseTuple(arguments, "iO!|i", &threads, &PyTuple_Type, &reasons, &pipes))
         return NULL;
+    if (pipes < 0 || pipes > MAX_PIPES)
+        return PyErr_Format(PyExc_ValueError, "0 to %d pipes", MAX_PIPES);
     if (threads < 1 || threads > MAX_WORKERS || PyTuple_Size(reasons) < OWN_REASONS ||
         PyTuple_Size(reasons) > NO_REASON)
         return PyErr_Format(PyExc_ValueError, "1 to %d threads and at least %d reasons", MAX_WORKERS, OWN_REASONS);
@@ -393,7 +396,7 @@ static PyObject *module_start(PyObject *module, PyObject *arguments)
     int error = self->signal < 0 ? errno : 0;
     for (int i = 0; error == 0 && i < threads; i++) {
         struct worker *w = calloc(1, sizeof *w);
-        error = w == NULL ? ENOMEM : worker_start(w, i, threads, self->signal);
+        error = w == NULL ? ENOMEM : worker_start(w, i, threads, pipes, self->signal);
         if (error == 0)
             self->workers[self->worker_count++] = w;
         else
@@ -443,6 +446,7 @@ static PyMethodDef module_methods[] = {
     {"start", module_start, METH_VARARGS, start_doc},
     {"accept", sockets_accept, METH_O, "accept(fd): see director.sockets"},
     {"connect", sockets_connect, METH_O, "connect(sockaddr): a descriptor, or an errno below 0"},
+    {"connect_from", sockets_connect_from, METH_VARARGS, "connect_from(source, sockaddr): as connect, from an address of ours"},
 #ifdef RELAY_FAULTS
     {"fault", module_fault, METH_VARARGS, "fault(site, errno, skip, count): have calls there fail, after some that do not"},
     {"hold", module_hold, METH_O, "hold(whether): keep the engine's one thread from looking at events but by `look`"},

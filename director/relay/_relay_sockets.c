@@ -45,13 +45,9 @@ PyObject *sockets_accept(PyObject *module, PyObject *listening)
     return answer;
 }
 
-PyObject *sockets_connect(PyObject *module, PyObject *sockaddr)
+/* Begin a connect to a sockaddr, from another one unless that is NULL. */
+static PyObject *begin(const char *bytes, Py_ssize_t size, const char *source, Py_ssize_t source_size)
 {
-    (void)module;
-    char *bytes;
-    Py_ssize_t size;
-    if (PyBytes_AsStringAndSize(sockaddr, &bytes, &size) < 0)
-        return NULL;
     int family = ((const struct sockaddr *)bytes)->sa_family, one = 1;
     int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
@@ -60,10 +56,33 @@ PyObject *sockets_connect(PyObject *module, PyObject *sockaddr)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
     }
-    if (connect(fd, (const struct sockaddr *)bytes, size) < 0 && errno != EINPROGRESS) {
+    /* the port is chosen by connect, which knows the other end: so each host may be given every port */
+    if ((source != NULL && (setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one) < 0 ||
+                            bind(fd, (const struct sockaddr *)source, source_size) < 0)) ||
+        (connect(fd, (const struct sockaddr *)bytes, size) < 0 && errno != EINPROGRESS)) {
         int error = errno;
         close(fd);
         return PyLong_FromLong(-error);
     }
     return PyLong_FromLong(fd);
+}
+
+PyObject *sockets_connect(PyObject *module, PyObject *sockaddr)
+{
+    (void)module;
+    char *bytes;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(sockaddr, &bytes, &size) < 0)
+        return NULL;
+    return begin(bytes, size, NULL, 0);
+}
+
+PyObject *sockets_connect_from(PyObject *module, PyObject *arguments)
+{
+    (void)module;
+    const char *bytes, *source;
+    Py_ssize_t size, source_size;
+    if (!PyArg_ParseTuple(arguments, "y#y#", &source, &source_size, &bytes, &size))
+        return NULL;
+    return begin(bytes, size, source, source_size);
 }

@@ -4,5 +4,6 @@
 
 PyObject *sockets_accept(PyObject *module, PyObject *listening);
 PyObject *sockets_connect(PyObject *module, PyObject *sockaddr);
+PyObject *sockets_connect_from(PyObject *module, PyObject *arguments);
 
 #endif

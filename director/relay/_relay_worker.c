@@ -169,12 +169,12 @@ static void *work(void *argument)
 
 /* --- the reactor's side -------------------------------------------------------------------------------------------- */
 
-int worker_start(struct worker *w, unsigned number, unsigned workers, int signal)
+int worker_start(struct worker *w, unsigned number, unsigned workers, unsigned pipes, int signal)
 {
     memset(w, 0, sizeof *w);
     w->number = number;
     w->signal = signal;
-    w->pipe_share = MAX_PIPES / workers;
+    w->pipe_share = pipes / workers;
     w->large_pipe_share = LARGE_PIPES / workers;
     w->free = w->again = w->killed = NONE;
     w->inbox.head = w->told.head = w->over.head = w->told_now.head = w->over_now.head = NONE;

@@ -20,6 +20,7 @@ from cluster.errors import Misuse
 from cluster.model import Reason
 from director.relay import _relay
 from director.relay.interface import Counters, Limits, Progress, RelayEvents
+from director.relay.pipes import MAX_PIPES
 
 #: Events told in one turn of the reactor; the rest comes in the next.
 EVENTS_PER_TURN = 512
@@ -37,14 +38,16 @@ class NativeRelay:
     """See `director.relay.interface.Relay`.
 
     :param threads: how many threads relay; a connection goes to the one with the fewest.
+    :param pipes: at most, in equal parts to the threads.
     """
 
     name = "native"
     _log = Logger()
 
-    def __init__(self, *, reactor: Any, threads: int = 1) -> None:
+    def __init__(self, *, reactor: Any, threads: int = 1, pipes: int = MAX_PIPES) -> None:
         self._reactor = reactor
         self._threads = threads
+        self._pipes = pipes
         self._events: RelayEvents | None = None
         self._engine: _relay.Engine | None = None
         self._outbox: deque[tuple[int, tuple[Any, ...]]] = deque()
@@ -56,7 +59,7 @@ class NativeRelay:
     def start(self, events: RelayEvents) -> None:
         """:raises OSError: no descriptors or threads to be had."""
         self._events = events
-        self._engine = _relay.start(self._threads, REASONS)
+        self._engine = _relay.start(self._threads, REASONS, self._pipes)
         self._reactor.addReader(self)
 
     def relay(self, token: object, client: int, host: int, limits: Limits, preface: bytes = b"") -> int:

@@ -34,7 +34,7 @@ from cluster.model import Reason
 from director.relay.descriptors import on_socket, reset_on_close, unsent
 from director.relay.interface import RST_GRACE_S, Counters, Limits, Progress, RelayEvents
 from director.relay.link import End, Link
-from director.relay.pipes import PipePool
+from director.relay.pipes import MAX_PIPES, PipePool
 from director.relay.stream import forward, pump
 from director.relay.wheel import TICK_S, Wheel
 
@@ -56,12 +56,13 @@ class PythonRelay:
     """See `director.relay.interface.Relay`.
 
     :param seconds: a monotonic clock.
+    :param pipes: at most.
     """
 
     name = "python"
     _log = Logger()
 
-    def __init__(self, *, reactor: Any, seconds: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, reactor: Any, seconds: Callable[[], float] = time.monotonic, pipes: int = MAX_PIPES) -> None:
         self._reactor = reactor
         self._seconds = seconds
         self._now = seconds()
@@ -69,7 +70,7 @@ class PythonRelay:
         self._epoll: select.epoll | None = None
         self._ends: list[End | None] = []
         self._wheel: Wheel[Link] = Wheel()
-        self._pipes = PipePool()
+        self._pipes = PipePool(maximum=pipes)
         self._outbox: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
         self._timer: IDelayedCall | None = None
         self._timer_at = 0.0
