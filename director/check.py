@@ -64,7 +64,7 @@ def _places_warnings(configuration: Configuration, descriptors: float) -> Iterat
     hosts = sum(len(group.hosts) for service in services.values() for group in service.groups.values())
     clients = divide(descriptors, agents=hosts if configuration.node.agents.listen else 0).clients
     has_room = f"the hard limit of {descriptors:g} descriptors has room for {clients:g}"
-    hint = "raise it (LimitNOFILE= of a systemd unit, ulimit -Hn); clients beyond it wait in the backlog"
+    hint = "raise it with LimitNOFILE= in the systemd unit, or ulimit -Hn; clients beyond it wait in the backlog"
     wanted = sum(service.limits.max_connections for service in services.values())
     if wanted > clients:
         yield Problem("services", f"max_connections add up to {wanted}, and {has_room} clients", hint)

@@ -10,7 +10,7 @@ director = Director("lb1", store="memory:")
 director.agents("127.0.0.1:7946")
 director.admin(AdminEndpoint(listen="127.0.0.1:7401"))
 
-web = director.service("web", "127.0.0.1:8080", limits=Limits(max_connections=10_000, queue=100))
+web = director.service("web", "127.0.0.1:8080", limits=Limits(max_connections=5_000, queue=100))
 blue = web.group("blue", scheduler="p2c", choices=3, health=Health(probe=Probe(kind="http", path="/")))
 for number in (1, 2, 3):
     blue.host(f"app{number}", f"127.0.0.1:900{number}", weight=number)
