@@ -27,6 +27,10 @@ class Mixin:
     def connect(self, address: Address) -> int:
         raise NotImplementedError
 
+    def connect_from(self, address: Address, source: str) -> int:
+        """As `connect`, from *source*."""
+        raise NotImplementedError
+
     def listening(self, text: str) -> tuple[socket.socket, Address]:
         address = parse_address(text, any_port=True)
         [sock] = bind(address)
@@ -77,6 +81,26 @@ class Mixin:
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
 
 
+    def test_from_an_address(self) -> None:
+        """The other end sees the source; two connects to two hosts may have the same port; one of nobody's is an error that
+        says so, and no descriptor is left."""
+        for text, source, other in (("127.0.0.1:0", "127.0.0.9", "203.0.113.77"), ("[::1]:0", "::1", "2001:db8::1")):
+            listening, address = self.listening(text)
+            ours = socket.socket(fileno=self.connect_from(address, source))
+            self.addCleanup(ours.close)  # type: ignore[attr-defined]
+            self.assertEqual(ours.getsockname()[0], source)
+            self.assertEqual(ours.getsockopt(socket.IPPROTO_IP, sockets.IP_BIND_ADDRESS_NO_PORT), 1)
+            self.assertTrue(ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            select.select([listening], [], [], 10)
+            fd, name = self.accept(listening.fileno())
+            os.close(fd)
+            assert name is not None
+            self.assertEqual(name[:-2], socket.inet_pton(ours.family, source))
+            before = len(os.listdir("/proc/self/fd"))
+            self.assertEqual(self.connect_from(address, other), -errno.EADDRNOTAVAIL)
+            self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
+
 class PythonTests(Mixin, SynchronousTestCase):
     """Without the extension."""
 
@@ -85,6 +109,9 @@ class PythonTests(Mixin, SynchronousTestCase):
 
     def connect(self, address: Address) -> int:
         return partial(sockets._connect, *sockets._sockaddr(address))()
+
+    def connect_from(self, address: Address, source: str) -> int:
+        return sockets._connect(*sockets._sockaddr(address), sockets._sockaddr(Address(source, 0))[1])
 
 
 @skipIf(not sockets.IN_C, "the extension is not built; install a C compiler and the Python headers")
@@ -96,3 +123,32 @@ class NativeTests(Mixin, SynchronousTestCase):
 
     def connect(self, address: Address) -> int:
         return sockets.connector(address)()
+
+    def connect_from(self, address: Address, source: str) -> int:
+        return sockets.connector(address, (source,))()
+
+
+class SourceTests(SynchronousTestCase):
+    """Several source addresses."""
+
+    def test_in_turn(self) -> None:
+        """One after the other; where one will not do, the next; those of another family do not count."""
+        listening = bind(parse_address("127.0.0.1:0", any_port=True))
+        self.addCleanup(listening.close)
+        address = Address("127.0.0.1", listening.getsockname()[1])
+        connect = sockets.connector(address, ("127.0.0.5", "::1", "203.0.113.77", "127.0.0.6"))
+        seen = []
+        for _ in range(4):
+            with socket.socket(fileno=connect()) as sock:
+                seen.append(sock.getsockname()[0])
+        self.assertEqual(seen, ["127.0.0.5", "127.0.0.6", "127.0.0.5", "127.0.0.6"])
+        self.assertEqual(sockets.connector(address, ("203.0.113.77", "203.0.113.78"))(), -errno.EADDRNOTAVAIL)
+        with socket.socket(fileno=sockets.connector(address, ("::1",))()) as sock:
+            self.assertEqual(sock.getsockname()[0], "127.0.0.1")
+
+    def test_whose_fault(self) -> None:
+        """EADDRNOTAVAIL is a lack of ports where there is an address to come from; a refusal is the host's."""
+        address = Address("127.0.0.1", 9)
+        self.assertEqual(sockets.lacked(errno.EADDRNOTAVAIL, address), "ports")
+        self.assertEqual(sockets.lacked(errno.EMFILE, address), "descriptors")
+        self.assertEqual(sockets.lacked(errno.ECONNREFUSED, address), "")

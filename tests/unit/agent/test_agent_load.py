@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 
@@ -143,3 +144,15 @@ class Counting(SynchronousTestCase):
 
         self.assertEqual(ConnectionCounter(80, monotonic=lambda: 0.0, readers=(refuse, lambda _: 3)).count(), 3)
         self.assertIsNone(ConnectionCounter(80, monotonic=lambda: 0.0, readers=(refuse,)).count())
+
+    def test_a_shortage_is_no_refusal(self) -> None:
+        """A reader that could not ask, for want of a descriptor, is asked again."""
+        errors = [OSError(errno.EMFILE, "Too many open files")]
+
+        def read(port: int) -> int:
+            if errors:
+                raise errors.pop()
+            return 3
+
+        counter = ConnectionCounter(80, monotonic=lambda: 0.0, readers=(read,))
+        self.assertEqual([counter.count(), counter.count()], [None, 3])

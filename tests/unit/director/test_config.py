@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from cluster.errors import ConfigError, Problem
 from cluster.model import Configuration, Group, Host, Service
 from cluster.validate import convert
+from director import check as rules
 from director.config import SHORTHANDS, check, checked, dump_json, dump_toml, examine, load, parse
 
 HASH = "0" * 64
@@ -289,6 +290,18 @@ class CheckTests(FilesTestCase):
         self.broken(f"{here}.probe.host_header", "host name", health + r'probe.host_header = "a\r\nb"')
         self.broken(f"{here}.probe.address", "expected host:port", health + "probe.address = 'x'")
 
+    def test_sources(self) -> None:
+        """Source addresses are IP addresses that can be connected from, once each, and there is one for each host's family."""
+        group = "[services.web.groups.blue]\nsource = [{}]\nhosts.a = '{}'\n"
+        place = "services.web.groups.blue.source"
+        for sources, host, where, what in (
+            ("'app.example'", "10.0.0.1:80", f"{place}[0]", "expected an IP address"),
+            ("'10.0.0.9', '0.0.0.0'", "10.0.0.1:80", f"{place}[1]", "nothing can be connected from"),
+            ("'10.0.0.9', '10.0.0.9'", "10.0.0.1:80", f"{place}[1]", "there already"),
+            ("'10.0.0.9'", "[2001:db8::1]:80", place, "none is an IPv6 address, as that of host 'a' is"),
+        ):
+            self.broken(where, what, group.format(sources, host))
+
     def test_plaintext(self) -> None:
         """Beyond loopback agents and admin speak TLS unless told otherwise, and admin has users."""
         identity = f"[node.agents.identities.a]\nhosts = []\ntoken_sha256 = '{HASH}'\n"
@@ -426,6 +439,35 @@ def values(node: inspect.Type) -> st.SearchStrategy[Any]:
             return st.none()
         case _:
             raise AssertionError(node)
+
+
+class RoomTests(SynchronousTestCase):
+    """What is odd about a configuration on a machine with so many descriptors and these addresses."""
+
+    def odd(self, text: str, descriptors: float, ours: tuple[str, ...] = ()) -> list[str]:
+        found = rules.warnings(parse(text), descriptors=descriptors, ours=ours.__contains__)
+        return [str(problem) for problem in found if "no group" not in problem.message and "no listener" not in problem.message]
+
+    def test_too_many_clients(self) -> None:
+        """max_connections of all services together against what the hard limit has room for."""
+        text = "[services.a]\nlimits.max_connections = 3000\n[services.b]\nlimits.max_connections = 3000\n"
+        (line,) = self.odd(text, 8_192)
+        self.assertIn("max_connections add up to 6000, and the hard limit of 8192 descriptors has room for 3824", line)
+        self.assertEqual(self.odd(text, 20_000), [])
+        self.assertEqual(self.odd("node.roles = ['manage']\n" + text, 8_192), [])
+
+    def test_unbounded(self) -> None:
+        """A service without a maximum is odd where there is room for few."""
+        (line,) = self.odd("[services.a]\n", 1_024)
+        self.assertIn("not every service has max_connections, and the hard limit of 1024 descriptors has room for 372", line)
+        self.assertEqual(self.odd("[services.a]\n", 20_000), [])
+        self.assertEqual(self.odd("[services.a]\n", float("inf")), [])
+
+    def test_sources(self) -> None:
+        """A source address that this machine does not have."""
+        text = "[services.a.groups.b]\nsource = ['10.0.0.8', '10.0.0.9']\nhosts.c = '10.0.0.1:80'\n"
+        (line,) = self.odd(text, 20_000, ours=("10.0.0.8",))
+        self.assertIn("services.a.groups.b.source[1]: 10.0.0.9 is no address of this machine", line)
 
 
 class DumpTests(SynchronousTestCase):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from cluster.shortage import OutOfResources
 from director.system_dns import MAX_NDOTS, HostsFile, ResolvConf, Server, WatchedFile, parse_hosts, parse_resolv_conf
 
 
@@ -69,3 +72,13 @@ class WatchedFileTests(SynchronousTestCase):
         os.unlink(path)
         self.assertEqual(watched.value(), "")
         self.assertEqual([text for text in parsed if text], ["one", "two"])
+
+    def test_no_descriptor_to_read_it_with(self) -> None:
+        """A file that could not be opened is not an empty one."""
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write("one")
+        watched = WatchedFile(path, str)
+        with mock.patch("builtins.open", side_effect=OSError(errno.EMFILE, "Too many open files")):
+            self.assertRaises(OutOfResources, watched.value)
+        self.assertEqual(watched.value(), "one")
