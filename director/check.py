@@ -47,12 +47,11 @@ def warnings(configuration: Configuration, *, descriptors: float = math.inf,
     :param descriptors: that a director may have open on this machine.
     :param ours: whether an IP address is this machine's.
     """
-    node = configuration.node
     found = [*_places_warnings(configuration, descriptors), *_source_warnings(configuration, ours)]
     if not configuration.services:
         found.append(Problem("services", "there is no service"))
     for name, service in configuration.services.items():
-        found += _service_warnings(join("services", name), service, node.agents)
+        found += _service_warnings(join("services", name), service, configuration.node.agents)
     return found
 
 

@@ -12,7 +12,6 @@ could not begin, for want of a port, a descriptor or memory, is nothing the host
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import socket
 from collections import deque
@@ -35,16 +34,11 @@ from director.places import Places
 from director.proxy_in import HeaderReader
 from director.relay.interface import Limits, Relay
 from director.shortages import CONNECT, Shortages
-from director.sockets import lacked
+from director.sockets import family_of, lacked, local_name, packed_name
+from director.tries import MAX_TRIES, Tries
 
-#: Hosts tried for one client. Three different hosts refusing means that the trouble is not one host's.
-MAX_TRIES = 3
 #: Between tries of a UNIX connect whose listener's backlog is full: the kernel tells no one when there is room again.
 UNIX_RETRY_S = 0.01
-
-#: Hosts passed over for one client because no port was left to connect to them from. Each costs the kernel a search through
-#: all its ports, so there must be an end.
-MAX_PASSED = 16
 
 
 class Closed(Protocol):
@@ -65,7 +59,7 @@ class Connection:
         self.accepted_at = now
         self.ticket: Ticket | None = None
         self.handle = 0  #: the relay's; 0 while not relayed
-        self.tail: _Tail | None = None
+        self.tail: Tries | None = None
 
     @property
     def host(self) -> Host | None:
@@ -82,25 +76,12 @@ class Connection:
         if self.name is None:
             return None
         ip, port = self.name[:-2], self.name[-2:]
-        return Address(socket.inet_ntop(_family(ip), ip), int.from_bytes(port, "big"))
+        return Address(socket.inet_ntop(family_of(ip), ip), int.from_bytes(port, "big"))
 
     @property
     def peer(self) -> str:
         """The client's address as text."""
         return str(self.address or "unix")
-
-
-class _Tail:
-    """What only connections need whose first try failed, or that carry a PROXY header."""
-
-    __slots__ = ("deadline", "destination", "failed", "short", "tried")
-
-    def __init__(self, destination: Address | None = None) -> None:
-        self.deadline = 0.0  #: of all tries; set when the first one fails
-        self.tried: tuple[Host, ...] = ()  #: not to be picked again
-        self.failed = 0  #: of these, how many did not answer
-        self.short = False  #: one could not be tried, for a shortage of our own
-        self.destination = destination
 
 
 class Frontend:
@@ -162,7 +143,7 @@ class Frontend:
         """A listener's client; its address is the socket's, or a trusted proxy's word."""
         self._places.taken += 1
         if self._trusts_unix if name is None else self._trusted and name[:-2] in self._trusted:
-            family = socket.AF_UNIX if name is None else _family(name[:-2])
+            family = socket.AF_UNIX if name is None else family_of(name[:-2])
             client = socket.socket(family, socket.SOCK_STREAM, fileno=fd)
             client.setblocking(False)
             self._readers.add(HeaderReader(
@@ -183,7 +164,7 @@ class Frontend:
             return
         if header.source is not None and header.source.is_ip:
             connection.name = packed_name(header.source)
-            connection.tail = _Tail(header.destination)
+            connection.tail = Tries(header.destination)
         self.arrived(connection)
 
     def arrived(self, connection: Connection) -> None:
@@ -316,7 +297,7 @@ class Frontend:
         ticket = connection.ticket
         assert ticket is not None
         tail = self._tail_of(connection, ticket)
-        if len(tail.tried) - tail.failed < MAX_PASSED:
+        if tail.may_pass_over:
             self._try_another(connection, tail, Reason.CONNECT_FAILED, now)
         else:
             self._leave(connection, Reason.OUT_OF_RESOURCES if tail.short else Reason.CONNECT_FAILED)
@@ -337,7 +318,7 @@ class Frontend:
             timed_out = error == errno.ETIMEDOUT
             self._try_another(connection, tail, Reason.CONNECT_TIMEOUT if timed_out else Reason.CONNECT_FAILED, now)
 
-    def _try_another(self, connection: Connection, tail: _Tail, reason: Reason, now: float) -> None:
+    def _try_another(self, connection: Connection, tail: Tries, reason: Reason, now: float) -> None:
         """Connect to a host that was not tried; when there is none the client ends, under *reason* unless a shortage of
         our own kept it from one."""
         ticket = connection.ticket
@@ -354,10 +335,10 @@ class Frontend:
             self._metrics.retries += 1
             self._connect(connection, now)
 
-    def _tail_of(self, connection: Connection, ticket: Ticket) -> _Tail:
+    def _tail_of(self, connection: Connection, ticket: Ticket) -> Tries:
         """Made when a first try fails, with the deadline of all."""
         if connection.tail is None:
-            connection.tail = _Tail()
+            connection.tail = Tries()
         connection.tail.deadline = self._deadline(connection, ticket)
         return connection.tail
 
@@ -366,7 +347,7 @@ class Frontend:
         source = connection.address
         destination = connection.tail.destination if connection.tail is not None else None
         if source is not None and destination is None:
-            name = _local_name(connection.fd, socket.AF_INET6 if ":" in source.host else socket.AF_INET)
+            name = local_name(connection.fd, socket.AF_INET6 if ":" in source.host else socket.AF_INET)
             destination = Address(name[0], name[1]) if name else None
         return encode(version, source, destination)
 
@@ -462,26 +443,3 @@ class Router:
 
     def closed(self, token: Any, reason: Reason, to_host: int, to_client: int) -> None:
         token.frontend.closed(token, reason, to_host, to_client)
-
-
-def packed_name(address: Address) -> bytes:
-    """As `Connection.name`, of an IP address and port."""
-    return ipaddress.ip_address(address.host).packed + address.port.to_bytes(2, "big")
-
-
-def _family(ip: bytes) -> socket.AddressFamily:
-    return socket.AF_INET if len(ip) == 4 else socket.AF_INET6
-
-
-def _local_name(fd: int, family: int) -> Any:
-    """``getsockname`` of a plain descriptor, or None."""
-    try:
-        sock = socket.socket(family, socket.SOCK_STREAM, fileno=fd)
-    except OSError:
-        return None
-    try:
-        return sock.getsockname()
-    except OSError:
-        return None
-    finally:
-        sock.detach()

@@ -33,10 +33,10 @@ from director.metrics import Metrics
 from director.origins import Origins
 from director.probes import ProbeLoop, Prober, ProbeResult
 from director.relay.interface import Counters, Relay
-from director.resolver import Known, Resolver
+from director.resolver import Resolver
 from director.resources import PortWatch
 from director.shortages import Shortages
-from director.target import Target, target_of
+from director.target import Target, Targets
 from director.telling import tell_each
 
 #: Drain deadlines and sticky tables are looked at this often: nobody waits for less than a second of either.
@@ -95,13 +95,12 @@ class Node(MultiService):
         self._recompute = Alarm(self._recomputed, reactor=reactor, monotonic=monotonic)
         self._housekeeping = Alarm(self._housekept, reactor=reactor, monotonic=monotonic)
         self.shortages = Shortages(monotonic=monotonic)
-        agents = bool(node.agents.listen)
-        self.descriptors = Descriptors(relays, lambda: len(self.inventory.hosts) if agents else 0)
+        self.descriptors = Descriptors(relays, lambda: len(self.inventory.hosts) if node.agents.listen else 0)
         self._ports = PortWatch(self.inventory, monotonic=monotonic)
         self.resolver = Resolver(reactor=reactor, servers=node.resolvers, shortages=self.shortages)
+        self._targets = Targets(self.inventory, self.resolver)
         self.prober = Prober(reactor=reactor, shortages=self.shortages)
         self._probes = ProbeLoop(reactor=reactor, monotonic=monotonic)
-        self._watches: dict[HostRef, Any] = {}
         self._retries: dict[HostRef, list[Deferred[None]]] = {}
         self._stopping = False  #: no new clients
         self._over = False  #: no connections and no timers any more
@@ -200,7 +199,7 @@ class Node(MultiService):
                 )
             else:
                 self.frontends[name].reconfigure()
-            self._retarget(name)
+            self._targets.reconfigure(name)
             self._close_listeners(name, keep=spec.listen)
             self._set_access(name, file_access(spec))
             for text in spec.listen:
@@ -331,14 +330,12 @@ class Node(MultiService):
         match event:
             case happened.HostAdded(entry):
                 self._tell_of(entry)
-                self._resolve(entry)
+                self._targets.add(entry)
                 self.plan_probe(entry)
             case happened.HostRemoved(entry):
                 self._tell_of(entry)
                 self._probes.forget(entry.ref)
-                watch = self._watches.pop(entry.ref, None)
-                if watch is not None:
-                    watch.stop()
+                self._targets.drop(entry)
                 self.metrics.forget_host(entry.ref)
             case happened.HostMoved(entry, transition):
                 self.metrics.transition(entry.ref, transition.after)
@@ -365,34 +362,6 @@ class Node(MultiService):
     def _tell_of(self, entry: HostEntry) -> None:
         tell_each(self.on_host, entry.ref)
 
-    # --- names
-
-    def _resolve(self, entry: HostEntry) -> None:
-        address = parse_address(entry.spec.address)
-        if address.is_unix or address.is_ip:
-            entry.target = target_of(address, self._sources(entry))
-        else:
-            self._watches[entry.ref] = self.resolver.watch(
-                address.host, lambda known: self._resolved(entry, address, known)
-            )
-
-    def _resolved(self, entry: HostEntry, address: Address, known: Known) -> None:
-        """What is known of a name now; with no address the host fails its checks and connects, saying why."""
-        if isinstance(known, str):
-            entry.target, entry.address_error = None, known
-        else:
-            entry.target = target_of(address._replace(host=known[0]), self._sources(entry))
-
-    def _sources(self, entry: HostEntry) -> tuple[str, ...]:
-        return self.inventory.services[entry.ref.service].groups[entry.ref.group].spec.source
-
-    def _retarget(self, service: str) -> None:
-        """Hosts whose group has other source addresses than before are reached from these."""
-        for group in self.inventory.services[service].groups.values():
-            for entry in group.hosts.values():
-                if entry.target is not None and entry.target.sources != group.spec.source:
-                    entry.target = target_of(entry.target.address, group.spec.source)
-
     # --- probes
 
     def plan_probe(self, entry: HostEntry) -> None:
@@ -412,7 +381,8 @@ class Node(MultiService):
             self._probed(entry, ProbeResult(None if entry.unresolved else False, entry.address_error, 0.0))
             return
         address = target.address if probe.address is None and target is not None else parse_address(str(probe.address))
-        self.prober.probe(address, probe, self._sources(entry)).addCallback(lambda result: self._probed(entry, result))
+        probed = self.prober.probe(address, probe, self._targets.sources(entry))
+        probed.addCallback(lambda result: self._probed(entry, result))
 
     def retry(self, ref: HostRef) -> Deferred[None]:
         """Probe one host now; fires when that is done, at once for a host without probes."""

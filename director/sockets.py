@@ -7,12 +7,14 @@ relay's extension has both in C; without it they are made of what Python offers.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import cycle
+from typing import Any
 
 from cluster.address import Address
 from cluster.shortage import short_of
@@ -128,6 +130,30 @@ def _connect(family: int, name: str | tuple[str, int], source: str | tuple[str, 
         return sock.detach()
     sock.close()
     return -error
+
+
+def packed_name(address: Address) -> bytes:
+    """The name, as in `Client`, of an IP address and port."""
+    return ipaddress.ip_address(address.host).packed + struct.pack("!H", address.port)
+
+
+def family_of(ip: bytes) -> socket.AddressFamily:
+    """Of a packed address."""
+    return socket.AF_INET if len(ip) == 4 else socket.AF_INET6
+
+
+def local_name(fd: int, family: int) -> Any:
+    """``getsockname`` of a plain descriptor, or None."""
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM, fileno=fd)
+    except OSError:
+        return None
+    try:
+        return sock.getsockname()
+    except OSError:
+        return None
+    finally:
+        sock.detach()
 
 
 def _sockaddr(address: Address) -> tuple[int, str | tuple[str, int]]:

@@ -7,7 +7,8 @@ import heapq
 from cluster.address import Address
 from cluster.model import Reason
 from director.core.snapshot import ConnectionPicture, ConnectionsPicture
-from director.frontend import Connection, Frontend, packed_name
+from director.frontend import Connection, Frontend
+from director.sockets import packed_name
 
 
 def picture_connections(frontend: Frontend, limit: int, now: float) -> ConnectionsPicture:

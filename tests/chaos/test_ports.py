@@ -22,7 +22,7 @@ listen = "127.0.0.1:7401"
 [services.web]
 listen = ["127.0.0.1:8080"]
 [services.web.groups.main]
-source = {source}
+{source}
 health.interval_s = 0.1
 health.suspect_interval_s = 0.1
 [services.web.groups.main.hosts]
@@ -55,7 +55,7 @@ class PortsTests(SynchronousTestCase):
             for i, weight in enumerate(weights)
         )
         path = self.directory / "director.toml"
-        path.write_text(CONFIG.format(hosts=f"{hosts}\n{more}", source=json.dumps(source)))
+        path.write_text(CONFIG.format(hosts=f"{hosts}\n{more}", source=f"source = {json.dumps(source)}" if source else ""))
         self.log = self.directory / "log"
         log = self.enterContext(self.log.open("wb"))
         self.machine.start(sys.executable, "-u", "-m", "director", "run", str(path), log=log,

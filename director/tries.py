@@ -1,0 +1,29 @@
+"""What only those clients need whose first try failed, or that carry a PROXY header."""
+
+from __future__ import annotations
+
+from cluster.address import Address
+from director.core.host import Host
+
+#: Hosts tried for one client. Three different hosts refusing means that the trouble is not one host's.
+MAX_TRIES = 3
+#: Hosts passed over for one client because no port was left to connect to them from. Each costs the kernel a search through
+#: all its ports, so there must be an end.
+MAX_PASSED = 16
+
+
+class Tries:
+    """The tries of one client."""
+
+    __slots__ = ("deadline", "destination", "failed", "short", "tried")
+
+    def __init__(self, destination: Address | None = None) -> None:
+        self.deadline = 0.0  #: of all tries; set when the first one fails
+        self.tried: tuple[Host, ...] = ()  #: not to be picked again
+        self.failed = 0  #: of these, how many did not answer
+        self.short = False  #: one could not be tried, for a shortage of our own
+        self.destination = destination  #: what the client connected to, by a PROXY header
+
+    @property
+    def may_pass_over(self) -> bool:
+        return len(self.tried) - self.failed < MAX_PASSED
