@@ -26,6 +26,7 @@ Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 UserName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}[$]?$")]
 Seconds = Annotated[float, Meta(gt=0)]
 SecondsOrOff = Annotated[float, Meta(ge=0)]
+Moment = Annotated[float, Meta(ge=0, le=253_402_300_799)]  # POSIX seconds; calendars of programs end with the year 9999
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
@@ -371,7 +372,7 @@ class Order(Record, frozen=True, kw_only=True):
     state: AdminState
     who: str
     why: str = ""
-    at: float  #: POSIX seconds, for people; deadlines are counted from when each director sees the order
+    at: Moment  #: POSIX seconds, for people; deadlines are counted from when each director sees the order
     deadline_s: SecondsOrOff | None = None  #: of a drain: after this, open connections are cut; None: the service's
     boot_id: str | None = None  #: of the agent that ordered; another boot id clears the order
 
@@ -382,7 +383,7 @@ class Registered(Record, frozen=True):
     host: Host
     agent: str
     boot_id: str
-    at: float  #: POSIX seconds
+    at: Moment  #: POSIX seconds
     approved: bool
 
 
@@ -399,7 +400,7 @@ class Member(Shared, frozen=True):
     name: Name
     boot_id: str  #: a new one each time the director's process starts
     version: str
-    started: float  #: POSIX seconds
+    started: Moment  #: POSIX seconds
     peers: str | None = None  #: where other directors reach it
     agents: tuple[str, ...] = ()  #: where agents reach it
     admin: tuple[str, ...] = ()  #: where operators reach it
@@ -411,14 +412,14 @@ class Leader(Shared, frozen=True):
 
     name: Name
     boot_id: str
-    since: float  #: POSIX seconds
+    since: Moment  #: POSIX seconds
 
 
 class Observed(Shared, frozen=True):
     """A host that a director sees otherwise than up (``observed/<director>/<service>/<group>/<host>``)."""
 
     state: HostState
-    since: float  #: POSIX seconds, for people
+    since: Moment  #: POSIX seconds, for people
     why: str
     boot_id: str  #: of the director
     blind: bool = False  #: it has neither heard nor reached the host lately, so this speaks neither way
@@ -430,14 +431,14 @@ class VipOwner(Shared, frozen=True):
     owner: Name
     interface: str
     term: int  #: under which it was taken
-    since: float  #: POSIX seconds
+    since: Moment  #: POSIX seconds
     linger_s: SecondsOrOff = 0.0  #: the address may outlive the owner's leader lease by this
 
 
 class AuditEntry(Shared, frozen=True):
     """What somebody did or tried (``audit/<time>``)."""
 
-    at: float  #: POSIX seconds
+    at: Moment  #: POSIX seconds
     who: str
     origin: str  #: the address that the request came from; empty: this machine
     director: str

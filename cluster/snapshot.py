@@ -46,12 +46,21 @@ class _Document(msgspec.Struct, frozen=True):
 
 
 def encode(snapshot: Snapshot) -> bytes:
-    """Two lines: the document, and its SHA-256."""
+    """Two lines: the document, and its SHA-256. What is no text is no record of ours, and is left out."""
     entries = tuple(_Entry(each.key, each.value.decode(), each.create_revision, each.mod_revision)
-                    for each in snapshot.records)
+                    for each in snapshot.records if _is_text(each))
     document = _Document(VERSION, snapshot.cluster, snapshot.saved, snapshot.revision, entries)
     body = msgspec.json.encode(document)
     return body + b"\n" + hashlib.sha256(body).hexdigest().encode() + b"\n"
+
+
+def _is_text(record: Record) -> bool:
+    try:
+        record.value.decode()
+        record.key.encode()  # what etcd had that is no UTF-8 has become lone surrogates
+    except UnicodeError:
+        return False
+    return True
 
 
 def decode(data: bytes, cluster: str) -> Snapshot:
@@ -61,7 +70,7 @@ def decode(data: bytes, cluster: str) -> Snapshot:
         raise Unusable("the file is torn or was changed")
     try:
         document = msgspec.json.decode(body, type=_Document)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Unusable(f"the file cannot be read: {error}") from error
     if document.version != VERSION:
         raise Unusable(f"the file is of version {document.version}, not {VERSION}")

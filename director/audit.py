@@ -16,9 +16,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cluster.errors import StoreUnavailable
-from cluster.keys import Keys
+from cluster.keys import AuditKey, Keys
 from cluster.model import AuditEntry
-from cluster.store import Compare, Delete, Event, Put, Resync, Store, Watch
+from cluster.store import Compare, Delete, Put, Store, Watch
+from cluster.view import View
 from director.admin.control import Audit, log_audit
 
 #: The newest that are kept; at some 300 bytes each they are as much as three large services.
@@ -45,7 +46,7 @@ class AuditTrail(Service):
         self._keys = keys
         self._director = director
         self._wall = wall
-        self._known: dict[str, bytes] = {}
+        self._known = View(keys, keys.audits(), AuditKey, AuditEntry)
         self._waiting: deque[AuditEntry] = deque()
         self._writing = False
         self._idle: list[Deferred[None]] = []
@@ -53,7 +54,7 @@ class AuditTrail(Service):
 
     def startService(self) -> None:
         super().startService()
-        self._watch = self._store.watch(self._keys.audits(), self._heard)
+        self._watch = self._store.watch(self._known.prefix, self._known.follow)
 
     def stopService(self) -> Deferred[None] | None:
         """What waits is still written, as far as the store answers."""
@@ -86,13 +87,7 @@ class AuditTrail(Service):
 
     def newest(self, limit: int) -> tuple[AuditEntry, ...]:
         """What all directors recorded, the newest first; what cannot be read is left out."""
-        found = []
-        for key in sorted(self._known, reverse=True)[:limit]:
-            try:
-                found.append(msgspec.json.decode(self._known[key], type=AuditEntry))
-            except msgspec.DecodeError:
-                continue
-        return tuple(found)
+        return tuple(self._known.values[place] for place in sorted(self._known.values, reverse=True)[:limit])
 
     def _written(self, _: None) -> None:
         self._writing = False
@@ -121,16 +116,8 @@ class AuditTrail(Service):
         self.log.warn("{count} entries of the audit are of one time; one is in this log only", count=MAX_TRIES)
 
     async def _trim(self) -> None:
-        while len(self._known) >= KEPT + BATCH:
-            oldest = sorted(self._known)[:BATCH]
-            await self._store.commit([Delete(key) for key in oldest])
-            for key in oldest:
-                self._known.pop(key, None)
-
-    def _heard(self, event: Event) -> None:
-        if isinstance(event, Resync):
-            self._known = {record.key: record.value for record in event.listing.records}
-            return
-        for key in event.deleted:
-            self._known.pop(key, None)
-        self._known.update((record.key, record.value) for record in event.written)
+        """The watch tells of it; another director that does the same at the same time is no harm."""
+        known = self._known.revisions
+        if len(known) >= KEPT + BATCH:
+            oldest = sorted(known)[:BATCH]
+            await self._store.commit([Delete(key) for key in oldest], when=[Compare(key, known[key]) for key in oldest])

@@ -18,6 +18,7 @@ from cluster.keys import Keys
 from cluster.model import Caps, Member
 from cluster.peer_wire import Alive
 from cluster.store import Compare, Delete, Operation, Put, Store
+from cluster.view import Unreadable, decode
 from director.core.caps import View, plan
 from director.core.inventory import Inventory
 from director.leading import Leading, NotLeading
@@ -114,7 +115,14 @@ class Capping(Service):
         """Replace the record that the decision was made from, and no other: after a change of leader the watch may not
         have told of the last one yet."""
         record = await self._store.get(self._keys.caps(name))
-        present = None if record is None else msgspec.json.decode(record.value, type=Caps)
+        present = None
+        if record is not None:
+            try:
+                present = decode(record.value, Caps)
+            except Unreadable:  # `Sync` names it
+                if known is None:
+                    return  # who may have how many is not known: an operator has to delete it
+                present = known  # everybody keeps to what it said before
         if present == known:
             when = Compare(self._keys.caps(name), 0 if record is None else record.mod_revision)
             await self._leading.fenced([operation], when=[when])

@@ -11,6 +11,7 @@ from cluster.keys import Keys, ServiceKey
 from cluster.model import Configuration, HostRef, Service
 from cluster.model import Node as NodeConfig
 from cluster.store import MAX_OPERATIONS, Compare, Delete, Operation, Put, Record, Store, check_transaction
+from cluster.view import Unreadable, decode
 from director import check
 from director.admin.errors import Conflict, Invalid, Refused, Stale, Wrong
 from director.admin.offers import Change, Stored
@@ -41,8 +42,8 @@ class ServiceChanges:
         for record in (await self._store.list(self._keys.services())).records:
             place = self._keys.parse(record.key)
             try:
-                spec = msgspec.json.decode(record.value, type=Service)
-            except msgspec.DecodeError:
+                spec = decode(record.value, Service)
+            except Unreadable:
                 continue
             if isinstance(place, ServiceKey):
                 found[place.service] = Stored(revision=record.mod_revision, spec=spec)
@@ -134,8 +135,8 @@ def _decoded(name: str, record: Record | None) -> Service | None:
     if record is None:
         return None
     try:
-        return msgspec.json.decode(record.value, type=Service)
-    except msgspec.DecodeError as error:
+        return decode(record.value, Service)
+    except Unreadable as error:
         raise Conflict(f"what is stored of service {name!r} cannot be read: {error}") from error
 
 

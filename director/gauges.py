@@ -71,6 +71,8 @@ DIRECTOR_GAUGES: Sequence[tuple[str, str, Callable[[DirectorPicture], float]]] =
      lambda director: director.cold_start),
     ("problems", "What an operator should mend; the director's status names each.",
      lambda director: len(director.problems)),
+    ("store_problems", "Records of the store that cannot be read, the first 100.",
+     lambda director: len(director.store_problems)),
     ("leads", "1 while this director leads the cluster.", lambda director: director.leads),
     ("vips_held", "Virtual addresses that this director holds.", lambda director: len(director.vips_held)),
     ("peers_connected", "Other directors that are connected.",

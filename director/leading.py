@@ -31,6 +31,7 @@ from cluster.leadership import (
 )
 from cluster.model import Leader
 from cluster.store import Committed, Compare, Delete, Event, Lease, Operation, Record, Resync, Store, Watch
+from cluster.view import Unreadable, decode
 from director.alarm import Alarm
 from director.telling import tell_each
 
@@ -175,8 +176,8 @@ class Leading(Service):
         known = None
         if record is not None:
             try:
-                known = Known(msgspec.json.decode(record.value, type=Leader), record.create_revision)
-            except msgspec.DecodeError as error:
+                known = Known(decode(record.value, Leader), record.create_revision)
+            except Unreadable as error:
                 self.log.error("{key} cannot be read: {why}", key=self._key, why=error)
         if known == self.known:
             return

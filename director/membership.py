@@ -17,7 +17,8 @@ from twisted.python.failure import Failure
 
 from cluster.keys import DirectorKey, Keys
 from cluster.model import Member
-from cluster.store import Event, Lease, Put, Record, Resync, Store, Watch
+from cluster.store import Event, Lease, Put, Store, Watch
+from cluster.view import View
 from director.telling import tell_each
 
 #: Longer than an etcd member's death or a partition that heals by itself takes; what directors decide by is the leader's
@@ -30,7 +31,7 @@ RETRY_S = 1.0
 class Membership(Service):
     """Registers *member* while it runs.
 
-    :ivar members: by name, this director included once the store says so.
+    :ivar members: by name, this director included once the store says so; a new mapping with each change.
     """
 
     log = Logger()
@@ -45,13 +46,14 @@ class Membership(Service):
         self._store = store
         self._keys = keys
         self._reactor = reactor
+        self._view = View(keys, keys.directors(), DirectorKey, Member, keep=True)
         self._watch: Watch | None = None
         self._retry: Any = None
         self._joining: Deferred[None] | None = None
 
     def startService(self) -> None:
         super().startService()
-        self._watch = self._store.watch(self._keys.directors(), self._deliver)
+        self._watch = self._store.watch(self._view.prefix, self._deliver)
         self._join()
 
     def stopService(self) -> Deferred[None] | None:
@@ -100,20 +102,6 @@ class Membership(Service):
             self._retry = self._reactor.callLater(RETRY_S, self._join)
 
     def _deliver(self, event: Event) -> None:
-        if isinstance(event, Resync):
-            self.members.clear()
-            written: tuple[Record, ...] = event.listing.records
-        else:
-            written = event.written
-            for key in event.deleted:
-                place = self._keys.parse(key)
-                if isinstance(place, DirectorKey):
-                    self.members.pop(place.director, None)
-        for record in written:
-            place = self._keys.parse(record.key)
-            if isinstance(place, DirectorKey):
-                try:
-                    self.members[place.director] = msgspec.json.decode(record.value, type=Member)
-                except msgspec.DecodeError as error:
-                    self.log.error("{key} cannot be read: {why}", key=record.key, why=error)
+        self._view.take(event)
+        self.members = {place.director: member for place, member in self._view.values.items()}
         tell_each(self.on_members)

@@ -182,6 +182,7 @@ class Node(MultiService):
             spec = _unprobed(spec)
         now = self.monotonic()
         self.inventory.apply_service(name, spec, now)
+        self.inventory.set_observed({}, now)  # whose "down" is believed depends on how many hosts there are
         if spec is None:
             frontend = self.frontends.pop(name, None)
             self._close_listeners(name, keep=())
@@ -286,6 +287,7 @@ class Node(MultiService):
 
     def set_registered(self, ref: HostRef, registered: Registered | None) -> None:
         self.inventory.set_registered(ref, registered, self.monotonic())
+        self.inventory.set_observed({}, self.monotonic())  # as in `apply_service`
         self.settle()
 
     def set_order(self, ref: HostRef, by: str, order: Order | None) -> None:
@@ -315,7 +317,10 @@ class Node(MultiService):
         events = self.inventory.drain()
         while events:
             for event in events:
-                self._act(event)
+                try:
+                    self._act(event)
+                except Exception:  # what cannot be followed costs itself, not those after it
+                    self.log.failure("{event} could not be followed", event=type(event).__name__)
             events = self.inventory.drain()
         if not self._over:
             self._tick.at(self.inventory.next_deadline())

@@ -23,7 +23,8 @@ from twisted.python.failure import Failure
 from cluster.errors import Misuse, StoreUnavailable
 from cluster.keys import Keys, ObservedKey
 from cluster.model import HostRef, HostState, Observed
-from cluster.store import MAX_OPERATIONS, Delete, Event, Lease, Operation, Put, Record, Resync, Store, Watch
+from cluster.store import MAX_OPERATIONS, Delete, Event, Lease, Operation, Put, Store, Watch
+from cluster.view import View
 from director.alarm import Alarm
 from director.core.health import Evidence
 from director.core.merge import Disagreement, disagreements
@@ -72,6 +73,7 @@ class Observing(Service):
         self._writing = False
         self._changed: dict[HostRef, None] = {}  # in order
         self._written: dict[HostRef, _Written] = {}
+        self._view = View(keys, keys.observations(), ObservedKey, Observed)
         self._watch: Watch | None = None
         node.on_host.append(self._host_changed)
         membership.on_lease.append(self._leased)
@@ -83,7 +85,7 @@ class Observing(Service):
 
     def startService(self) -> None:
         super().startService()
-        self._watch = self._store.watch(self._keys.observations(), self._deliver)
+        self._watch = self._store.watch(self._view.prefix, self._deliver)
         self._members_changed()
         if self._membership.lease is not None:
             self._leased(self._membership.lease)
@@ -176,35 +178,16 @@ class Observing(Service):
             self._node.set_directors(name for name in self._membership.members if name != self._node.director)
 
     def _deliver(self, event: Event) -> None:
-        changes: dict[tuple[str, HostRef], Observed | None] = {}
-        if isinstance(event, Resync):
-            written = event.listing.records
-            changes.update(((name, ref), None) for ref, by in self.records.items() for name in by)
-        else:
-            written = event.written
-            for key in event.deleted:
-                place = self._keys.parse(key)
-                if isinstance(place, ObservedKey):
-                    changes[place.director, place.ref] = None
-        for record in written:
-            self._read(record, changes)
+        news = self._view.take(event)
+        changes = {(place.director, place.ref): observed for place, observed in news.changed.items()}
         for (name, ref), observed in changes.items():
             self._remember(name, ref, observed)
         me = self._node.director
         self._node.set_observed({place: each for place, each in changes.items() if place[0] != me})
-        if isinstance(event, Resync):  # of mine may be there what a former process of this director left
+        if news.resync:  # of mine may be there what a former process of this director left
             for ref in [ref for (name, ref), each in changes.items() if name == me and each is not None]:
                 self._written.setdefault(ref, _UNKNOWN)
         self._host_changed(*(ref for _, ref in changes))  # being blind matters, or matters no more
-
-    def _read(self, record: Record, into: dict[tuple[str, HostRef], Observed | None]) -> None:
-        place = self._keys.parse(record.key)
-        if isinstance(place, ObservedKey):
-            try:
-                into[place.director, place.ref] = msgspec.json.decode(record.value, type=Observed)
-            except msgspec.DecodeError as error:
-                self.log.error("{key} cannot be read and counts for nothing: {why}", key=record.key, why=error)
-                into[place.director, place.ref] = None
 
     def _remember(self, name: str, ref: HostRef, observed: Observed | None) -> None:
         by = self.records.setdefault(ref, {})

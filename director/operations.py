@@ -80,6 +80,7 @@ class NodeOperations:
             peers=clustering.peer_pictures(),
             problems=self._users.problems,
             services=picture_services(node.inventory, now, node.wall() - now, node.listening),
+            store_problems=self._sync.problems,
         )
 
     def explain(self, service: str, client: str) -> Explanation:
@@ -250,7 +251,7 @@ class NodeOperations:
                 VipPicture(address=address, owner=owner.owner, since=owner.since, term=owner.term)
                 for address, owner in sorted(clustering.vips.owners.items())
             ),
-            disagreements=clustering.disagreements(),
+            disagreements=clustering.disagreements(), store_problems=self._sync.problems,
         )
 
     def history(self, ref: HostRef | None, limit: int) -> Deferred[tuple[PastPicture, ...]]:

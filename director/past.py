@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import msgspec
-
 from cluster.keys import (
     AdminKey,
     DirectorKey,
@@ -17,8 +15,9 @@ from cluster.keys import (
     ServiceKey,
     VipKey,
 )
-from cluster.model import HostRef, Leader, Member, Order, Registered, VipOwner
+from cluster.model import HostRef, Leader, Member, Observed, Order, Registered, VipOwner
 from cluster.store import Change
+from cluster.view import Unreadable, decode
 from director.core.snapshot import PastPicture
 
 
@@ -51,7 +50,7 @@ def _words(place: Place, value: bytes | None) -> tuple[str, float | None]:
     """What happened, and when as the value itself says."""
     try:
         return next(_told(place, value))
-    except (msgspec.DecodeError, StopIteration):
+    except (Unreadable, StopIteration):
         return "written" if value is not None else "deleted", None
 
 
@@ -60,32 +59,32 @@ def _told(place: Place, value: bytes | None) -> Iterator[tuple[str, float | None
         case AdminKey(ref, by) if value is None:
             yield f"{ref}: the {by}'s order is lifted", None
         case AdminKey(ref, by):
-            order = msgspec.json.decode(value or b"", type=Order)
+            order = decode(value or b"", Order)
             why = f": {order.why}" if order.why else ""
             yield f"{ref}: {order.state.value} by {order.who} ({by}){why}", order.at
         case RegisteredKey(ref) if value is None:
             yield f"{ref}: its registration is gone", None
         case RegisteredKey(ref):
-            registered = msgspec.json.decode(value or b"", type=Registered)
+            registered = decode(value or b"", Registered)
             waits = "" if registered.approved else ", waits for approval"
             yield f"{ref}: registered at {registered.host.address} by {registered.agent}{waits}", registered.at
         case ObservedKey(director, ref):
-            state = msgspec.json.decode(value)["state"] if value is not None else "up"
+            state = decode(value, Observed).state.value if value is not None else "up"
             yield f"{ref}: {state} as {director} sees it", None
         case ServiceKey(service):
             yield f"service {service} {'changed' if value is not None else 'deleted'}", None
         case DirectorKey(director) if value is None:
             yield f"director {director} is gone", None
         case DirectorKey(director):
-            member = msgspec.json.decode(value or b"", type=Member)
+            member = decode(value or b"", Member)
             yield f"director {director} joined, {member.version}", member.started
         case LeaderKey() if value is None:
             yield "nobody leads", None
         case LeaderKey():
-            leader = msgspec.json.decode(value or b"", type=Leader)
+            leader = decode(value or b"", Leader)
             yield f"director {leader.name} leads", None
         case VipKey(address) if value is None:
             yield f"{address} was given up", None
         case VipKey(address):
-            owner = msgspec.json.decode(value or b"", type=VipOwner)
+            owner = decode(value or b"", VipOwner)
             yield f"{address} is taken by {owner.owner}", owner.since

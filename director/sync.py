@@ -1,7 +1,8 @@
 """The store's content, as it changes, into the inventory; and what this node writes into the store.
 
-Reading: five watches (shares of maxima, services, registrations, orders, users). What a record says replaces what was
-known; a record that can't be read changes nothing and is reported. Until the first answer of all of them, the node has
+Reading: five views (shares of maxima, services, registrations, orders, users). What a record says replaces what was
+known; a record that can't be read changes nothing, a host whose address can't be read costs only itself, and both are
+named (`Sync.problems`) until they are corrected. Until the first answer of all of them, the node has
 no configuration: "not synced" is never taken for "nothing configured".
 
 With an embedded store the node's own file holds the services. At each start a service of the file replaces the stored
@@ -13,17 +14,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from itertools import islice
+from typing import Any, Generic, Protocol
 
 import msgspec
 from twisted.application.service import Service as TwistedService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from cluster.keys import BootKey, Keys
+from cluster.keys import AdminKey, BootKey, CapsKey, Keys, RegisteredKey, ServiceKey, UserKey
 from cluster.model import Caps, HostRef, Order, Registered, Service, User
 from cluster.store import Delete, Event, Listing, Put, Record, Resync, Store, Watch
+from cluster.view import P, V, View
+from director.soundness import sound_registration, sound_service
 from director.telling import tell_each
+
+#: Shown at once; a page of them is more than anybody mends at a time, and the log has all.
+MAX_PROBLEMS = 100
 
 
 class Applies(Protocol):
@@ -63,7 +70,7 @@ class Sync(TwistedService):
         self._set_user = set_user
         self._user_unreadable = user_unreadable
         self._watches: list[Watch] = []
-        self._mirrors: tuple[_Mirror, ...] = ()
+        self._mirrors: tuple[_Mirror[Any, Any], ...] = ()
         self._missing = 0
         self.synced: Deferred[None] = Deferred()  #: fires once all prefixes are known, be it from a snapshot
         self.assumed = False  #: what is applied is a snapshot's
@@ -73,14 +80,17 @@ class Sync(TwistedService):
     def startService(self) -> None:
         super().startService()
         keys, into = self._keys, self._into
+        caps = View(keys, keys.all_caps(), CapsKey, Caps, keep=True)
+        services = View(keys, keys.services(), ServiceKey, Service, keep=True, check=sound_service)
+        registered = View(keys, keys.registered_hosts(), RegisteredKey, Registered, keep=True, check=sound_registration)
+        orders = View(keys, keys.orders(), AdminKey, Order, keep=True)
+        users = View(keys, keys.users(), UserKey, User, keep=True)
         self._mirrors = (
-            _Mirror(keys.all_caps(), Caps, lambda at, caps: into.set_caps(at.service, caps), keys),
-            _Mirror(keys.services(), Service, lambda at, spec: into.apply_service(at.service, spec), keys),
-            _Mirror(keys.registered_hosts(), Registered, lambda at, it: into.set_registered(at.ref, it), keys),
-            _Mirror(keys.orders(), Order, lambda at, order: into.set_order(at.ref, at.by, order), keys,
-                    resyncing=into.drop_local_orders),
-            _Mirror(keys.users(), User, lambda at, user: self._set_user(at.name, user), keys,
-                    unreadable=self._user_unreadable),
+            _Mirror(caps, lambda at, value: into.set_caps(at.service, value)),
+            _Mirror(services, lambda at, spec: into.apply_service(at.service, spec)),
+            _Mirror(registered, lambda at, value: into.set_registered(at.ref, value)),
+            _Mirror(orders, lambda at, order: into.set_order(at.ref, at.by, order), resyncing=into.drop_local_orders),
+            _Mirror(users, lambda at, user: self._set_user(at.name, user), unreadable=self._user_unreadable),
         )
         self._missing = len(self._mirrors)
         for mirror in self._mirrors:
@@ -90,7 +100,7 @@ class Sync(TwistedService):
         """Watch the store, which runs now."""
         unheard = {mirror.prefix for mirror in self._mirrors}
 
-        def deliver(mirror: _Mirror, event: Event) -> None:
+        def deliver(mirror: _Mirror[Any, Any], event: Event) -> None:
             mirror.deliver(event)
             unheard.discard(mirror.prefix)
             self.assumed = self.assumed and bool(unheard)
@@ -117,33 +127,37 @@ class Sync(TwistedService):
         mirror = next(each for each in self._mirrors if key.startswith(each.prefix))
         return mirror.reached(revision)
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What of the store cannot be read, and why; the first `MAX_PROBLEMS`."""
+        found = (f"{key}: {why}" for mirror in self._mirrors for key, why in mirror.view.problems.items())
+        return tuple(islice(found, MAX_PROBLEMS))
+
     def _answered(self, _: None) -> None:
         self._missing -= 1
         if self._missing == 0:
             self.synced.callback(None)
 
 
-class _Mirror:
-    """One prefix, kept equal to the store's: what vanished from a resync is gone.
+class _Mirror(Generic[P, V]):
+    """One view, and what follows from its news: *put* for each change.
 
     :param resyncing: called before a resync's records are put.
-    :param unreadable: called for each record that cannot be read.
+    :param unreadable: called while records cannot be read.
     """
 
     log = Logger()
 
     def __init__(
-        self, prefix: str, type_: type[Any], put: Callable[[Any, Any], None], keys: Keys, *,
-        resyncing: Callable[[], None] = lambda: None, unreadable: Callable[[], None] = lambda: None,
+        self, view: View[P, V], put: Callable[[P, V | None], None], *, resyncing: Callable[[], None] = lambda: None,
+        unreadable: Callable[[], None] = lambda: None,
     ) -> None:
-        self.prefix = prefix
+        self.prefix = view.prefix
+        self.view = view
         self.answered: Deferred[None] = Deferred()
-        self._type = type_
         self._put = put
-        self._keys = keys
         self._resyncing = resyncing
         self._unreadable = unreadable
-        self._known: set[str] = set()
         self._revision = 0
         self._waiting: list[tuple[int, Deferred[None]]] = []
 
@@ -161,41 +175,19 @@ class _Mirror:
             waited.callback(None)
 
     def deliver(self, event: Event) -> None:
-        if isinstance(event, Resync):
-            records = event.listing.records
+        news = self.view.take(event)
+        if self.view.problems:
+            self._unreadable()
+        if news.resync:
             self._resyncing()
-            self._forget(self._known - {record.key for record in records})
-        else:
-            records = event.written
-            self._forget(self._known.intersection(event.deleted))
-        for record in records:
-            self._take(record)
-        self._arrived(event.listing.revision if isinstance(event, Resync) else event.revision)
+        for place, value in news.changed.items():
+            try:
+                self._put(place, value)
+            except Exception:  # one that cannot be followed must not stop the others
+                self.log.failure("{place} of the store could not be applied", place=place)
+        self._arrived(news.revision)
         if not self.answered.called:
             self.answered.callback(None)
-
-    def _take(self, record: Record) -> None:
-        place = self._keys.parse(record.key)
-        try:
-            value = msgspec.json.decode(record.value, type=self._type)
-        except msgspec.DecodeError as error:
-            place, value = None, None
-            self.log.error("{key} in the store cannot be read and is left as it was: {why}", key=record.key, why=error)
-            self._unreadable()
-        if place is not None:
-            self._known.add(record.key)
-            self._apply(record.key, value)
-
-    def _forget(self, keys: set[str]) -> None:
-        self._known -= keys
-        for key in sorted(keys):
-            self._apply(key, None)
-
-    def _apply(self, key: str, value: Any) -> None:
-        try:
-            self._put(self._keys.parse(key), value)
-        except Exception:  # one bad record must not stop the others
-            self.log.failure("{key} in the store could not be applied", key=key)
 
 
 async def seed(store: Store, keys: Keys, services: Mapping[str, Service]) -> None:

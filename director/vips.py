@@ -20,7 +20,8 @@ from twisted.logger import Logger
 from cluster.keys import Keys, VipKey
 from cluster.model import VipOwner
 from cluster.model import Vips as Config
-from cluster.store import Event, Put, Record, Resync, Store, Watch
+from cluster.store import Put, Store, Watch
+from cluster.view import View
 from director.core.vip import REFRESH_S, VALID_S, Act, Custody, linger_s, needed_s
 from director.leading import Known, Leading
 from director.neighbours import announce
@@ -76,7 +77,7 @@ class Vips(Service):
         self._monotonic = monotonic
         self._wall = wall
         self._custody = Custody(needed_s(leading.ttl_s))
-        self._owners: dict[str, VipOwner] = {}  # by key
+        self._owners = View(keys, keys.vips(), VipKey, VipOwner, keep=True)
         self._watch: Watch | None = None
         self._timer: Any = None
         self._vacant_at: float | None = None  # when the last of the former leader's lease was seen
@@ -96,13 +97,13 @@ class Vips(Service):
     @property
     def owners(self) -> dict[str, VipOwner]:
         """Who owns which address, by the store."""
-        return {key.removeprefix(self._keys.vips()): owner for key, owner in self._owners.items()}
+        return {place.address: owner for place, owner in self._owners.values.items()}
 
     # --- running
 
     def startService(self) -> None:
         super().startService()
-        self._watch = self._store.watch(self._keys.vips(), self._deliver)
+        self._watch = self._store.watch(self._owners.prefix, self._owners.follow)
         self._turn()
 
     def stopService(self) -> None:
@@ -147,7 +148,7 @@ class Vips(Service):
             self._vacant_at = self._monotonic()
 
     def _gained(self, term: int) -> None:
-        others = [owner.linger_s for owner in self._owners.values() if owner.owner != self._leading.director]
+        others = [owner.linger_s for owner in self._owners.values.values() if owner.owner != self._leading.director]
         now = self._monotonic()
         since, self._vacant_at = now if self._vacant_at is None else self._vacant_at, None
         wait_s = max(0.0, since + max(others, default=0.0) - now)
@@ -173,22 +174,6 @@ class Vips(Service):
             self._naming = False
         if self._named == term:
             self.step()
-
-    def _deliver(self, event: Event) -> None:
-        records: tuple[Record, ...] = ()
-        if isinstance(event, Resync):
-            self._owners.clear()
-            records = event.listing.records
-        else:
-            records = event.written
-            for key in event.deleted:
-                self._owners.pop(key, None)
-        for record in records:
-            if isinstance(self._keys.parse(record.key), VipKey):
-                try:
-                    self._owners[record.key] = msgspec.json.decode(record.value, type=VipOwner)
-                except msgspec.DecodeError as error:
-                    self.log.error("{key} cannot be read: {why}", key=record.key, why=error)
 
     # --- the interface
 

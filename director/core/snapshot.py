@@ -171,6 +171,7 @@ class ClusterPicture(Picture, frozen=True):
     members: tuple[MemberPicture, ...] = ()
     vips: tuple[VipPicture, ...] = ()
     disagreements: tuple[DisagreementPicture, ...] = ()
+    store_problems: tuple[str, ...] = ()  #: records of the store that cannot be read, and why
 
 
 class PastPicture(Picture, frozen=True):
@@ -199,6 +200,7 @@ class DirectorPicture(Picture, frozen=True):
     vips_held: tuple[str, ...] = ()
     peers: tuple[PeerPicture, ...] = ()
     problems: tuple[str, ...] = ()  #: what an operator should mend, a sentence each
+    store_problems: tuple[str, ...] = ()  #: records of the store that cannot be read, and why
 
     def host(self, service: str, group: str, name: str) -> HostPicture | None:
         """Find one host."""

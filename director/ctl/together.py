@@ -31,6 +31,8 @@ def cluster(client: Client, as_json: bool) -> None:
     for each in picture["disagreements"]:
         views = ", ".join(f"{state} at {director}" for director, state in each["views"].items())
         out.print(f"{each['host']}: {views}, up elsewhere", markup=False)
+    for problem in picture["store_problems"]:
+        out.print(f"passed over: {problem}", markup=False)
 
 
 @click.command()
