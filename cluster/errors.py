@@ -3,6 +3,7 @@
 - `Misuse`: the caller on this side broke a contract. A bug of ours, or an operator's wrong request.
 - `RemoteError`: a peer sent what it must not. Dropped, counted, never an exception in the log.
 - `StoreUnavailable`: the shared store cannot be asked now. Never the same as "nothing there".
+- `OutcomeUnknown`: it was asked for a change, and whether that was made nobody knows. Never told as "not made".
 - `ConfigError`: a configuration with errors; carries all of them.
 """
 
@@ -37,6 +38,10 @@ class Problem(NamedTuple):
         where = ":".join(str(part) for part in (self.file, self.line) if part is not None)
         text = ": ".join(part for part in (where, self.place, self.message) if part)
         return f"{text} ({self.hint})" if self.hint else text
+
+
+class OutcomeUnknown(StoreUnavailable):
+    """The store was asked for a change and did not answer: it may have happened, and may still happen."""
 
 
 class ConfigError(Exception):

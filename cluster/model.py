@@ -385,6 +385,7 @@ class Registered(Record, frozen=True):
     boot_id: str
     at: Moment  #: POSIX seconds
     approved: bool
+    weight: Weight | None = None  #: what an operator set, and *host* has, whatever its agent asks
 
 
 # --- what directors tell each other through the store -------------------------------------------------------

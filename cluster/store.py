@@ -12,8 +12,8 @@ Rules every implementation keeps:
    order of revision; all changes of a transaction arrive in one batch. Whenever continuity is in doubt it receives
    another `Resync`, which replaces all it knew.
 3. A store that cannot answer fails with `StoreUnavailable`; it never answers "nothing there" instead. So does every
-   call before ``start`` has succeeded and after ``stop``. A commit that fails so has usually not happened, but over
-   a network it may have: read before deciding again.
+   call before ``start`` has succeeded and after ``stop``. A commit that fails so has not happened, unless it fails with
+   `OutcomeUnknown`: then it may have, or may yet. Read before deciding again.
 4. A leased record is deleted when its lease is revoked or runs out, all records of a lease in one transaction, and
    never outlives an embedded store's process.
 5. History is bounded; asking for what was compacted yields what is left.

@@ -9,16 +9,17 @@ from __future__ import annotations
 import ipaddress
 
 import msgspec
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from cluster.address import parse_address
 from cluster.keys import Keys
 from cluster.model import AdminState, Host, HostRef, LoadReport, Order, Registered
-from cluster.store import Put, Store
+from cluster.store import Put, Record
+from cluster.view import Unreadable, decode
 from director.metrics import Metrics
 from director.node import Node
 from director.roster import LEFT
+from director.swapping import Plan, Swapping
 
 _ORDERED = {"drain": AdminState.DRAIN, "down": AdminState.DOWN}
 
@@ -28,9 +29,10 @@ class Attendance:
 
     log = Logger()
 
-    def __init__(self, node: Node, store: Store, keys: Keys, metrics: Metrics) -> None:
+    def __init__(self, node: Node, swapping: Swapping, keys: Keys, metrics: Metrics) -> None:
         self._node = node
-        self._store = store
+        self._swapping = swapping
+        self._claims: dict[HostRef, Registered] = {}  # under way into the store
         self._keys = keys
         self._metrics = metrics
 
@@ -51,20 +53,35 @@ class Attendance:
         refusal = _address_refusal(address, peer, policy.networks)
         if refusal:
             return refusal
-        host = Host(address=address, weight=weight)
+        claimed = Registered(host=Host(address=address, weight=weight), agent=agent, boot_id=boot_id, at=self._node.wall(),
+                             approved=policy.mode == "auto")
         before = inventory.registered(ref)
-        approved = policy.mode == "auto" or (before is not None and before.approved)
-        if before is None or (before.host, before.agent, before.boot_id) != (host, agent, boot_id):
-            record = Registered(host=host, agent=agent, boot_id=boot_id, at=self._node.wall(), approved=approved)
-            written: Deferred[object] = Deferred.fromCoroutine(self._write(ref, record))
-            written.addErrback(lambda failure: self.log.failure("{host} not registered", failure, host=str(ref)))
-        return "" if approved else "waits for an operator's approval"
+        after = _again(before, claimed)
+        if before is None or after != before:
+            self._register(ref, claimed)
+        return "" if after.approved else "waits for an operator's approval"
 
-    async def _write(self, ref: HostRef, record: Registered) -> None:
-        await self._store.commit([Put(self._keys.registered(ref), msgspec.json.encode(record))])
-        self.log.info("{host} registered at {address} by agent {agent}{pending}", host=str(ref),
-                      address=record.host.address, agent=record.agent,
-                      pending="" if record.approved else ", waits for approval")
+    def _register(self, ref: HostRef, claimed: Registered) -> None:
+        key = self._keys.registered(ref)
+        self._claims[ref] = claimed
+
+        async def decide(record: Record | None) -> Plan | None:
+            if self._claims.get(ref) is not claimed:
+                return None  # a later one goes on
+            try:
+                before = decode(record.value, Registered) if record is not None else None
+            except Unreadable:  # nobody's any more
+                before = None
+            after = _again(before, claimed)
+            return None if after == before else Plan(Put(key, msgspec.json.encode(after)))
+
+        def done() -> None:
+            if self._claims.get(ref) is claimed:
+                del self._claims[ref]
+                self.log.info("{host} registered at {address} by agent {agent}", host=str(ref),
+                              address=claimed.host.address, agent=claimed.agent)
+
+        self._swapping.persist(key, decide, done)
 
     def agent_connected(self, ref: HostRef, agent: str, boot_id: str, address: str) -> None:
         self.log.info("agent {agent} ({address}) speaks for {host}", agent=agent, address=address, host=str(ref))
@@ -117,6 +134,17 @@ class Attendance:
         boot_id = entry.boot_id if entry is not None else None
         return Order(state=state, who=agent or "agent", why=why, at=self._node.wall(), deadline_s=deadline_s,
                      boot_id=boot_id)
+
+
+def _again(before: Registered | None, claimed: Registered) -> Registered:
+    """What an agent *claimed*, but for what an operator decided: the approval and the weight are theirs."""
+    if before is None:
+        return claimed
+    host = claimed.host if before.weight is None else msgspec.structs.replace(claimed.host, weight=before.weight)
+    after = msgspec.structs.replace(
+        claimed, host=host, weight=before.weight, approved=claimed.approved or before.approved)
+    same = msgspec.structs.replace(after, at=before.at) == before
+    return before if same else after
 
 
 def _address_refusal(address: str, peer: str, networks: tuple[str, ...]) -> str:

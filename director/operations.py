@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal
 
 import msgspec
@@ -11,8 +12,9 @@ from twisted.internet.defer import Deferred, succeed
 
 from cluster.address import Address
 from cluster.keys import Keys
-from cluster.model import AdminState, AuditEntry, Configuration, Host, HostRef, Order, Service
-from cluster.store import Delete, Put, Store
+from cluster.model import AdminState, AuditEntry, Configuration, Host, HostRef, Order, Registered, Service
+from cluster.store import Compare, Delete, Put, Record, Store
+from cluster.view import Unreadable, decode
 from director.admin.errors import Conflict, NotFound
 from director.admin.offers import Change, Process, Stored, UserPicture
 from director.audit import AuditTrail
@@ -34,6 +36,7 @@ from director.core.snapshot import (
 from director.frontend import Frontend
 from director.node import Node
 from director.past import told
+from director.swapping import Plan, Swapping
 from director.sync import Sync
 from director.user_changes import UserChanges
 from director.version import VERSION
@@ -47,7 +50,7 @@ class NodeOperations:
     """Reads the node's inventory, writes the store; the change comes back through the node's `Sync`."""
 
     def __init__(self, node: Node, store: Store, sync: Sync, keys: Keys, clustering: Clustering, *,
-                 boot: Configuration, audit: AuditTrail, users: UserChanges) -> None:
+                 boot: Configuration, audit: AuditTrail, users: UserChanges, swapping: Swapping) -> None:
         self._node = node
         self._store = store
         self._sync = sync
@@ -57,7 +60,8 @@ class NodeOperations:
         self._audit = audit
         self._users = users
         self.own_process: Process | None = None  #: set by whoever runs this director as a process of its own
-        self._changes = ServiceChanges(node, store, sync, keys, boot.node)
+        self._swapping = swapping
+        self._changes = ServiceChanges(node, store, swapping, keys, boot.node)
 
     # --- looking
 
@@ -136,62 +140,61 @@ class NodeOperations:
         if local:
             self._node.set_order(ref, LOCAL, order)
             return succeed(None)
-        return Deferred.fromCoroutine(self._order(ref, order))
-
-    async def _order(self, ref: HostRef, order: Order) -> None:
         key = self._keys.admin(ref, "operator")
-        if order.state is AdminState.UP:
-            if await self._store.get(key) is None:  # deleting nothing would be no change to wait for
-                self._node.set_order(ref, LOCAL, None)
-                return
-            committed = await self._store.commit([Delete(key)])
-        else:
-            committed = await self._store.commit([Put(key, msgspec.json.encode(order))])
-        await self._sync.reached(key, committed.revision)
+        return self._swapping.change(key, partial(self._ordered, ref, order)).addCallback(_done)
+
+    async def _ordered(self, ref: HostRef, order: Order, record: Record | None) -> Plan | None:
+        key = self._keys.admin(ref, "operator")
+        if order.state is not AdminState.UP:
+            return Plan(Put(key, msgspec.json.encode(order)))
+        if record is None:
+            self._node.set_order(ref, LOCAL, None)
+            return None
+        return Plan(Delete(key))
 
     def set_weight(self, ref: HostRef, weight: float, *, who: str) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._set_weight(ref, weight))
-
-    async def _set_weight(self, ref: HostRef, weight: float) -> None:
-        registered = self._node.inventory.registered(ref)
         entry = self._node.inventory.hosts.get(ref)
-        if registered is not None and entry is not None and entry.registered:
-            key = self._keys.registered(ref)
-            host = msgspec.structs.replace(registered.host, weight=weight)
-            changed = msgspec.structs.replace(registered, host=host)
-            revision = (await self._store.commit([Put(key, msgspec.json.encode(changed))])).revision
-        else:
-            await self._changes.change(ref.service, lambda spec: _with_weight(spec, ref, weight), None)
-            return
-        await self._sync.reached(key, revision)
+        if entry is not None and entry.registered:
+            return self._change_registered(ref, lambda it: msgspec.structs.replace(
+                it, weight=weight, host=msgspec.structs.replace(it.host, weight=weight)))
+        changed = self._changes.change(ref.service, lambda spec: _with_weight(spec, ref, weight), None)
+        return Deferred.fromCoroutine(changed).addCallback(_done)
 
     def approve(self, ref: HostRef, *, who: str) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._approve(ref))
+        if self._node.inventory.registered(ref) is None and ref in self._node.inventory.hosts:
+            return succeed(None)
+        return self._change_registered(ref, lambda it: msgspec.structs.replace(it, approved=True))
 
-    async def _approve(self, ref: HostRef) -> None:
-        registered = self._node.inventory.registered(ref)
-        if registered is None:
-            if ref in self._node.inventory.hosts:
-                return
-            raise NotFound(f"no host {ref} has registered")
+    def _change_registered(self, ref: HostRef, change: Callable[[Registered], Registered]) -> Deferred[None]:
         key = self._keys.registered(ref)
-        approved = msgspec.structs.replace(registered, approved=True)
-        committed = await self._store.commit([Put(key, msgspec.json.encode(approved))])
-        await self._sync.reached(key, committed.revision)
+
+        async def decide(record: Record | None) -> Plan | None:
+            if record is None:
+                raise NotFound(f"no host {ref} has registered")
+            try:
+                before = decode(record.value, Registered)
+            except Unreadable as error:
+                raise Conflict(f"what is stored of {ref} cannot be read: {error}") from error
+            after = change(before)
+            return None if after == before else Plan(Put(key, msgspec.json.encode(after)))
+
+        return self._swapping.change(key, decide).addCallback(_done)
 
     def retry(self, ref: HostRef) -> Deferred[None]:
         return self._node.retry(ref)
 
     def forget(self, ref: HostRef) -> Deferred[int | None]:
-        return Deferred.fromCoroutine(self._forget(ref))
+        key, order_key = self._keys.registered(ref), self._keys.admin(ref, "operator")
 
-    async def _forget(self, ref: HostRef) -> int | None:
-        if self._node.inventory.registered(ref) is None:
-            return None
-        key = self._keys.registered(ref)
-        committed = await self._store.commit([Delete(key), Delete(self._keys.admin(ref, "operator"))])
-        await self._sync.reached(key, committed.revision)
-        return committed.revision
+        async def decide(record: Record | None) -> Plan | None:
+            if record is None:
+                return None
+            order = await self._store.get(order_key)
+            if order is None:
+                return Plan(Delete(key), when=[Compare(order_key, 0)])
+            return Plan(Delete(key), [Delete(order_key)], [Compare(order_key, order.mod_revision)])
+
+        return self._swapping.change(key, decide).addCallback(lambda revision: revision or None)
 
     # --- what runs
 
@@ -260,6 +263,10 @@ class NodeOperations:
 
     def change(self, service: str, change: Change, *, revision: int | None = None) -> Deferred[int]:
         return Deferred.fromCoroutine(self._changes.change(service, change, revision))
+
+
+def _done(_: object) -> None:
+    """Who ordered it needs no more than that."""
 
 
 def _with_weight(spec: Service | None, ref: HostRef, weight: float) -> Service:

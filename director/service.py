@@ -3,6 +3,7 @@
     DirectorService
       ├─ node        listeners, relay, prober, resolver
       ├─ sync        the store's content into the node
+      ├─ swapping    changes of the store's content
       ├─ audit       who changed what
       ├─ agents      where agents connect
       ├─ admin       one child for each endpoint
@@ -36,7 +37,7 @@ from cluster.model import AdminState, Configuration, HostRef, Manhole, Order
 from cluster.model import Node as NodeConfig
 from cluster.store import Store
 from director.admin.auth import Foreign
-from director.admin.control import Control
+from director.admin.control import Audit, Caller, Control, Role
 from director.admin.gate import Gate
 from director.admin.site import admin_service
 from director.admin.userbook import UserBook
@@ -58,6 +59,7 @@ from director.relay.choice import native_missing
 from director.relay.interface import Relay
 from director.reports_http import ReportResource
 from director.resources import ResourceCollector
+from director.swapping import Swapping
 from director.sync import Sync, seed
 from director.user_changes import UserChanges
 
@@ -106,7 +108,8 @@ class DirectorService(MultiService):
         self.sync = Sync(
             self.store, self.keys, self.node, self.users.set_stored, user_unreadable=self.users.require
         )
-        self.attendance = Attendance(self.node, self.store, self.keys, self.metrics)
+        self.swapping = Swapping(self.store, self.sync, reactor=reactor)
+        self.attendance = Attendance(self.node, self.swapping, self.keys, self.metrics)
         self.clustering = Clustering(
             configuration, self.store, self.keys, self.sync, self.node, self.attendance, reactor=reactor
         )
@@ -115,8 +118,10 @@ class DirectorService(MultiService):
         )
         self.operations = NodeOperations(
             self.node, self.store, self.sync, self.keys, self.clustering, boot=configuration, audit=self.audit,
-            users=UserChanges(self.users, self.store, self.sync, self.keys, in_thread=self._in_thread),
+            users=UserChanges(self.users, self.swapping, self.keys, in_thread=self._in_thread),
+            swapping=self.swapping,
         )
+        self.swapping.on_settled = self._settled
         self.control = Control(self.operations, audit=self.audit.record)
         self.registry.register(SnapshotCollector(self.operations.snapshot, self.node.counters))
         self.registry.register(ResourceCollector(self.node.inventory, self.node.descriptors, self.node.shortages))
@@ -166,6 +171,7 @@ class DirectorService(MultiService):
         connected = await self._connect()
         self.node.setServiceParent(self)
         self.sync.setServiceParent(self)
+        self.swapping.setServiceParent(self)
         if connected:
             self._follow()
         else:
@@ -229,6 +235,10 @@ class DirectorService(MultiService):
         self.sync.follow()
         self.audit.setServiceParent(self)
 
+    def _settled(self, key: str, outcome: str) -> None:
+        """What became of a change that was told as unknown belongs beside its entry."""
+        self.audit.record(Audit(Caller(self.configuration.node.name, Role.FULL), "looked_up", {"key": key}, outcome))
+
     def _not_reconnected(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
             self.log.failure("the store cannot be followed", failure)
@@ -252,7 +262,8 @@ class DirectorService(MultiService):
             if under_way is not None:
                 under_way.cancel()
         await self.clustering.hand_over()
-        for child in (self.node, self.agents, self.side_doors, self.admin, self.audit, self.sync, self.clustering):
+        for child in (self.node, self.agents, self.side_doors, self.admin, self.swapping, self.audit, self.sync,
+                      self.clustering):
             if child.parent is not None:
                 await maybeDeferred(child.disownServiceParent)
         await maybeDeferred(super().stopService)

@@ -124,8 +124,17 @@ class Sync(TwistedService):
 
     def reached(self, key: str, revision: int) -> Deferred[None]:
         """Fires when the change of *key* that was committed as *revision* has been applied here."""
-        mirror = next(each for each in self._mirrors if key.startswith(each.prefix))
-        return mirror.reached(revision)
+        mirror = self._mirror_of(key)
+        return mirror.when(lambda: mirror.revision >= revision)
+
+    def gone(self, key: str) -> Deferred[None]:
+        """Fires when what is known here of *key*, which the store does not have, is known no more."""
+        mirror = self._mirror_of(key)
+        known = mirror.view.revisions.get(key)
+        return mirror.when(lambda: known is None or mirror.view.revisions.get(key) != known)
+
+    def _mirror_of(self, key: str) -> _Mirror[Any, Any]:
+        return next(each for each in self._mirrors if key.startswith(each.prefix))
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -158,19 +167,22 @@ class _Mirror(Generic[P, V]):
         self._put = put
         self._resyncing = resyncing
         self._unreadable = unreadable
-        self._revision = 0
-        self._waiting: list[tuple[int, Deferred[None]]] = []
+        self.revision = 0
+        self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
 
-    def reached(self, revision: int) -> Deferred[None]:
-        waited: Deferred[None] = Deferred()
-        self._waiting.append((revision, waited))
-        self._arrived(self._revision)
+    def when(self, true: Callable[[], bool]) -> Deferred[None]:
+        """Fires once *true* is, as far as events go."""
+        waited: Deferred[None] = Deferred(self._forget)
+        self._waiting.append((true, waited))
+        self._arrived()
         return waited
 
-    def _arrived(self, revision: int) -> None:
-        self._revision = revision
-        due = [waited for asked, waited in self._waiting if asked <= revision]
-        self._waiting = [each for each in self._waiting if each[0] > revision]
+    def _forget(self, waited: Deferred[None]) -> None:
+        self._waiting = [each for each in self._waiting if each[1] is not waited]
+
+    def _arrived(self) -> None:
+        due = [waited for true, waited in self._waiting if true()]
+        self._waiting = [each for each in self._waiting if each[1] not in due]
         for waited in due:
             waited.callback(None)
 
@@ -185,7 +197,8 @@ class _Mirror(Generic[P, V]):
                 self._put(place, value)
             except Exception:  # one that cannot be followed must not stop the others
                 self.log.failure("{place} of the store could not be applied", place=place)
-        self._arrived(news.revision)
+        self.revision = news.revision
+        self._arrived()
         if not self.answered.called:
             self.answered.callback(None)
 

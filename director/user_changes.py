@@ -10,12 +10,13 @@ from argon2 import PasswordHasher
 
 from cluster.keys import Keys
 from cluster.model import User
-from cluster.store import Compare, Delete, Operation, Put, Store
+from cluster.store import Delete, Put, Record
+from cluster.view import Unreadable, decode
 from director.admin.auth import InThread
 from director.admin.errors import Conflict, Invalid, NotFound
 from director.admin.offers import UserPicture
 from director.admin.userbook import UserBook
-from director.sync import Sync
+from director.swapping import Plan, Swapping
 
 
 class UserChanges:
@@ -24,10 +25,9 @@ class UserChanges:
     :param in_thread: hashes passwords, which takes tens of milliseconds by design.
     """
 
-    def __init__(self, book: UserBook, store: Store, sync: Sync, keys: Keys, *, in_thread: InThread) -> None:
+    def __init__(self, book: UserBook, swapping: Swapping, keys: Keys, *, in_thread: InThread) -> None:
         self._book = book
-        self._store = store
-        self._sync = sync
+        self._swapping = swapping
         self._keys = keys
         self._in_thread = in_thread
 
@@ -47,29 +47,33 @@ class UserChanges:
         if password is not None:
             hashed = await self._in_thread(lambda: PasswordHasher().hash(password))
         key = self._keys.user(name)
-        record = await self._store.get(key)
-        if not hashed:
-            if record is None:
-                raise Invalid("a new user needs one", "password")
-            hashed = msgspec.json.decode(record.value, type=User).password
-        user = User(password=hashed, role=role)
-        self._check(self._book.if_stored(name, user))
-        await self._commit(key, Put(key, msgspec.json.encode(user)), record.mod_revision if record is not None else 0)
+
+        async def decide(record: Record | None) -> Plan:
+            kept = hashed
+            if not kept:
+                if record is None:
+                    raise Invalid("a new user needs one", "password")
+                try:
+                    kept = decode(record.value, User).password
+                except Unreadable as error:
+                    raise Invalid(f"the stored one cannot be read ({error}); give a new one", "password") from error
+            user = User(password=kept, role=role)
+            self._check(self._book.if_stored(name, user))
+            return Plan(Put(key, msgspec.json.encode(user)))
+
+        await self._swapping.change(key, decide)
 
     async def delete(self, name: str) -> None:
         self._mine(name)
         key = self._keys.user(name)
-        record = await self._store.get(key)
-        if record is None:
-            raise NotFound(f"no user is called {name!r}")
-        self._check(self._book.if_stored(name, None))
-        await self._commit(key, Delete(key), record.mod_revision)
 
-    async def _commit(self, key: str, operation: Operation, revision: int) -> None:
-        committed = await self._store.commit([operation], when=[Compare(key, revision)])
-        if not committed.succeeded:
-            raise Conflict("somebody else changed the user meanwhile; look again")
-        await self._sync.reached(key, committed.revision)
+        async def decide(record: Record | None) -> Plan:
+            if record is None:
+                raise NotFound(f"no user is called {name!r}")
+            self._check(self._book.if_stored(name, None))
+            return Plan(Delete(key))
+
+        await self._swapping.change(key, decide)
 
     def _mine(self, name: str) -> None:
         source = self._book.source(name)

@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from cluster.errors import Misuse, StoreUnavailable
+from cluster.errors import Misuse, OutcomeUnknown, StoreUnavailable
 from cluster.etcd.client import etcd3, grpc, rpc
 from cluster.etcd.version import warning
 
@@ -86,6 +86,14 @@ _VERDICTS = {
 }
 #: Invalid arguments that are really about the token: none was sent, or roles have changed since it was given.
 _ABOUT_TOKENS = ("user name is empty", "revision of auth store is old")
+
+
+#: Said before anything was done: no connection came about, or the member knows no leader to propose anything to.
+_NOT_DONE = ("failed to connect to all addresses", "etcdserver: no leader")
+
+
+def _certainly_not_done(error: grpc.RpcError) -> bool:
+    return any(text in (error.details() or "") for text in _NOT_DONE)
 
 
 def _verdict(error: grpc.RpcError) -> _Verdict:
@@ -209,13 +217,14 @@ class Caller:
                    timeout_s: float = CALL_S, again: bool = True) -> _T:
         """Ask etcd and read its answer.
 
-        :param again: try another endpoint when one fails.
+        :param again: try another endpoint when one fails; else what may have been done fails with `OutcomeUnknown`.
         :raises Misuse: etcd does not take this request, or does not know its lease.
         :raises Compacted: it asks for a revision that is not there.
         :raises StoreUnavailable: anything else.
         """
         deadline = self._reactor.seconds() + timeout_s
         renew = self._access.user is not None
+        once = not again
         while True:
             connection = await self.connected()
             used = connection.metadata
@@ -230,6 +239,8 @@ class Caller:
                         _give_up(error, connection.endpoint)
                 elif verdict is _Verdict.ENDPOINT:
                     self.drop(connection, _told(error))
+                    if once and not _certainly_not_done(error):
+                        raise OutcomeUnknown(f"{connection.endpoint}: {_told(error)}") from error
                     if not again or self._stopped or self._reactor.seconds() >= deadline:
                         _give_up(error, connection.endpoint)
                     again = False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cluster.errors import Misuse, Problem
+from cluster.errors import Misuse, OutcomeUnknown, Problem, StoreUnavailable
 
 
 class Refused(Misuse):
@@ -45,3 +45,10 @@ class Conflict(Refused):
 
 class Stale(Conflict):
     """What the change was made for has changed meanwhile: look again."""
+
+
+def away(error: StoreUnavailable) -> str:
+    """What an operator is told when the store did not answer: never that nothing was changed when nobody knows."""
+    if isinstance(error, OutcomeUnknown):
+        return f"it is not known whether the change was made, the store did not answer: {error}; look before trying again"
+    return f"the store is unavailable, nothing was changed: {error}"

@@ -25,6 +25,7 @@ _REFUSALS = {
     413: "the body is too large",
     429: "too many failed sign-ins",
     503: "the store does not answer; nothing was changed",
+    504: "the store did not answer; it is not known whether the change was made",
 }
 _STALE = {412: "the service is of another revision than If-Match or If-None-Match demands"}
 #: What the conditional headers mean is REST's, see `director.admin.rest`.

@@ -15,10 +15,10 @@ from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from cluster.errors import StoreUnavailable
+from cluster.errors import OutcomeUnknown, StoreUnavailable
 from director.admin.auth import Throttled
 from director.admin.control import Caller
-from director.admin.errors import Conflict, Forbidden, Invalid, NotFound, Refused
+from director.admin.errors import Conflict, Forbidden, Invalid, NotFound, Refused, away
 from director.admin.gate import Gate
 
 HEADERS: Mapping[str, str] = {
@@ -38,6 +38,7 @@ STATUS: Mapping[type[Exception], int] = {
     Refused: 409,
     Throttled: 429,
     LoginFailed: 401,
+    OutcomeUnknown: 504,
     StoreUnavailable: 503,
 }
 
@@ -92,7 +93,7 @@ def refused(request: Request, error: Exception) -> bytes:
         request.setHeader("WWW-Authenticate", 'Basic realm="txdirector", charset="UTF-8"')
         return refusal(request, status, "a user's name and password are needed")
     if isinstance(error, StoreUnavailable):
-        return refusal(request, status, f"the store is unavailable, nothing was changed: {error}")
+        return refusal(request, status, away(error))
     return refusal(request, status, str(error), getattr(error, "place", ""))
 
 

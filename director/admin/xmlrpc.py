@@ -25,7 +25,7 @@ from twisted.web.server import Request
 
 from cluster.errors import StoreUnavailable
 from director.admin.control import OPERATIONS, Caller, Control
-from director.admin.errors import Invalid, NotFound, Refused
+from director.admin.errors import Invalid, NotFound, Refused, away
 from director.admin.gate import Gate
 from director.admin.operation import Operation
 from director.admin.text import Text
@@ -193,8 +193,7 @@ class XmlRpc(Page):
             return write_fault(UNREADABLE, str(error)).encode()
         except (Refused, StoreUnavailable) as error:
             code = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
-            away = "the store is unavailable, nothing was changed: " if isinstance(error, StoreUnavailable) else ""
-            return write_fault(code, f"{away}{error}").encode()
+            return write_fault(code, away(error) if isinstance(error, StoreUnavailable) else str(error)).encode()
         except Exception:
             self.log.failure("the call of {method} failed", method=call.method)
             return write_fault(INTERNAL, "an error of the director; its log tells more").encode()

@@ -14,9 +14,9 @@ from urllib.parse import quote, urlencode, urlsplit
 TIMEOUT_S = 10.0
 
 #: Exit codes of ``directorctl``; 1 is "failed or not in time", 2 is click's for wrong usage.
-EXIT_FAILED, EXIT_UNREACHABLE, EXIT_FORBIDDEN, EXIT_NOT_FOUND, EXIT_DIFFERS = 1, 3, 4, 5, 6
+EXIT_FAILED, EXIT_UNREACHABLE, EXIT_FORBIDDEN, EXIT_NOT_FOUND, EXIT_DIFFERS, EXIT_UNKNOWN = 1, 3, 4, 5, 6, 7
 
-_EXITS = {401: EXIT_FORBIDDEN, 403: EXIT_FORBIDDEN, 404: EXIT_NOT_FOUND, 429: EXIT_FORBIDDEN}
+_EXITS = {401: EXIT_FORBIDDEN, 403: EXIT_FORBIDDEN, 404: EXIT_NOT_FOUND, 429: EXIT_FORBIDDEN, 504: EXIT_UNKNOWN}
 
 
 class CallFailed(Exception):
@@ -77,11 +77,16 @@ class Client:
         if body is not None:
             headers["Content-Type"] = "application/json"
             data = json.dumps(body).encode()
+        sent = False
         try:
             connection.request(method, target, data, headers)
+            sent = True
             answer = connection.getresponse()
             text = answer.read()
         except (OSError, http.client.HTTPException) as error:
+            if sent and method != "GET":
+                raise CallFailed(f"{url.geturl()} did not answer ({error}): it is not known whether the change was made; "
+                                 "look before trying again", EXIT_UNKNOWN) from error
             raise CallFailed(f"cannot reach {url.geturl()}: {error}", EXIT_UNREACHABLE) from error
         finally:
             connection.close()

@@ -13,7 +13,7 @@ from cluster.errors import StoreUnavailable
 from cluster.model import Admin
 from director.admin.auth import Throttled
 from director.admin.control import Control, Role
-from director.admin.errors import Forbidden, NotFound, Refused
+from director.admin.errors import Forbidden, NotFound, Refused, away
 from director.admin.ui.acts import ACTS, read_form
 from director.admin.ui.feed import Feed
 from director.admin.ui.pages import Look, route_of
@@ -161,7 +161,7 @@ def _told(request: Request, error: Exception) -> tuple[str, int]:
     elif isinstance(error, LoginFailed):
         status, message = 403, "wrong name or password"  # 401 would have browsers ask in a window of their own
     elif isinstance(error, StoreUnavailable):
-        message = f"the store is unavailable, nothing was changed: {error}"
+        message = away(error)
     request.setResponseCode(status)
     return message, status
 

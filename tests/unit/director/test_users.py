@@ -18,6 +18,7 @@ from director import user_changes
 from director.admin.auth import verify
 from director.admin.errors import Conflict, Invalid, NotFound
 from director.admin.userbook import SOURCES, UserBook
+from director.swapping import Swapping
 from director.sync import Applies, Sync
 from director.user_changes import UserChanges
 from tests.unit.director.small_director import HASHER
@@ -80,7 +81,7 @@ class UserChangesTests(SynchronousTestCase):
         def in_thread(work: Callable[[], Any]) -> Deferred[Any]:
             return succeed(work())
 
-        return book, UserChanges(book, self.store, sync, Keys("test"), in_thread=in_thread)
+        return book, UserChanges(book, Swapping(self.store, sync, reactor=self.clock), Keys("test"), in_thread=in_thread)
 
     def turn(self) -> None:
         for _ in range(10):
