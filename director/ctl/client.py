@@ -87,7 +87,7 @@ class Client:
             if sent and method != "GET":
                 raise CallFailed(f"{url.geturl()} did not answer ({error}): it is not known whether the change was made; "
                                  "look before trying again", EXIT_UNKNOWN) from error
-            raise CallFailed(f"cannot reach {url.geturl()}: {error}", EXIT_UNREACHABLE) from error
+            raise CallFailed(f"cannot reach {url.geturl()}: {_hint(error, url.scheme)}", EXIT_UNREACHABLE) from error
         finally:
             connection.close()
         if answer.status >= 400:
@@ -95,11 +95,25 @@ class Client:
         try:
             return json.loads(text)
         except ValueError as error:
-            raise CallFailed(f"{url.geturl()} does not answer like a director", EXIT_UNREACHABLE) from error
+            why = f"{url.geturl()} does not answer like a director: is it an admin endpoint?"
+            raise CallFailed(why, EXIT_UNREACHABLE) from error
 
     def _refused(self, status: int, text: bytes) -> NoReturn:
         try:
             message = json.loads(text)["error"]
         except (ValueError, KeyError, TypeError):
-            message = f"HTTP {status}"
+            message = f"HTTP {status}: is {self._url.geturl()} an admin endpoint?"
+        if status == 401 and "Authorization" in self._headers:
+            message = "the user's name or the password is wrong"
         raise CallFailed(str(message), _EXITS.get(status, EXIT_FAILED))
+
+
+def _hint(error: Exception, scheme: str) -> str:
+    """*error* in words that say what to look at."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"{error.verify_message}; --ca names the authority that signed its certificate"
+    if isinstance(error, ssl.SSLError):
+        return f"{error.reason or error}: it may speak http there, not https"
+    if isinstance(error, http.client.BadStatusLine | ConnectionResetError) and scheme == "http":
+        return "it does not speak http: is it an admin endpoint, or one that speaks https?"
+    return str(error)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import ssl
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
@@ -18,6 +20,24 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 #: A shell's completion must not make an operator wait for a director that is away.
 COMPLETION_S = 1.0
+
+
+class Amount(click.FloatRange):
+    """A number of 0 or more; what is no number (``nan``) or endless is refused as wrong usage.
+
+    :param above_zero: 0 is refused, too.
+    """
+
+    name = "number"
+
+    def __init__(self, *, above_zero: bool = False) -> None:
+        super().__init__(min=0, min_open=above_zero)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
 
 
 class Reports(click.Group):
@@ -65,7 +85,11 @@ def client_of(context: click.Context, *, timeout_s: float = TIMEOUT_S) -> Client
     options = context.find_root().params
     file = options.get("password_file")
     password = file.readline().rstrip("\n") if file else os.environ.get("TXDIRECTOR_PASSWORD")
-    return Client(options["url"], user=options["user"], password=password, ca=options["ca"], timeout_s=timeout_s)
+    try:
+        return Client(options["url"], user=options["user"], password=password, ca=options["ca"], timeout_s=timeout_s)
+    except ssl.SSLError as error:
+        why = f"{options['ca']} holds no certificate: {error.reason or error}"
+        raise click.BadParameter(why, param_hint="--ca") from error
 
 
 # --- names ------------------------------------------------------------------------------------------------

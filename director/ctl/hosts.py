@@ -13,7 +13,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from cluster.model import HostRef
 from director.ctl import tables
 from director.ctl.client import EXIT_FAILED, Client
-from director.ctl.command import as_json, host_argument, host_path, print_json, service_argument
+from director.ctl.command import Amount, as_json, host_argument, host_path, print_json, service_argument
 
 #: How often ``--wait`` looks.
 POLL_S = 0.5
@@ -41,16 +41,17 @@ def say(host: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(host)
     else:
-        tables.console().print(tables.hosts_table([host]))
+        out = tables.console()
+        out.print(tables.hosts_table([host], width=out.width))
 
 
 @click.command()
 @host_argument
 @_why
 @_local
-@click.option("--deadline", type=click.FloatRange(min=0), help="Seconds after which open connections are cut.")
+@click.option("--deadline", type=Amount(), help="Seconds after which open connections are cut.")
 @click.option("--wait", is_flag=True, help="Wait until no connection is open.")
-@click.option("--timeout", default=300.0, show_default=True, help="Seconds to wait at most; then exit 1.")
+@click.option("--timeout", type=Amount(), default=300.0, show_default=True, help="Seconds to wait at most; then exit 1.")
 @as_json
 @click.pass_obj
 def drain(client: Client, host: HostRef, why: str, local: bool, deadline: float | None, wait: bool,
@@ -107,9 +108,9 @@ up = _ordering("up", "Take the operator's order about a host back.")
 down = _ordering("down", "Take a host out of use.")
 
 
-@click.command()
+@click.command(context_settings={"ignore_unknown_options": True})  # -1 is a bad weight, not an option
 @host_argument
-@click.argument("weight", type=click.FloatRange(min=0))
+@click.argument("weight", type=Amount())
 @as_json
 @click.pass_obj
 def weight(client: Client, host: HostRef, weight: float, as_json: bool) -> None:

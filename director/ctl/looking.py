@@ -10,7 +10,7 @@ from rich.live import Live
 
 from director.ctl import tables
 from director.ctl.client import Client
-from director.ctl.command import as_json, complete_service, print_json, service_argument
+from director.ctl.command import Amount, as_json, complete_service, print_json, service_argument
 
 
 @click.command()
@@ -37,11 +37,12 @@ def hosts(client: Client, service: str | None, as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        tables.console().print(tables.hosts_table(found))
+        out = tables.console()
+        out.print(tables.hosts_table(found, width=out.width))
 
 
 @click.command()
-@click.option("--interval", default=1.0, show_default=True, help="Seconds between looks.")
+@click.option("--interval", type=Amount(above_zero=True), default=1.0, show_default=True, help="Seconds between looks.")
 @click.option("--once", is_flag=True, help="Look once and end.")
 @click.pass_obj
 def top(client: Client, interval: float, once: bool) -> None:
@@ -49,7 +50,7 @@ def top(client: Client, interval: float, once: bool) -> None:
 
     def table() -> Any:
         picture = client.get("status")
-        return tables.hosts_table(tables.all_hosts(picture), title=tables.director_line(picture))
+        return tables.hosts_table(tables.all_hosts(picture), title=tables.director_line(picture), width=out.width)
 
     out = tables.console()
     if once:

@@ -10,6 +10,7 @@ import click
 from cluster.model import HostRef
 from director.ctl.client import Client
 from director.ctl.command import (
+    Amount,
     GroupRef,
     as_json,
     confirm,
@@ -101,10 +102,12 @@ def new_group(client: Client, group: GroupRef, scheduler: str | None, parameters
 
 @group.command("del")
 @group_argument
+@yes_option("Delete")
 @as_json
 @click.pass_obj
-def del_group(client: Client, group: GroupRef, as_json: bool) -> None:
+def del_group(client: Client, group: GroupRef, yes: bool, as_json: bool) -> None:
     """Delete a group that is not the enabled one; open connections go on."""
+    confirm(f"Delete {group} with all its hosts?", yes)
     _done(f"{group} is deleted", client.delete(*group_path(group)), as_json)
 
 
@@ -151,7 +154,7 @@ def host() -> None:
 @host.command("new")
 @host_argument
 @click.argument("address")
-@click.option("--weight", type=click.FloatRange(min=0), default=1.0, show_default=True)
+@click.option("--weight", type=Amount(), default=1.0, show_default=True)
 @click.option("--max-connections", type=click.IntRange(min=0), default=0, help="0: no maximum.")
 @click.option("--backup", is_flag=True, help="Used only while no other host of the group can be.")
 @as_json
@@ -165,10 +168,12 @@ def new_host(client: Client, host: HostRef, address: str, weight: float, max_con
 
 @host.command("del")
 @host_argument
+@yes_option("Delete")
 @as_json
 @click.pass_obj
-def del_host(client: Client, host: HostRef, as_json: bool) -> None:
+def del_host(client: Client, host: HostRef, yes: bool, as_json: bool) -> None:
     """Take a host out of its group for good; open connections go on."""
+    confirm(f"Delete {host}?", yes)
     _done(f"{host} is deleted", client.delete(*host_path(host)), as_json)
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+#: Columns of a terminal that have room for everything.
+NARROW = 100
 
 _COLOURS = {"up": "green", "suspect": "yellow", "drain": "yellow", "down": "red"}
 
@@ -32,20 +36,28 @@ def _number(value: float | None, form: str = "{:.2f}") -> str:
     return "-" if value is None else form.format(value)
 
 
-def hosts_table(hosts: list[dict[str, Any]], *, title: str = "") -> Table:
-    """One row a host, with why it takes no connections."""
+def hosts_table(hosts: list[dict[str, Any]], *, title: str = "", width: int = NARROW) -> Table:
+    """One row a host, with why it takes no connections; names stay whole on 80 columns.
+
+    :param width: of the terminal; on a narrow one addresses and ages are left out.
+    """
     table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    for name, justify in (("host", "left"), ("address", "left"), ("state", "left"), ("weight", "right"),
-                          ("open", "right"), ("load", "right"), ("heard", "right"), ("why not", "left")):
-        table.add_column(name, justify=justify, no_wrap=name != "why not")  # type: ignore[arg-type]
+    left_out = ("address", "heard") if width < NARROW else ()
+    cells: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+        "host": ("left", lambda host: f"{host['service']}/{host['group']}/{host['name']}"),
+        "address": ("left", lambda host: str(host["address"])),
+        "state": ("left", _state),
+        "weight": ("right", lambda host: _number(host["weight"])),
+        "open": ("right", lambda host: str(host["in_flight"]) + (f"/{most}" if (most := host["max_connections"]) else "")),
+        "load": ("right", lambda host: _number((host["report"] or {}).get("utilisation"), "{:.0%}")),
+        "heard": ("right", lambda host: _number(host["heartbeat_age_s"], "{:.1f} s")),
+        "why not": ("left", lambda host: escape(host["why_not"])),
+    }
+    shown = {name: cell for name, cell in cells.items() if name not in left_out}
+    for name, (justify, _) in shown.items():
+        table.add_column(name, justify=justify, no_wrap=name not in ("state", "why not"))  # type: ignore[arg-type]
     for host in hosts:
-        report = host["report"] or {}
-        most = f"/{host['max_connections']}" if host["max_connections"] else ""
-        table.add_row(
-            f"{host['service']}/{host['group']}/{host['name']}", host["address"], _state(host), _number(host["weight"]),
-            f"{host['in_flight']}{most}", _number(report.get("utilisation"), "{:.0%}"),
-            _number(host["heartbeat_age_s"], "{:.1f} s"), escape(host["why_not"]),
-        )
+        table.add_row(*(cell(host) for _, cell in shown.values()))
     return table
 
 
@@ -124,7 +136,7 @@ def members_table(members: list[dict[str, Any]]) -> Table:
     """One row a director that lives."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("director", "leads", "version", "since", "admin", "agents", "peers", "roles"):
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, no_wrap=name in ("director", "leads", "since"), overflow="fold")
     for each in members:
         table.add_row(each["name"], "leads" if each["leads"] else "", each["version"], clock(each["started"]),
                       " ".join(each["admin"]), " ".join(each["agents"]), each["peers"] or "-", " ".join(each["roles"]))

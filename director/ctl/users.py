@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, TextIO
 
 import click
@@ -16,6 +17,8 @@ def _new_password(file: TextIO | None) -> str:
     """The first line of *file*; without one, asked for twice on the terminal."""
     if file is not None:
         return file.readline().rstrip("\n")
+    if not sys.stdin.isatty():
+        raise click.UsageError("nobody can be asked for a password here: give --from-file FILE, or - for standard input")
     answer: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     return answer
 

@@ -36,8 +36,8 @@ class StructureTests(CtlTestCase):
                          ({"choices": 3}, {"table_size": 257}))
         self.assertEqual((spec.groups["blue"].hosts["a"].weight, spec.groups["green"].hosts["b"].backup), (2.0, True))
         await self.ok("group", "empty", "web/blue", "--yes")
-        await self.ok("host", "del", "web/green/b")
-        await self.ok("group", "del", "web/blue")
+        await self.ok("host", "del", "web/green/b", "--yes")
+        await self.ok("group", "del", "web/blue", "--yes")
         self.assertEqual(list(parse(await self.ok("export")).services["web"].groups), ["green"])
         self.assertIn("revision", await self.json("service", "del", "web", "--yes"))
         self.assertEqual(self.running.node.frontends, {})
@@ -46,19 +46,66 @@ class StructureTests(CtlTestCase):
         """What the director refuses is one line and exit code 1; what is not there 5; wrong usage 2."""
         await self.start(service({"a": "127.0.0.1:9"}))
         for words, code, told in (
-            (("group", "del", "web/main"), 1, "is the enabled group"),
+            (("group", "del", "web/main", "--yes"), 1, "is the enabled group"),
             (("group", "empty", "web/main", "--yes"), 1, "is the enabled group"),
             (("service", "new", "web"), 1, "already"),
             (("group", "scheduler", "web/main", "psychic"), 1, "psychic"),
-            (("host", "del", "web/main/ghost"), 5, "no host is called 'ghost'"),
+            (("host", "del", "web/main/ghost", "--yes"), 5, "no host is called 'ghost'"),
             (("group", "enable", "web/ghost"), 5, "no group is called 'ghost'"),
             (("group", "enable", "web"), 2, "SERVICE/GROUP"),
             (("group", "new", "web/x", "--set", "choices"), 2, "KEY=VALUE"),
             (("service", "del", "web"), 2, "give --yes"),
+            (("group", "del", "web/main"), 2, "give --yes"),
+            (("host", "del", "web/main/a"), 2, "give --yes"),
+            (("weight", "web/main/a", "nan"), 2, "not a finite number"),
+            (("weight", "web/main/a", "-1"), 2, "-1"),
+            (("drain", "web/main/a", "--wait", "--timeout", "nan"), 2, "not a finite number"),
+            (("drain", "web/main/a", "--deadline", "inf"), 2, "not a finite number"),
+            (("top", "--interval", "0"), 2, "0"),
+            (("users", "add", "ann", "--role", "full"), 2, "--from-file"),
+            (("--user", "ann", "status"), 0, ""),
         ):
             done = await self.ctl(*words)
             self.assertEqual(done.returncode, code, (words, done.stderr))
             self.assertIn(told, done.stderr)
+
+
+class ReachingTests(CtlTestCase):
+    """What an operator who mistyped something is told to look at."""
+
+    async def test_wrong_doors(self) -> None:
+        """A client's port, https where http is spoken, a file without certificates: one line, with a hint."""
+        site = await self.backend("a")
+        running = await self.start(service({"a": site.address}))
+        clients = running.node.listening("web")[0]
+        for words, code, told in (
+            (("--url", f"http://{clients}", "status"), 3, "admin endpoint"),
+            (("--url", self.url.replace("http:", "https:"), "status"), 3, "http"),
+            (("--ca", self.write("no certificate", "key.pem"), "--url", "https://127.0.0.1:1", "status"), 2, "--ca"),
+        ):
+            done = await self.ctl(*words)
+            self.assertEqual(done.returncode, code, (words, done.stderr))
+            self.assertIn(told, done.stderr)
+            self.assertNotIn("Traceback", done.stderr)
+
+    async def test_wrong_password(self) -> None:
+        """Who gave a name is told that it or the password is wrong, not that one is needed."""
+        users = {"ann": {"password": PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash("right"), "role": "full"}}
+        await self.start({"node": {"admin": {"users": users}}})
+        self.environment["TXDIRECTOR_PASSWORD"] = "wrong"
+        done = await self.ctl("--user", "ann", "status")
+        self.assertEqual(done.returncode, 4)
+        self.assertIn("is wrong", done.stderr)
+
+    async def test_poor_terminal(self) -> None:
+        """An encoding without the tables' lines gets other characters, not a traceback."""
+        await self.start(service({"a": "127.0.0.1:9"}))
+        self.environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+        self.assertIn("web/main/a", await self.ok("hosts"))
+
+    async def test_version(self) -> None:
+        await self.start({})
+        self.assertIn("directorctl", await self.ok("--version"))
 
 
 class LookingTests(CtlTestCase):
@@ -96,7 +143,7 @@ class LookingTests(CtlTestCase):
         """Who changed what, and what was refused, is in the audit."""
         await self.start(service({"a": "127.0.0.1:9"}))
         await self.ok("weight", "web/main/a", "3")
-        await self.ctl("group", "del", "web/main")
+        await self.ctl("group", "del", "web/main", "--yes")
         refused, done = await self.json("audit")
         self.assertEqual((done["operation"], done["outcome"], done["arguments"]["weight"]), ("weight", "ok", 3.0))
         self.assertEqual(refused["operation"], "del_group")
