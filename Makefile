@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: help demo cluster-demo run test test-clients test-chaos test-native-sanitizers lint bench bench-cluster soak repeat clean coverage
+.PHONY: help demo cluster-demo run test test-clients test-chaos test-native-sanitizers lint bench bench-cluster soak repeat clean coverage mutation
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
@@ -50,6 +50,10 @@ lint: $(READY) ## style, types, import borders
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python hatch_build.py --into build/lint -Werror
+
+mutation: $(READY) ## MUTATIONS=300 SEED=1: random changes of what decides, each of which a unit test should notice
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,mutation]'
+	@$(BIN)/python -m tests.mutation --sample $(or $(MUTATIONS),300) --seed $(or $(SEED),1)
 
 coverage: $(READY) ## the suite with branch coverage
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
