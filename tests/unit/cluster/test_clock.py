@@ -23,10 +23,12 @@ ROOT = Path(__file__).parents[3]
 
 #: The only modules that read the time of day, and for whom.
 WALL = {
+    "cluster/log/storms.py": "when a line was written",
     "director/cli.py": "from when to when a certificate is valid",
     "director/clustering.py": "when this process started: shown to operators",
     "director/ctl/tables.py": "how a time is written for an operator",
     "director/keeping.py": "when the snapshot on disk was saved",
+    "director/log.py": "when lines were dropped",
     "director/leading.py": "since when this director leads: shown to operators",
     "director/node.py": "pictures, orders and the audit: shown to operators",
     "director/peers.py": "since when a peer is linked: shown to operators",

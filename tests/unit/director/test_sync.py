@@ -231,15 +231,15 @@ class BadRecordsTests(SynchronousTestCase):
     def test_event_that_raises(self) -> None:
         """Even an event that nobody foresaw costs only itself."""
         node = self.running.node
-        resolve, asked = node._resolve, []
+        add, asked = node._targets.add, []
 
         def fails_once(entry: Any) -> None:
             asked.append(entry.ref.host)
             if len(asked) == 1:
                 raise RuntimeError("unforeseen")
-            resolve(entry)
+            add(entry)
 
-        self.patch(node, "_resolve", fails_once)
+        self.patch(node._targets, "add", fails_once)
         self.put((KEYS.service("web"), service("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80")))
         self.assertEqual(self.targets(), {"h0": False, "h1": True, "h2": True})
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
