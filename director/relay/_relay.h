@@ -37,8 +37,10 @@
 #define CHUNK_BYTES 32768
 /* Below this much in a turn a direction is no bulk any more: two splices cost more than copying so little. */
 #define BULK_BYTES 16384
-/* What one direction may move before the others get their turn. */
+/* What one direction may move before the others get their turn. Tests build with less. */
+#ifndef TURN_BYTES
 #define TURN_BYTES 524288
+#endif
 /* Chunks kept for the next stall; more are freed when they come back. */
 #define IDLE_CHUNKS 64
 

@@ -1,7 +1,7 @@
 """Every way in which events can come to a relay together: generated, driven step by step, compared with a plain copy.
 
-``python -m tests.contract.relay_events python|native`` prints JSON. The native relay must be a build with
-``RELAY_FAULTS``, whose worker looks at its events only when told to.
+``python -m tests.contract.relay_events python|native`` prints JSON. The native relay must be a build with `OPTIONS`,
+whose worker looks at its events only when told to.
 
 A scenario is a start and two or three actions of the two peers; after each the relay either looks or does not, so that
 what happened since comes as one event or as several. The sockets are the kernel's own, and so are the edges. Buffers
@@ -27,12 +27,15 @@ from typing import Any, Literal, NamedTuple
 from twisted.internet.task import Clock
 
 from cluster.model import Reason
-from director.relay import make_relay
+from director.relay import make_relay, stream
 from director.relay.interface import Limits
 from director.relay.pipes import PIPE_BYTES
 from director.relay.stream import CHUNK_BYTES
 from tests.contract.relay_kit import LINGER_0, descriptors
 
+#: What one direction may move at a time: so little that there is more, with buffers as small as here.
+TURN_BYTES = 2 * CHUNK_BYTES
+OPTIONS = ("-DRELAY_FAULTS", f"-DTURN_BYTES={TURN_BYTES}")
 #: Asked of each socket; the kernel doubles it. All on a way together hold more than the relay's pipe of full size.
 BUFFER_BYTES = 2 * CHUNK_BYTES
 #: A pipe's slots may hold 32 KiB each: the most that can be sent without anybody reading, and then some.
@@ -209,6 +212,7 @@ class Stepped:
         self.said: dict[object, list[str]] = {}
         self.final: tuple[Any, ...] = ()
         self._look: Callable[[int], None] = self._look_python
+        stream.TURN_BYTES = TURN_BYTES
         if kind == "native":
             native = import_module("director.relay._relay")
             native.hold(True)

@@ -13,6 +13,7 @@ from typing import Any
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 import hatch_build
+from tests.contract.relay_events import OPTIONS
 
 ROOT = Path(__file__).parents[2]
 #: That many scenarios make sense; far beyond what they take on any machine.
@@ -37,7 +38,7 @@ class EventTests(SynchronousTestCase):
         """So does the native one, built so that its worker looks when it is told to."""
         with tempfile.TemporaryDirectory() as directory:
             try:
-                hatch_build.build(Path(directory), ("-DRELAY_FAULTS", "-Werror"))
+                hatch_build.build(Path(directory), (*OPTIONS, "-Werror"))
             except hatch_build.BuildFailed as why:
                 if os.environ.get("CI"):
                     raise
