@@ -21,7 +21,7 @@ from cluster.model import Configuration, Group, Health, Host, HostRef, HostState
 from cluster.shortage import DESCRIPTORS, MEMORY, PORTS, OutOfResources, errno_of, short_of
 from director.frontend import Frontend
 from director.metrics import Metrics
-from director.nameservers import Answer
+from director.nameservers import Answer, NameServers
 from director.node import Node
 from director.relay.interface import Limits
 from director.resolver import Resolver
@@ -298,6 +298,20 @@ class LookupTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(resolver.resolve("app.example")), ("192.0.2.1",))
         self.assertEqual(sum(shortages.counts.values()), 2)
         resolver.stopService()
+
+
+    def test_nothing_to_ask_with(self) -> None:
+        """A question without a socket is a shortage, not a server that does not answer; the next server is not blamed too."""
+        asked = []
+
+        class Full(MemoryReactorClock):
+            def listenUDP(self, *arguments: Any, **more: Any) -> Any:
+                asked.append(arguments)
+                raise CannotListenError("", 0, OSError(errno.EMFILE, "Too many open files"))
+
+        servers = NameServers(reactor=Full(), servers=("192.0.2.53:53", "192.0.2.54:53"), resolv_conf="/nonexistent")
+        self.failureResultOf(servers.lookup("app.example."), OutOfResources)
+        self.assertEqual(len(asked), 2, "once for each family")
 
 
 class MetricTests(SynchronousTestCase):
