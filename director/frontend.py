@@ -35,7 +35,7 @@ from director.proxy_in import HeaderReader
 from director.relay.interface import Limits, Relay
 from director.shortages import CONNECT, Shortages
 from director.sockets import family_of, lacked, local_name, packed_name
-from director.tries import MAX_TRIES, Tries
+from director.tries import MAX_TRIES, NO_PORT_S, Tries
 
 #: Between tries of a UNIX connect whose listener's backlog is full: the kernel tells no one when there is room again.
 UNIX_RETRY_S = 0.01
@@ -102,6 +102,7 @@ class Frontend:
         self.service = service
         self.relay = relay
         self.open = 0  #: connections that have not ended
+        self._no_port: dict[Host, float] = {}  # to be passed over until then
         self._retrying: set[Connection] = set()  # those that wait for a UNIX socket's backlog
         self._inventory = inventory
         self._metrics = metrics
@@ -121,6 +122,7 @@ class Frontend:
 
     def reconfigure(self) -> None:
         """Take over the service's configuration as it is now; open connections keep the limits they began with."""
+        self._no_port.clear()  # some of the hosts may be gone, or be reached from more addresses
         spec = self.service.spec
         timeouts = spec.timeouts
         self._admission: Admission = self.service.admission
@@ -232,9 +234,12 @@ class Frontend:
         entry = self._inventory.entry_of(host)
         if entry is None or entry.target is None:
             if entry is not None and entry.unresolved:
-                self._pass_over(connection, now)
+                self._pass_over(connection, ticket, now)
             else:
                 self._try_failed(connection, errno.EHOSTUNREACH, entry.address_error if entry else "removed", now)
+            return
+        if self._no_port and now < self._no_port.get(host, now):
+            self._no_port_left(connection, ticket, now)
             return
         connecting = entry.target.connect()
         if connecting >= 0:
@@ -285,20 +290,24 @@ class Frontend:
         if not what:
             self._try_failed(connection, error, os.strerror(error), now)
             return
-        self._shortages.met(what, CONNECT, f"cannot connect to {host.ref}: {os.strerror(error)}")
-        self._tail_of(connection, ticket).short = True
         if what == PORTS:  # which each host has of its own
-            self._pass_over(connection, now)
+            self._no_port[host] = now + NO_PORT_S
+            self._no_port_left(connection, ticket, now)
         else:
+            self._shortages.met(what, CONNECT, f"cannot connect to {host.ref}: {os.strerror(error)}")
             self._leave(connection, Reason.OUT_OF_RESOURCES)
 
-    def _pass_over(self, connection: Connection, now: float) -> None:
+    def _no_port_left(self, connection: Connection, ticket: Ticket, now: float) -> None:
+        """To the ticket's host; another one has ports of its own."""
+        self._shortages.met(PORTS, CONNECT, f"no port left for a connection to {ticket.host.ref}")
+        self._tail_of(connection, ticket).short = True
+        self._pass_over(connection, ticket, now)
+
+    def _pass_over(self, connection: Connection, ticket: Ticket, now: float) -> None:
         """The ticket's host cannot be tried now, which is not its fault."""
-        ticket = connection.ticket
-        assert ticket is not None
         tail = self._tail_of(connection, ticket)
         if tail.may_pass_over:
-            self._try_another(connection, tail, Reason.CONNECT_FAILED, now)
+            self._try_another(connection, ticket, tail, Reason.CONNECT_FAILED, now)
         else:
             self._leave(connection, Reason.OUT_OF_RESOURCES if tail.short else Reason.CONNECT_FAILED)
 
@@ -315,14 +324,12 @@ class Frontend:
         elif tail.failed >= MAX_TRIES:
             self._leave(connection, Reason.CONNECT_FAILED)
         else:
-            timed_out = error == errno.ETIMEDOUT
-            self._try_another(connection, tail, Reason.CONNECT_TIMEOUT if timed_out else Reason.CONNECT_FAILED, now)
+            reason = Reason.CONNECT_TIMEOUT if error == errno.ETIMEDOUT else Reason.CONNECT_FAILED
+            self._try_another(connection, ticket, tail, reason, now)
 
-    def _try_another(self, connection: Connection, tail: Tries, reason: Reason, now: float) -> None:
+    def _try_another(self, connection: Connection, ticket: Ticket, tail: Tries, reason: Reason, now: float) -> None:
         """Connect to a host that was not tried; when there is none the client ends, under *reason* unless a shortage of
         our own kept it from one."""
-        ticket = connection.ticket
-        assert ticket is not None
         tail.tried += (ticket.host,)
         reason = Reason.OUT_OF_RESOURCES if tail.short else reason
         again = self._admission.redispatch(ticket, connection.ip, reason, now, tail.tried)

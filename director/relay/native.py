@@ -21,6 +21,7 @@ from cluster.model import Reason
 from director.relay import _relay
 from director.relay.interface import Counters, Limits, Progress, RelayEvents
 from director.relay.pipes import MAX_PIPES
+from director.seldom import Seldom, more
 
 #: Events told in one turn of the reactor; the rest comes in the next.
 EVENTS_PER_TURN = 512
@@ -52,6 +53,7 @@ class NativeRelay:
         self._engine: _relay.Engine | None = None
         self._outbox: deque[tuple[int, tuple[Any, ...]]] = deque()
         self._soon: IDelayedCall | None = None
+        self._seldom = Seldom()
         self._last = Counters(0, 0, 0, 0, 0, 0, 0)
 
     # --- Relay
@@ -68,7 +70,8 @@ class NativeRelay:
         try:
             return self._engine.relay(token, client, host, limits, preface)
         except MemoryError:
-            self._log.warn("no memory for one more connection")
+            if (held := self._seldom.due("memory")) is not None:
+                self._log.warn("no memory for one more connection{more}", more=more(held))
             _reset(client)
             _reset(host)
             self._outbox.append((2, (token, Reason.RELAY_ERROR, 0, 0)))

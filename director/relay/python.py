@@ -37,6 +37,7 @@ from director.relay.link import End, Link
 from director.relay.pipes import MAX_PIPES, PipePool
 from director.relay.stream import forward, pump
 from director.relay.wheel import TICK_S, Wheel
+from director.seldom import Seldom, more
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _IN_OUT = _IN | _OUT
@@ -76,6 +77,7 @@ class PythonRelay:
         self._timer_at = 0.0
         self._soon: IDelayedCall | None = None
         self._serial = 0
+        self._seldom = Seldom()
         self._open = self._connecting = 0
         self._closed_to_host = self._closed_to_client = 0
 
@@ -108,7 +110,8 @@ class PythonRelay:
             self._epoll.register(client, _READ)
             self._epoll.register(host, _READ_WRITE)
         except OSError as error:  # ENOMEM, ENOSPC (max_user_watches)
-            self._log.warn("epoll refuses a descriptor: {error}", error=error)
+            if (held := self._seldom.due("epoll")) is not None:
+                self._log.warn("epoll refuses a descriptor: {error}{more}", error=error, more=more(held))
             self._end(link, Reason.RELAY_ERROR, reset=True)
             self._deliver_soon()
             return handle

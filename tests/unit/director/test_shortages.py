@@ -28,6 +28,7 @@ from director.resolver import Resolver
 from director.seldom import MAX_KEYS, Seldom, more
 from director.shortages import PROBE, Shortages
 from director.target import Target
+from director.tries import NO_PORT_S
 
 OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EADDRINUSE)
 #: On loopback, so that there is an address of ours to reach it from.
@@ -222,6 +223,18 @@ class NobodysFaultTests(SynchronousTestCase):
         self.assertEqual((director.ended(), len(director.relay.taken)), ({}, 1))
         director.arrive(errno.EADDRNOTAVAIL, errno.EADDRNOTAVAIL)
         self.assertEqual(director.ended(), {"out_of_resources": 1})
+        director.stop()
+
+    def test_passed_over_for_a_moment(self) -> None:
+        """After a host had no port the kernel is not made to search again for every client, but soon is."""
+        director = ShortDirector()
+        director.arrive(errno.EADDRNOTAVAIL, errno.EADDRNOTAVAIL)
+        director.arrive(errno.EADDRNOTAVAIL)
+        self.assertEqual((director.ended(), director.answers), ({"out_of_resources": 2}, [errno.EADDRNOTAVAIL]))
+        self.assertEqual(director.node.shortages.counts[PORTS, "connect"], 4)
+        director.clock.advance(NO_PORT_S)
+        director.arrive()
+        self.assertEqual(len(director.relay.taken), 1)
         director.stop()
 
     def test_no_descriptor_is_no_reason_to_try_another(self) -> None:
