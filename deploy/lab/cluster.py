@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,7 @@ class Program:
         self.machine = machine
         self.name = name
         self.directory = directory
+        self.env: Mapping[str, str] = {}  #: what its environment has besides ours
         self.process: subprocess.Popen[bytes] | None = None
 
     def words(self) -> list[str]:
@@ -84,7 +85,7 @@ class Program:
         return (self.directory / f"{self.name}.log").read_text(errors="replace")
 
     def start(self) -> None:
-        env = {**os.environ, "PYTHONPATH": str(python_path())}
+        env = {**os.environ, "PYTHONPATH": str(python_path()), **self.env}
         with (self.directory / f"{self.name}.log").open("ab") as log:
             self.process = self.machine.start(*self.words(), log=log, env=env)
 

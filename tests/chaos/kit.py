@@ -61,6 +61,9 @@ class ChaosTestCase(SynchronousTestCase):
         self.addCleanup(self.vips.close)
         self.addCleanup(lambda: self.assertEqual(self.vips.overlaps(), []))
         self.addCleanup(self._keep_tails)
+        self.start_cluster()
+
+    def start_cluster(self) -> None:
         self.cluster.start()
 
     def _keep_tails(self) -> None:

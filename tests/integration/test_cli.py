@@ -12,8 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -37,9 +38,10 @@ app1 = "{host}"
 class Running:
     """A process whose output is read until it says what is waited for."""
 
-    def __init__(self, *command: str) -> None:
+    def __init__(self, *command: str, env: Mapping[str, str] = MappingProxyType({})) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-u", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
+            [sys.executable, "-u", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
+            env={**os.environ, **env},
         )
         assert self.process.stdout is not None
         self._out = self.process.stdout
