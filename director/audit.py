@@ -86,8 +86,15 @@ class AuditTrail(Service):
             ).addBoth(self._written)
 
     def newest(self, limit: int) -> tuple[AuditEntry, ...]:
-        """What all directors recorded, the newest first; what cannot be read is left out."""
-        return tuple(self._known.values[place] for place in sorted(self._known.values, reverse=True)[:limit])
+        """What all directors recorded, the newest first; what cannot be read is left out.
+
+        New is what the store took last, whatever the directors' clocks said.
+        """
+        return tuple(self._known.values[place] for place in sorted(self._known.values, key=self._taken, reverse=True)[:limit])
+
+    def _taken(self, place: AuditKey) -> int:
+        """The revision in which the store took an entry."""
+        return self._known.revisions[self._keys.audit(place.at_us)]
 
     def _written(self, _: None) -> None:
         self._writing = False
@@ -119,5 +126,5 @@ class AuditTrail(Service):
         """The watch tells of it; another director that does the same at the same time is no harm."""
         known = self._known.revisions
         if len(known) >= KEPT + BATCH:
-            oldest = sorted(known)[:BATCH]
+            oldest = sorted(known, key=known.__getitem__)[:BATCH]
             await self._store.commit([Delete(key) for key in oldest], when=[Compare(key, known[key]) for key in oldest])

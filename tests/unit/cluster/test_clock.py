@@ -176,3 +176,9 @@ class SourceTests(SynchronousTestCase):
             and any(each.name == "reactor" for each in node.names)
         }
         self.assertEqual(found, set(REACTORS))
+
+    def test_bootstrap(self) -> None:
+        """The only one of them without a service begins the clock itself."""
+        tree = dict(_modules())["director/cli.py"]
+        (bootstrap,) = (node for node in tree.body if getattr(node, "name", "") == "bootstrap")
+        self.assertIn("run_on_monotonic(reactor)", map(ast.unparse, ast.walk(bootstrap)))

@@ -91,6 +91,17 @@ class AuditTrailTests(SynchronousTestCase):
         self.assertEqual(len(self.trail.newest(100)), 35)
         self.assertEqual(self.trail.newest(100)[0].operation, "change74")
 
+    def test_clock_set_back(self) -> None:
+        """What was done last is the newest though the clock says that it was before; and is the last to be deleted."""
+        self.patch(module, "KEPT", 30)
+        self.patch(module, "BATCH", 10)
+        for number in range(75):
+            self.now -= 3600
+            self.record(f"change{number}")
+        self.assertEqual([entry.operation for entry in self.trail.newest(2)], ["change74", "change73"])
+        self.assertEqual(self.begin("two").newest(100), self.trail.newest(100))
+        self.assertEqual(len(self.trail.newest(100)), 35)
+
     def test_store_away(self) -> None:
         """While the store is away an entry is in the log, and the next one is written when it is back."""
         self.store.away = True
