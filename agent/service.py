@@ -94,6 +94,8 @@ class LoadReporter(MultiService):
         self._interval_s = _within(config.interval_s)
         self._leave_at: float | None = None
         self._left: Deferred[None] | None = None
+        self._stopping: Deferred[Any] | None = None
+        self._stopped: list[Deferred[Any]] = []  # of each stop that is under way
         self._zeros = 0
         self._tick = LoopingCall(self._report)
         self._watch = LoopingCall(self._watch_leaving)
@@ -141,6 +143,8 @@ class LoadReporter(MultiService):
         return {str(address): link.open for address, link in self._links.items()}
 
     def startService(self) -> None:
+        if self.running:
+            return
         super().startService()
         self._leave_at, self._zeros = None, 0
         self._aliases.clear()
@@ -150,9 +154,18 @@ class LoadReporter(MultiService):
 
     def stopService(self) -> Deferred[Any]:
         """Leave: see the module. The Deferred fires once every connection is closed."""
-        left = self._leave()
-        left.addCallback(lambda _: self._disconnect())
-        return left
+        over: Deferred[Any] = Deferred()
+        self._stopped.append(over)
+        if self._stopping is None:
+            self._stopping = self._leave().addCallback(lambda _: self._disconnect())
+            self._stopping.addBoth(self._is_stopped)
+        return over
+
+    def _is_stopped(self, result: Any) -> None:
+        self._stopping = None
+        stopped, self._stopped = self._stopped, []
+        for over in stopped:
+            over.callback(result)
 
     def hurry(self) -> None:
         """While leaving: don't wait any longer."""

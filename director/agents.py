@@ -343,7 +343,7 @@ class AgentListener(MultiService):
         self._leader: str | None = None
         self._open: set[_AgentProtocol] = set()
         self._joined: dict[Speaker, _AgentProtocol] = {}
-        self._stopped: Deferred[None] | None = None
+        self._stopping: list[Deferred[None]] = []  # fired when the last connection is closed
 
     # --- for the node
 
@@ -391,7 +391,7 @@ class AgentListener(MultiService):
         """Stop listening and close every agent's connection; agents come back when somebody listens again."""
         stopped = maybeDeferred(super().stopService)
         closed: Deferred[None] = Deferred()
-        self._stopped = closed
+        self._stopping.append(closed)
         for protocol in list(self._open):
             protocol.leave("the director stops")
         self._check_stopped()
@@ -445,9 +445,10 @@ class AgentListener(MultiService):
         self._check_stopped()
 
     def _check_stopped(self) -> None:
-        if self._stopped is not None and not self._open:
-            stopped, self._stopped = self._stopped, None
-            stopped.callback(None)
+        if not self._open:
+            stopping, self._stopping = self._stopping, []
+            for closed in stopping:
+                closed.callback(None)
 
 
 def _checked_addresses(config: AgentListeners) -> list[Address]:

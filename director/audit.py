@@ -53,6 +53,8 @@ class AuditTrail(Service):
         self._watch: Watch | None = None
 
     def startService(self) -> None:
+        if self.running:
+            return
         super().startService()
         self._watch = self._store.watch(self._known.prefix, self._known.follow)
 

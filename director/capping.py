@@ -72,12 +72,15 @@ class Capping(Service):
         return said
 
     def startService(self) -> None:
-        super().startService()
-        self._look()
+        if not self.running:
+            super().startService()
+            self._look()
 
     def stopService(self) -> None:
         super().stopService()
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _left(self, peer: str, by_peer: bool) -> None:
         if by_peer:

@@ -144,6 +144,8 @@ class Leading(Service):
     # --- running
 
     def startService(self) -> None:
+        if self.running:
+            return
         super().startService()
         self._watch = self._store.watch(self._key, self._deliver)
         self._machine.promise(self._boottime() + self._hold_back_s)
@@ -154,9 +156,15 @@ class Leading(Service):
         if self._watch is not None:
             self._watch.stop()
             self._watch = None
-        over = self._over if self._over is not None else Deferred()
-        self._over = over
-        self._follow(self._machine.stop())
+        over: Deferred[None] = Deferred()
+        if self._machine.state is State.OFF:
+            over.callback(None)
+            return over
+        if self._over is None:
+            self._over = Deferred()
+        self._over.addCallback(over.callback)
+        if self._machine.state is not State.STOPPING:
+            self._follow(self._machine.stop())
         return over
 
     def _deliver(self, event: Event) -> None:

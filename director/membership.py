@@ -52,6 +52,8 @@ class Membership(Service):
         self._joining: Deferred[None] | None = None
 
     def startService(self) -> None:
+        if self.running:
+            return
         super().startService()
         self._watch = self._store.watch(self._view.prefix, self._deliver)
         self._join()

@@ -110,6 +110,9 @@ class Node(MultiService):
     # --- running
 
     def startService(self) -> None:
+        """Once: what was stopped stays stopped."""
+        if self.running or self._stopping:
+            return
         router = Router()
         for relay in self.relays.values():
             relay.start(router)
@@ -315,7 +318,7 @@ class Node(MultiService):
     def settle(self) -> None:
         """Act on the inventory's events and set the alarms; after every input but a connection's."""
         events = self.inventory.drain()
-        while events:
+        while events and not self._over:  # the end of probes and agents at a stop says nothing about hosts
             for event in events:
                 try:
                     self._act(event)
@@ -406,7 +409,7 @@ class Node(MultiService):
         return self.inventory.services[entry.ref.service].groups[entry.ref.group].spec.health
 
     def _probed(self, entry: HostEntry, result: ProbeResult) -> None:
-        if self.inventory.hosts.get(entry.ref) is entry:
+        if self.inventory.hosts.get(entry.ref) is entry and not self._over:
             if result.ok is None:
                 entry.health.probe_void(self.monotonic())
             else:

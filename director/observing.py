@@ -84,6 +84,8 @@ class Observing(Service):
         return disagreements(self.records, self._membership.members)
 
     def startService(self) -> None:
+        if self.running:
+            return
         super().startService()
         self._watch = self._store.watch(self._view.prefix, self._deliver)
         self._members_changed()

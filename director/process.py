@@ -30,13 +30,16 @@ _COLLECT_AFTER = 50_000
 
 #: An admin's order to stop is answered first: by then its answer is in the kernel's hands.
 ANSWER_S = 0.2
+#: For the connections to be cut and logged after a second signal: tens of thousands take a second.
+CUT_S = 5.0
 
 
 class Process:
     """Runs a service tree until it is told to stop.
 
-    SIGTERM or SIGINT stops the reactor, and the tree lets its connections finish. A second one ends the process there
-    and then. SIGUSR1 reopens the log, SIGHUP reads the file again. The admin can order the same.
+    SIGTERM or SIGINT stops the reactor, and the tree lets its connections finish. A second one cuts them (reset, and in
+    the access log) and ends the process; so does a third, whatever the process is busy with. SIGUSR1 reopens the log,
+    SIGHUP reads the file again. The admin can order the same.
 
     :param file: the configuration was read from it.
     """
@@ -51,6 +54,7 @@ class Process:
         tree.registry.register(LogLines(lambda: output.dropped))
         self._reactor = reactor
         self._stopping = False
+        self._cutting = False
         self.why_failed = ""  #: why the director could not start
 
     def run(self) -> bool:
@@ -136,10 +140,23 @@ class Process:
     # --- stopping
 
     def _told_to_stop(self, number: int, _frame: object) -> None:
-        if self._stopping:
+        if self._cutting:
             os._exit(128 + number)  # whatever the reactor is busy with
+        if self._stopping:
+            self._cutting = True
+            signal.signal(signal.SIGALRM, lambda *_: os._exit(128 + number))
+            signal.setitimer(signal.ITIMER_REAL, CUT_S)
+            self._reactor.callFromThread(self._cut, 128 + number)
+            return
         self._stopping = True
         self._reactor.callFromThread(self._begin_to_stop, signal.Signals(number).name)
+
+    def _cut(self, code: int) -> None:
+        try:
+            self._tree.node.cut()
+            self._output.close()
+        finally:
+            os._exit(code)
 
     def _begin_to_stop(self, why: str) -> None:
         self.log.info("{why}: stopping; a signal more to stop without waiting for connections", why=why)

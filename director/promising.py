@@ -65,12 +65,15 @@ class Promising(Service):
         return self._promises.right_s(self._asked_of, self._boottime())
 
     def startService(self) -> None:
-        super().startService()
-        self._look()
+        if not self.running:
+            super().startService()
+            self._look()
 
     def stopService(self) -> None:
         super().stopService()
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     # --- the holder's side
 

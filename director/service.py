@@ -78,7 +78,8 @@ class DirectorService(MultiService):
     """A whole director.
 
     :param credentials: another authority on operators' names and passwords, asked for names that are no user's here.
-    :ivar ready: fires when everything listens; fails with `StartError`, or with what the store failed with.
+    :ivar ready: fires when everything listens; fails with `StartError`, or with what the store failed with. Silent
+        when the director is stopped before.
     """
 
     log = Logger()
@@ -147,6 +148,7 @@ class DirectorService(MultiService):
         self.ready: Deferred[None] = Deferred()
         self._starting: Deferred[None] | None = None
         self._reconnecting: Deferred[None] | None = None
+        self._stopped: Deferred[None] | None = None
 
     def _manhole(self, manhole: Manhole, reactor: Any) -> Service:
         """:raises ConfigError: the extra is not installed, or the host key is of no use."""
@@ -163,9 +165,16 @@ class DirectorService(MultiService):
         return ManholeListener(manhole, namespace, gate, reactor=reactor)
 
     def startService(self) -> None:
+        """Once: a director that was stopped stays so."""
+        if self.running or self._starting is not None or self._stopped is not None:
+            return
         super().startService()
         self._starting = Deferred.fromCoroutine(self._start())
-        self._starting.addCallbacks(self.ready.callback, self.ready.errback)
+        self._starting.addCallbacks(self.ready.callback, self._not_ready)
+
+    def _not_ready(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            self.ready.errback(failure)
 
     async def _start(self) -> None:
         connected = await self._connect()
@@ -253,7 +262,12 @@ class DirectorService(MultiService):
         self.agents.order(ref, wire.Order(order="drain" if draining else "up", deadline_s=deadline_s))
 
     def stopService(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._stop())
+        """However far the start came; every call's Deferred fires when all is over."""
+        if self._stopped is None:
+            self._stopped = Deferred.fromCoroutine(self._stop())
+        over: Deferred[None] = Deferred()
+        self._stopped.addBoth(lambda _: over.callback(None))
+        return over
 
     async def _stop(self) -> None:
         """Leadership first, so that another takes new clients; then clients: while they finish, agents report and
@@ -261,13 +275,20 @@ class DirectorService(MultiService):
         for under_way in (self._starting, self._reconnecting):
             if under_way is not None:
                 under_way.cancel()
-        await self.clustering.hand_over()
+        await self._ended("the hand-over", lambda: Deferred.fromCoroutine(self.clustering.hand_over()))
         for child in (self.node, self.agents, self.side_doors, self.admin, self.swapping, self.audit, self.sync,
                       self.clustering):
             if child.parent is not None:
-                await maybeDeferred(child.disownServiceParent)
-        await maybeDeferred(super().stopService)
-        await self.store.stop()
+                await self._ended(str(child.name), child.disownServiceParent)
+        await self._ended("director", super().stopService)
+        await self._ended("store", self.store.stop)
+
+    async def _ended(self, what: str, stop: Callable[[], Any]) -> None:
+        """One that cannot be stopped must not keep the others from it."""
+        try:
+            await maybeDeferred(stop)
+        except Exception:
+            self.log.failure("stopping {what} failed", what=what)
 
 
 def make_relays(threads: int, *, reactor: Any) -> dict[str, Relay]:

@@ -78,6 +78,8 @@ class Sync(TwistedService):
         self.prefixes = (keys.all_caps(), keys.services(), keys.registered_hosts(), keys.orders(), keys.users())
 
     def startService(self) -> None:
+        if self.running:
+            return
         super().startService()
         keys, into = self._keys, self._into
         caps = View(keys, keys.all_caps(), CapsKey, Caps, keep=True)
@@ -144,7 +146,7 @@ class Sync(TwistedService):
 
     def _answered(self, _: None) -> None:
         self._missing -= 1
-        if self._missing == 0:
+        if self._missing == 0 and not self.synced.called:
             self.synced.callback(None)
 
 

@@ -102,6 +102,8 @@ class Vips(Service):
     # --- running
 
     def startService(self) -> None:
+        if self.running:
+            return
         super().startService()
         self._watch = self._store.watch(self._owners.prefix, self._owners.follow)
         self._turn()

@@ -70,6 +70,8 @@ class Htpasswd(Service):
         self._looking.clock = clock
 
     def startService(self) -> None:
+        if self.running:
+            return
         super().startService()
         self._looking.start(LOOK_S)
 

@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from director.relay.choice import native_missing
 from director.version import VERSION
 
 #: A process that has not answered by then never will; far beyond what a loaded machine needs.
@@ -123,9 +124,10 @@ class CliTestCase(SynchronousTestCase):
         self.assertEqual(host.recv(4), b"ping")
         return client, host
 
-    def director(self, backend: socket.socket, extra: str = "") -> tuple[Running, int]:
+    def director(self, backend: socket.socket, extra: str = "", of_service: str = "") -> tuple[Running, int]:
         """A running director with one service; and that service's port."""
-        running = self.start("-m", "director", "run", self.write(extra + SERVICE.format(port=0, host=address(backend))))
+        text = SERVICE.replace("[services.web]\n", f"[services.web]\n{of_service}\n")
+        running = self.start("-m", "director", "run", self.write(extra + text.format(port=0, host=address(backend))))
         running.says(r"ready\n")
         return running, int(running.says(LISTENS.pattern)[1])
 
@@ -168,6 +170,65 @@ class RunTests(CliTestCase):
             running.says("SIGINT: stopping")
             running.tell(signal.SIGTERM)
             self.assertEqual(running.ended(), 128 + signal.SIGTERM)
+
+    def test_second_signal_cuts(self) -> None:
+        """Those it cuts are in the access log, with the reason, and a client amid a download sees a reset, not an end."""
+        for relay in ["python", *([] if native_missing() else ["native"])]:
+            with listening() as backend:
+                running, port = self.director(backend, "node.log.access = true\n", f"relay = '{relay}'")
+                client, host = self.relayed(backend, port)
+                host.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    while host.send(bytes(1 << 20)):
+                        pass
+                running.tell(signal.SIGTERM)
+                running.says("waiting up to")
+                running.tell(signal.SIGTERM)
+                self.assertEqual(running.ended(), 128 + signal.SIGTERM)
+                self.assertRegex(running.output, r"service=web group=blue host=app1 reason=shutdown to_host=4 to_client=\d+")
+                with self.assertRaises(ConnectionResetError):
+                    while client.recv(1 << 20):
+                        pass
+
+    def test_ports_taken(self) -> None:
+        """Whichever it is, a sentence says which, and that is all: no traceback, no second word; the exit code is 1."""
+        log = self.directory / "log"
+        for name, place in (
+            ("web", "services.web.listen = ['{}']"), ("agents", "node.agents.listen = ['{}']"),
+            ("admin", "node.admin.endpoints = [{{listen = '{}'}}]"), ("control", "node.control_socket = '{}'"),
+            ("manhole", f"node.manhole = {{{{listen = '{{}}', host_key = '{self.directory}/key', passwords = true}}}}"),
+        ):
+            with socket.socket(socket.AF_UNIX) if name == "control" else listening() as taken:
+                where = f"{self.directory}/control"
+                if name == "control":
+                    taken.bind(where)
+                    taken.listen()
+                else:
+                    where = address(taken)
+                path = self.write(f"node.log.target = '{log}'\n{place.format(where)}\n"
+                                  "services.other.groups.b.hosts.c = '127.0.0.1:1'\n")
+                running = self.start("-m", "director", "run", path)
+                self.assertEqual(running.ended(), 1, running.output)
+                self.assertRegex(
+                    running.output,
+                    rf"^director: cannot start: (.*: )?cannot listen on (unix:)?{re.escape(where)}: Address already in use\n$",
+                )
+                self.assertNotIn("Traceback", log.read_text())
+
+    def test_orderly_stop(self) -> None:
+        """It says nothing of hosts: that a probe was cut short is no news of them."""
+        with listening() as silent:
+            probe = "health.probe = {kind = 'http', timeout_s = 60.0}\nhealth.fall = 1\n"
+            text = SERVICE.replace("health.probe.kind = \"none\"\n", probe.replace("health.fall", "groups.blue.health.fall"))
+            path = self.write(text.replace("{kind", "{{kind").replace("60.0}", "60.0}}").format(port=0, host=address(silent)))
+            running = self.start("-m", "director", "run", path)
+            running.says("ready\n")
+            probing, _ = silent.accept()
+            self.addCleanup(probing.close)
+            running.tell(signal.SIGTERM)
+            self.assertEqual(running.ended(), 0)
+            for word in ("cancelled", "suspect", "isolation", "web/blue/app1 is"):
+                self.assertNotIn(word, running.output)
 
     def test_rotation(self) -> None:
         """SIGUSR1 makes it open its log file anew."""
