@@ -122,7 +122,7 @@ def proxy(peer: Peer, load: Load, directory: Path, *, workers: int = 1, cores: s
     own.mkdir()
     numbers = free_ports(3)
     ports = Ports(numbers[0], load.port, *(numbers[1:] if admin else ()))
-    running = Running(peer.command(own, ports, workers), core=cores, cwd=HERE.parent)
+    running = Running(peer.command(own, ports, workers), core=cores, cwd=peer.home)
     try:
         running.await_port(ports.listen)
         load.run("messages", ports.listen, 10, 64, 0.3)  # the start's own work is over

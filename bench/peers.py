@@ -27,6 +27,7 @@ class Peer(NamedTuple):
     name: str
     command: Callable[[Path, Ports, int], list[str]]
     missing: str  #: what to install when it is not there; empty when it is
+    home: Path = Path(__file__).parents[1]  #: where it is run, and so whose `director` is
 
 
 def haproxy(*, splice: bool) -> Callable[[Path, Ports, int], list[str]]:

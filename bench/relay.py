@@ -1,4 +1,5 @@
-"""The relays beside HAProxy, nginx stream and Envoy: ``python -m bench.relay [--quick] [--rounds N] [--peers A,B]``.
+"""The relays beside HAProxy, nginx stream and Envoy: ``python -m bench.relay [--quick] [--rounds N] [--peers A,B]``,
+or two commits of the director beside each other: ``python -m bench.relay --against COMMIT``.
 
 All peers run in the same rounds, one after the other (A B C A B C …), on the same backend; what is reported are medians
 and ratios of medians to HAProxy's. Proxies have one core to themselves, generator and backend the other. CPU is the
@@ -18,9 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.against import directors
 from bench.machine import HERE, Load, facts, proxy
 from bench.peers import BY_NAME, PEERS, Peer
 
+ROUNDS, QUICK_ROUNDS = 5, 2
 CONNECTIONS = 50
 STREAMS = 4
 #: What is measured, its unit, and whether more is better.
@@ -84,14 +87,13 @@ def idle(peer: Peer, load: Load, directory: Path, sizes: Sizes) -> dict[str, flo
     return {"idle_kb": held / sizes.idle, "beside_idle_p99": p99}
 
 
-def report(rounds: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
-    """Medians, and ratios to HAProxy's."""
+def report(rounds: dict[str, list[dict[str, float]]], bases: dict[str, str]) -> dict[str, Any]:
+    """Medians, and ratios to those of the peer that *bases* names for each."""
     medians = {
         peer: {measure: statistics.median(each[measure] for each in runs if measure in each) for measure in MEASURES}
         for peer, runs in rounds.items()
     }
-    base = medians[next(iter(medians))]
-    ratios = {peer: {measure: values[measure] / base[measure] for measure in MEASURES}
+    ratios = {peer: {measure: values[measure] / medians[bases[peer]][measure] for measure in MEASURES}
               for peer, values in medians.items()}
     return {"medians": medians, "ratios": ratios}
 
@@ -106,26 +108,14 @@ def show(result: dict[str, Any]) -> None:
         print(row)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two short rounds; nothing is written")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peers", default=",".join(BY_NAME), help="the first is the base of the ratios")
-    options = parser.parse_args()
-    chosen = [BY_NAME[name] for name in options.peers.split(",")]
-    for peer in chosen:
-        if peer.missing:
-            print(f"{peer.name} is left out; to have it: {peer.missing}", file=sys.stderr)
-    peers = [peer for peer in chosen if not peer.missing]
-    if not peers or (PEERS[0].missing and PEERS[0] in chosen):
-        raise SystemExit(f"this bench compares with HAProxy: {PEERS[0].missing}")
-    sizes = Sizes(0.5, 50, 1_000) if options.quick else Sizes(2.0, 200, 9_000)
+def measure(peers: list[Peer], count: int, sizes: Sizes) -> dict[str, list[dict[str, float]]]:
+    """*count* rounds of all peers, one after the other, and then what they need for idle connections."""
     rounds: dict[str, list[dict[str, float]]] = {peer.name: [] for peer in peers}
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         load = Load(directory)
         try:
-            for number in range(2 if options.quick else options.rounds):
+            for number in range(count):
                 for peer in peers:
                     rounds[peer.name].append(one_round(peer, load, directory, sizes))
                     print(f"round {number + 1}: {peer.name}", file=sys.stderr)
@@ -134,7 +124,33 @@ def main() -> None:
                 print(f"idle: {peer.name}", file=sys.stderr)
         finally:
             load.stop()
-    result = report(rounds)
+    return rounds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="short rounds; nothing is written")
+    parser.add_argument("--rounds", type=int, help=f"{ROUNDS}, or {QUICK_ROUNDS} quick ones")
+    parser.add_argument("--peers", default=",".join(BY_NAME), help="the first is the base of the ratios")
+    parser.add_argument("--against", metavar="COMMIT", help="its directors instead of the peers; nothing is written")
+    options = parser.parse_args()
+    sizes = Sizes(0.5, 50, 1_000) if options.quick else Sizes(2.0, 200, 9_000)
+    count = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
+    if options.against:
+        with directors(options.against) as pairs:
+            peers = [peer for pair in pairs.values() for peer in pair]
+            bases = {peer.name: before.name for before, now in pairs.values() for peer in (before, now)}
+            show(report(measure(peers, count, sizes), bases))
+        return
+    chosen = [BY_NAME[name] for name in options.peers.split(",")]
+    for peer in chosen:
+        if peer.missing:
+            print(f"{peer.name} is left out; to have it: {peer.missing}", file=sys.stderr)
+    peers = [peer for peer in chosen if not peer.missing]
+    if not peers or (PEERS[0].missing and PEERS[0] in chosen):
+        raise SystemExit(f"this bench compares with HAProxy: {PEERS[0].missing}")
+    rounds = measure(peers, count, sizes)
+    result = report(rounds, dict.fromkeys(rounds, peers[0].name))
     show(result)
     if not options.quick:
         path = HERE / "results" / f"relay-{datetime.now(UTC):%Y%m%d}.json"
