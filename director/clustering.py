@@ -47,6 +47,7 @@ from director.summarising import Summarising
 from director.sync import Sync
 from director.version import VERSION
 from director.vips import Vips
+from director.whereabouts import whereabouts
 
 #: For short exchanges under way to finish. Well below the second after which a client repeats its unanswered SYN.
 HAND_OVER_S = 0.4
@@ -79,6 +80,7 @@ class Clustering(MultiService):
             name=node.name, boot_id=self.boot_id, version=VERSION, started=time.time(),
             peers=node.peers.advertise or node.peers.listen, agents=node.agents.listen,
             admin=tuple(endpoint.listen for endpoint in node.admin.endpoints), roles=node.roles,
+            process=whereabouts(),
         )
         self.membership = Membership(store, keys, self.member, reactor=reactor)
         self.observing = Observing(store, keys, balancer, self.membership, boot_id=self.boot_id, reactor=reactor)
@@ -135,6 +137,14 @@ class Clustering(MultiService):
             return False
         self.last_known = snapshot.records
         return True
+
+    async def claim(self) -> None:
+        """Have this director's name among those that share the store.
+
+        :raises director.membership.NameTaken: another has it.
+        """
+        if self.shared:
+            await self.membership.claim()
 
     async def hand_over(self) -> None:
         """Lead no more, so that another takes new clients. Clients of a virtual address that need longer than

@@ -138,8 +138,10 @@ class Observing(Service):
 
     async def _write(self, operations: Sequence[Operation], becomes: dict[HostRef, _Seen | None], lease: Lease) -> None:
         try:
-            await self._store.commit(operations)
-            certain = self._membership.lease is lease
+            committed = await self._store.commit(operations, when=[self._membership.fence()])
+            certain = committed.succeeded and self._membership.lease is lease
+            if not committed.succeeded:  # the membership writes its record again
+                self._earliest = self._node.monotonic() + RETRY_S
         except (StoreUnavailable, Misuse) as error:  # Misuse: the lease ended meanwhile
             certain = False
             self.log.info("observations are not written yet: {why}", why=error)

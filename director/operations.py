@@ -5,14 +5,14 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from twisted.internet.defer import Deferred, succeed
 
 from cluster.address import Address
 from cluster.keys import Keys
-from cluster.model import AdminState, AuditEntry, Configuration, Host, HostRef, Order, Registered, Service
+from cluster.model import AdminState, AuditEntry, Configuration, Host, HostRef, Member, Order, Registered, Service
 from cluster.store import Compare, Delete, Put, Record, Store
 from cluster.view import Unreadable, decode
 from director.admin.errors import Conflict, NotFound
@@ -247,7 +247,7 @@ class NodeOperations:
             cluster=clustering.cluster, director=self._node.director, store=clustering.store_name,
             store_available=clustering.available, cold_start=clustering.cold, leader=leader, term=clustering.term,
             members=tuple(
-                MemberPicture(**msgspec.structs.asdict(member), leads=name == leader)
+                MemberPicture(**_described(member), leads=name == leader)
                 for name, member in sorted(members.items())
             ),
             vips=tuple(
@@ -263,6 +263,11 @@ class NodeOperations:
 
     def change(self, service: str, change: Change, *, revision: int | None = None) -> Deferred[int]:
         return Deferred.fromCoroutine(self._changes.change(service, change, revision))
+
+
+def _described(member: Member) -> dict[str, Any]:
+    """All but its process, which is the directors' own business."""
+    return {name: value for name, value in msgspec.structs.asdict(member).items() if name != "process"}
 
 
 def _done(_: object) -> None:

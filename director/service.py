@@ -50,6 +50,7 @@ from director.control_socket import ControlSocket
 from director.descriptors import pipes_for
 from director.frontend import Closed
 from director.gauges import SnapshotCollector
+from director.membership import NameTaken
 from director.metrics import Metrics
 from director.node import Node
 from director.operations import NodeOperations
@@ -178,6 +179,11 @@ class DirectorService(MultiService):
 
     async def _start(self) -> None:
         connected = await self._connect()
+        if connected:
+            try:
+                await self.clustering.claim()
+            except NameTaken as error:
+                raise StartError(str(error)) from error
         self.node.setServiceParent(self)
         self.sync.setServiceParent(self)
         self.swapping.setServiceParent(self)
@@ -236,8 +242,19 @@ class DirectorService(MultiService):
                 continue
             self.log.info("the store is there")
             self._follow()
+            await self._claim()
             self._join()
             return
+
+    async def _claim(self) -> None:
+        """Clients are served already, and go on being served, but this director does not join under another's name."""
+        while True:
+            try:
+                await self.clustering.claim()
+                return
+            except NameTaken as error:
+                self.log.critical("serving from the snapshot and not joining the others: {why}", why=error)
+            await deferLater(self._reactor, RECONNECT_S)
 
     def _follow(self) -> None:
         """The store runs now: mirror it, and write the audit into it."""

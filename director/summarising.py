@@ -54,7 +54,8 @@ class Summarising(Service):
         lease = self._membership.lease
         if lease is not None:
             value = msgspec.json.encode(summary(self._inventory, self._wall()))
-            self._store.commit([Put(self._key, value, lease.id)]).addErrback(self._not_written)
+            written = self._store.commit([Put(self._key, value, lease.id)], when=[self._membership.fence()])
+            written.addErrback(self._not_written)
 
     def _not_written(self, failure: Failure) -> None:
         failure.trap(StoreUnavailable, Misuse)  # Misuse: the lease ended meanwhile; a new one brings another summary

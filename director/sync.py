@@ -22,9 +22,10 @@ from twisted.application.service import Service as TwistedService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from cluster.errors import Misuse
 from cluster.keys import AdminKey, BootKey, CapsKey, Keys, RegisteredKey, ServiceKey, UserKey
 from cluster.model import Caps, HostRef, Order, Registered, Service, User
-from cluster.store import Delete, Event, Listing, Put, Record, Resync, Store, Watch
+from cluster.store import Compare, Delete, Event, Listing, Put, Record, Resync, Store, Watch
 from cluster.view import P, V, View
 from director.soundness import sound_registration, sound_service
 from director.telling import tell_each
@@ -211,8 +212,19 @@ async def seed(store: Store, keys: Keys, services: Mapping[str, Service]) -> Non
         text = msgspec.json.encode(spec)
         remembered = await store.get(keys.boot(name))
         if remembered is None or remembered.value != text:
-            await store.commit([Put(keys.service(name), text), Put(keys.boot(name), text)])
+            await _seed(store, keys, name, remembered, text)
     for record in (await store.list(keys.boots())).records:
         place = keys.parse(record.key)
         if isinstance(place, BootKey) and place.service not in services:
-            await store.commit([Delete(record.key), Delete(keys.service(place.service))])
+            await _seed(store, keys, place.service, record, None)
+
+
+async def _seed(store: Store, keys: Keys, name: str, remembered: Record | None, text: bytes | None) -> None:
+    """Make a service what the file says (None: it is there no more), and remember that."""
+    both = (keys.service(name), keys.boot(name))
+    operations = [Delete(key) if text is None else Put(key, text) for key in both]
+    stored = await store.get(keys.service(name))
+    seen = zip(both, (stored, remembered), strict=True)
+    when = [Compare(key, 0 if record is None else record.mod_revision) for key, record in seen]
+    if not (await store.commit(operations, when=when)).succeeded:
+        raise Misuse(f"service {name!r} of an embedded store changed while it was read")

@@ -299,9 +299,11 @@ class RegistrationTests(SwappingTestCase):
         first, second = self.directors
         self.say_hello(first)
         self.assertFalse(self.registered().approved)
+        asked = iter(("answers", "is slow") * 2)  # both have read before either has written
+        self.store.mood = lambda: next(asked, "answers")
         answer = first.operations.approve(REGISTERED, who="ada")
         second.attendance.registered(REGISTERED, "agent", "b2", "10.0.1.1:81", 1.0, peer="10.0.1.1")
-        self.pass_time()
+        self.pass_time(3)
         self.successResultOf(answer)
         self.assertEqual((self.registered().approved, self.registered().boot_id), (True, "b2"))
 
