@@ -30,7 +30,7 @@ class Backlog:
         self._lines: deque[bytes] = deque()
         self._begun = 0  # bytes of the first line that are written
         self._untold = 0
-        self.size = 0  #: bytes that wait
+        self.size = 0  #: bytes that are held
         self.dropped = 0  #: lines, ever
 
     def add(self, line: bytes) -> None:
@@ -62,11 +62,11 @@ class Backlog:
 
     def wrote(self, count: int) -> None:
         """The first *count* bytes of what waits are written."""
-        self.size -= count
-        count += self._begun
-        while self._lines and count >= len(self._lines[0]):
-            count -= len(self._lines.popleft())
-        self._begun = count
+        self._begun += count
+        while self._lines and self._begun >= len(self._lines[0]):
+            done = len(self._lines.popleft())
+            self._begun -= done
+            self.size -= done
         if self._untold and self.size <= self._max_bytes // 2:
             line = self._told(self._untold)
             self._untold = 0
@@ -75,5 +75,4 @@ class Backlog:
 
     def begin_anew(self) -> None:
         """The target is another one: of a line that was written in part all is to be written again."""
-        self.size += self._begun
         self._begun = 0

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from cluster import wire
 from director.ctl.client import CallFailed, Client
 from tests.integration.test_cli import DEADLINE_S, SERVICE, address, until
 
@@ -155,6 +156,24 @@ class LoggingTests(SynchronousTestCase):
             self.assertEqual(process.wait(DEADLINE_S), 1)
             reader.wait(DEADLINE_S)
             self.assertRegex(self.log.read_text(), r"critical \[.*cannot start: .*Address already in use")
+
+    def test_quarrel(self) -> None:
+        """Two agents of one identity that push each other out, 300 times, write some lines and a count."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self.begin(f"target = '{self.log}'\n[node.agents]\nlisten = ['127.0.0.1:{port}']\n")
+        self.ready()
+        before = self.log.read_text().count("\n")
+        for _ in range(300):
+            hello = wire.Hello(version=1, agent="app1", boot_id="b",
+                               hosts=[wire.HostClaim(host="web/blue/app1")])
+            agent = self.enterContext(socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S))
+            agent.sendall(wire.encode(hello))
+            self.assertIn(b"welcome", agent.recv(4096))
+        self.said(r"and \d+ more like this in 1 s, the last: agent app1 connected")
+        text = self.log.read_text()
+        self.assertIn(" agent app1 connected from ", text)
+        self.assertLess(text.count("\n") - before, 150, text)
 
     def test_full_disk(self) -> None:
         """On a full disk the log waits, through a rotation too; when its new file cannot be made the caller is told, and it
