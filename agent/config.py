@@ -53,6 +53,8 @@ def configure(path: str | None, options: Mapping[str, object]) -> AgentConfig:
                 data |= tomllib.load(file)
         except (OSError, ValueError) as error:
             raise ConfigError([Problem("", str(error), file=path)]) from error
+        except RecursionError:
+            raise ConfigError([Problem("", "arrays or tables are nested too deeply", file=path)]) from None
     for key, value in options.items():
         before = data.get(key)
         data[key] = before | value if isinstance(before, dict) and isinstance(value, dict) else value

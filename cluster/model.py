@@ -24,8 +24,10 @@ HASH_PATTERN = r"^\$(argon2|2[aby]\$)"
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 UserName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}[$]?$")]
-Seconds = Annotated[float, Meta(gt=0)]
-SecondsOrOff = Annotated[float, Meta(ge=0)]
+#: Thirty years. More is a mistake, and infinity none of the ways to keep a value can hold: JSON makes null of it.
+MAX_SECONDS = 1e9
+Seconds = Annotated[float, Meta(gt=0, le=MAX_SECONDS)]
+SecondsOrOff = Annotated[float, Meta(ge=0, le=MAX_SECONDS)]
 Moment = Annotated[float, Meta(ge=0, le=253_402_300_799)]  # POSIX seconds; calendars of programs end with the year 9999
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -261,7 +263,7 @@ class AgentListeners(Record, frozen=True):
     identities: dict[Name, Identity] = {}
     interval_s: Seconds = 1.0  #: between reports, as told to agents
     advertise: tuple[str, ...] = ()  #: every director's agent address, as told to agents
-    handshakes_per_s: Annotated[float, Meta(gt=0)] = 500.0  #: accepted connections; a storm waits its turn
+    handshakes_per_s: Annotated[float, Meta(gt=0, le=1e6)] = 500.0  #: accepted connections; a storm waits its turn
 
 
 class AdminEndpoint(Record, frozen=True):

@@ -249,6 +249,8 @@ def _expected(node: inspect.Type) -> str:
 def _bounds(node: inspect.IntType | inspect.FloatType) -> str:
     if node.ge is not None and node.le is not None:
         return f" from {node.ge} to {node.le}"
+    if node.gt is not None and node.le is not None:
+        return f" above {node.gt}, at most {node.le:g}"
     if node.ge is not None:
         return f" of at least {node.ge}"
     if node.le is not None:

@@ -131,9 +131,13 @@ def _default(field: msgspec.structs.FieldInfo) -> object:
 def _examined(text: str, file: str | None, *, node: bool = True) -> Loaded:
     try:
         data: dict[str, Any] = tomllib.loads(text)
+        lines = Lines(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([_syntax_problem(error, text, file)]) from error
-    lines = Lines(text)
+    except RecursionError:
+        raise ConfigError([Problem("", "arrays or tables are nested too deeply", file=file)]) from None
+    except ValueError:  # of thousands of digits
+        raise ConfigError([Problem("", "a number is too long", file=file)]) from None
 
     def located(problems: Iterable[Problem]) -> tuple[Problem, ...]:
         found = [problem._replace(file=file, line=lines.line(problem.place)) for problem in _hinted(problems)]

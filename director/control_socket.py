@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import Factory, connectionDone
+from twisted.logger import Logger
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
@@ -19,6 +21,8 @@ from director.side_port import SidePort
 
 #: Who may ask: the director's user and group. Backends are put into that group.
 MODE = 0o660
+#: Characters of a question's error that the log has.
+MAX_LOGGED = 200
 
 
 class UnknownPort(Exception):
@@ -36,7 +40,9 @@ class GetClientAddress(amp.Command):
 class _Answers(amp.AMP):
     """One asking backend. Whoever the socket's mode lets in is trusted to read the answers to what it asks."""
 
+    log = Logger()
     factory: _AnswersFactory
+    transport: Any
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -45,6 +51,28 @@ class _Answers(amp.AMP):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.factory.connections.discard(self)
         super().connectionLost(reason)
+
+    def dataReceived(self, data: bytes) -> None:
+        try:
+            super().dataReceived(data)
+        except Exception as error:  # boxes that are neither question nor answer, and answers that nobody asked for
+            self._drop(error)
+
+    def unhandledError(self, failure: Failure) -> None:
+        self._drop(failure.value)
+
+    def _drop(self, error: BaseException | None) -> None:
+        self.log.info("a backend's question cannot be read: {why}", why=repr(error)[:MAX_LOGGED])
+        self.transport.abortConnection()
+
+    def dispatchCommand(self, box: amp.AmpBox) -> Deferred[Any]:
+        def told(failure: Failure) -> Failure:
+            if failure.check(amp.RemoteAmpError):
+                return failure
+            return Failure(amp.RemoteAmpError(b"MALFORMED", f"the question cannot be read: {type(failure.value).__name__}"))
+
+        asked: Deferred[Any] = maybeDeferred(super().dispatchCommand, box)
+        return asked.addErrback(told)
 
     @GetClientAddress.responder
     def client_address(self, host: bytes, port: int) -> dict[str, object]:

@@ -158,9 +158,12 @@ class PasswordChecker:
             self._shared[attempt].append(outcome)
         else:
             self._shared[attempt] = [outcome]
-            Deferred.fromCoroutine(self._attempt(credentials, users, digest, address)).addBoth(
-                lambda result: [each.callback(result) for each in self._shared.pop(attempt)]
-            )
+
+            def told(result: Any) -> None:
+                for each in self._shared.pop(attempt):
+                    each.callback(result)
+
+            Deferred.fromCoroutine(self._attempt(credentials, users, digest, address)).addBoth(told)
         return await outcome
 
     async def _attempt(self, credentials: Any, users: Mapping[str, User], digest: bytes, address: str) -> bytes:

@@ -81,7 +81,7 @@ def mutants(path: Path) -> Iterator[Mutant]:
 def _lines_and_columns_of_annotations(tree: ast.AST) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     found: list[ast.expr | None] = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.AnnAssign) or isinstance(node, ast.arg):
+        if isinstance(node, ast.AnnAssign | ast.arg):
             found.append(node.annotation)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             found.append(node.returns)

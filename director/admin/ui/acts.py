@@ -47,6 +47,8 @@ def _scheduler(form: Given) -> dict[str, object]:
         arguments["parameters"] = tomllib.loads(form.get("parameters", ""))
     except tomllib.TOMLDecodeError as error:
         raise Invalid(f"one 'name = value' a line is expected: {error}", "parameters") from None
+    except (ValueError, RecursionError):  # numbers of thousands of digits; arrays in arrays in arrays
+        raise Invalid("one 'name = value' a line is expected, of moderate length", "parameters") from None
     return arguments
 
 

@@ -185,6 +185,12 @@ class CheckTests(FilesTestCase):
         self.assertEqual([problem.place for problem in found], [place], [str(problem) for problem in found])
         self.assertIn(words, found[0].message)
 
+    def test_what_toml_cannot_hold(self) -> None:
+        """Numbers of thousands of digits, deep nesting, and times without an end are errors like any other."""
+        self.broken("", "a number is too long", "a = " + "9" * 5000)
+        self.broken("", "nested too deeply", "a = " + "[" * 5000 + "]" * 5000)
+        self.broken("services.web.timeouts.idle_s", "a number above 0", "[services.web]\ntimeouts.idle_s = inf")
+
     def test_schedulers(self) -> None:
         """Schedulers must exist (the old short names do) and their parameters must be theirs and in range."""
         group = "[services.web.groups.blue]\n"

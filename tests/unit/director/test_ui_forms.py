@@ -61,6 +61,17 @@ class OutcomeTests(FormCase):
         (entry,) = self.admin.audited
         self.assertEqual((entry.caller.who, entry.caller.origin, entry.outcome), ("ada", "127.0.0.1", "ok"))
 
+    def test_infinite(self) -> None:
+        """A time without an end, or a parameter that TOML cannot hold, is refused in words."""
+        for text in ("inf", "nan", "1e999"):
+            page = self.ada.page(HOST)
+            answer = self.ada.send(page, "/do/order", state="drain", deadline_s=text)
+            self.assertEqual((answer.status, self.app1.admin), (400, AdminState.UP))
+        for text in ("a = " + "9" * 5000, "a = " + "[" * 3000 + "]" * 3000, "a = "):
+            fields = form_of("change_scheduler") | {"csrf": self.token(self.ada), "parameters": text}
+            answer = self.ada.post("/do/change_scheduler", fields)
+            self.assertEqual((answer.status, b"a line is expected" in answer.body), (400, True), text[:20])
+
     def test_every_act(self) -> None:
         """Each form that there is does its operation, once, and leads to a page of ours that tells so."""
         for operation, act in ACTS.items():

@@ -166,6 +166,14 @@ class HostileTests(XmlRpcCase):
         """Nesting is bounded."""
         self.assertIn("deep", self.unreadable(b"<methodCall>" + b"<value><array><data>" * MAX_DEPTH))
 
+    def test_infinite(self) -> None:
+        """A time without an end is refused in words, and stored nowhere."""
+        for text in ("inf", "nan", "1e300"):
+            body = xmlrpc.client.dumps((GOOD["order"] | {"state": "drain", "deadline_s": float(text)},), "order").encode()
+            answer = self.post(body)
+            self.assertIn(b"<int>400</int>", answer.body)
+            self.assertIn(b"deadline_s: expected a number", answer.body)
+
     def test_size(self) -> None:
         """A body beyond the admin's bound is refused by HTTP, as everywhere."""
         self.assertEqual(self.post(b" " * (MAX_BODY_BYTES + 1)).status, 413)
