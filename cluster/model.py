@@ -449,6 +449,8 @@ class AuditEntry(Shared, frozen=True):
     operation: str
     arguments: dict[str, Any]  #: without secrets; what is large is cut
     outcome: str  #: ``ok``, or why not
+    refused: bool = False  #: nothing was done
+    left_out: int = 0  #: refusals of the same caller before this one that have no entry
 
 
 class CapShare(Shared, frozen=True):

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.task import deferLater
@@ -116,7 +116,8 @@ class DirectorService(MultiService):
             configuration, self.store, self.keys, self.sync, self.node, self.attendance, reactor=reactor
         )
         self.audit = AuditTrail(
-            self.store, self.keys, director=configuration.node.name, wall=self.node.wall
+            self.store, self.keys, director=configuration.node.name, wall=self.node.wall, monotonic=self.node.monotonic,
+            refused=Counter("txdirector_admin_refusals", "Changes refused to users.", registry=self.registry).inc,
         )
         self.operations = NodeOperations(
             self.node, self.store, self.sync, self.keys, self.clustering, boot=configuration, audit=self.audit,

@@ -22,7 +22,7 @@ from twisted.logger import Logger
 
 from cluster.validate import expected
 from director.admin import configuration, hosts, looking, people, runtime, together, trail
-from director.admin.errors import Forbidden, Invalid, NotFound
+from director.admin.errors import Forbidden, Invalid, NotFound, Refused
 from director.admin.offers import Operations
 from director.admin.operation import OPERATIONS, Caller, Operation, Parameters, Role
 
@@ -47,6 +47,7 @@ class Audit(NamedTuple):
     operation: str
     arguments: Mapping[str, object]  #: as `recorded` lets them be
     outcome: str  #: ``ok``, or the refusal
+    refused: bool = False  #: nothing was done
 
 
 _log = Logger(namespace="director.admin.audit")
@@ -83,16 +84,18 @@ class Control:
             raise NotFound(f"no operation is called {name!r}")
         if not operation.changes:
             return await self._perform(caller, operation, arguments, text)
-        outcome = "failed"
+        outcome, refused = "failed", False
         try:
             answer = await self._perform(caller, operation, arguments, text)
             outcome = "ok"
             return answer
         except Exception as error:
-            outcome = f"{type(error).__name__}: {error}"
+            outcome, refused = f"{type(error).__name__}: {error}", isinstance(error, Refused)
             raise
         finally:
-            self._audit(Audit(caller, name, recorded(arguments, operation.parameters), _plain(outcome, MAX_RECORDED)))
+            self._audit(Audit(
+                caller, name, recorded(arguments, operation.parameters), _plain(outcome, MAX_RECORDED), refused
+            ))
 
     async def _perform(self, caller: Caller, operation: Operation, arguments: Mapping[str, object], text: bool) -> Any:
         if not caller.role.allows(operation.role):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.errors import StoreUnavailable
@@ -15,6 +17,7 @@ from cluster.store import Committed, Compare, Operation, Put
 from director import audit as module
 from director.admin.control import Audit, Caller, Role
 from director.audit import MAX_WAITING, AuditTrail
+from director.refusals import MOST, WINDOW_S
 
 ADA = Caller("ada", Role.FULL, "192.0.2.9")
 
@@ -41,12 +44,14 @@ class AuditTrailTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.now = 1000.0
+        self.refused: list[None] = []
         self.store = LooseStore(clock=self.clock, wall=lambda: self.now)
         self.successResultOf(self.store.start())
         self.trail = self.begin("one")
 
     def begin(self, director: str) -> AuditTrail:
-        trail = AuditTrail(self.store, Keys("test"), director=director, wall=lambda: self.now)
+        trail = AuditTrail(self.store, Keys("test"), director=director, wall=lambda: self.now, monotonic=lambda: self.now,
+                           refused=lambda: self.refused.append(None))
         trail.startService()
         self.turn()
         return trail
@@ -58,6 +63,59 @@ class AuditTrailTests(SynchronousTestCase):
     def record(self, operation: str = "weight", *, trail: AuditTrail | None = None) -> None:
         (trail or self.trail).record(Audit(ADA, operation, {"weight": 2.0}, "ok"))
         self.turn()
+
+    def refuse(self, who: str = "bob") -> None:
+        outcome = "Forbidden: weight needs the role 'full'"
+        self.trail.record(Audit(Caller(who, Role.READONLY, "192.0.2.8"), "weight", {"weight": 2.0}, outcome, True))
+
+    def test_refusals_are_few(self) -> None:
+        """Any number of refusals of one caller are ten entries a minute, and the next tells how many were left out."""
+        lines: list[Any] = []
+        globalLogPublisher.addObserver(lines.append)
+        self.addCleanup(globalLogPublisher.removeObserver, lines.append)
+        for _ in range(10_300):
+            self.refuse()
+        self.turn()
+        self.refuse("eve")
+        self.turn()
+        self.assertEqual((len(self.trail.newest(100)), len(self.refused), len(lines)), (MOST + 1, 10_301, MOST + 1))
+        self.now += WINDOW_S
+        self.refuse()
+        self.turn()
+        self.assertEqual(self.trail.newest(1)[0].left_out, 10_300 - MOST)
+
+    def test_refusals_go_first(self) -> None:
+        """Refusals, however many, push out none of what was done; what was done pushes out refusals, and then itself."""
+        for name, value in (("KEPT", 20), ("KEPT_REFUSED", 10), ("BATCH", 5)):
+            self.patch(module, name, value)
+        self.record("order")
+        for number in range(100):
+            self.now += 1
+            self.refuse(f"reader{number}")
+            self.turn()
+        kept = self.trail.newest(100)
+        self.assertIn("order", [entry.operation for entry in kept])
+        self.assertLessEqual(sum(entry.refused for entry in kept), 15)
+        fresh = self.begin("two")
+        for _ in range(14):
+            self.now += 1
+            self.record("retry", trail=fresh)
+        kept = fresh.newest(100)
+        self.assertEqual(sum(not entry.refused for entry in kept), 15)
+        self.assertLessEqual(len(kept), 25)
+
+    def test_refusals_leave_room(self) -> None:
+        """While the store is slow, what was done still has its place."""
+        self.store.slow = []
+        for number in range(200):
+            self.now += 0.001
+            self.refuse(f"reader{number}")
+        self.now += 0.001
+        self.record("order")
+        while self.store.slow:
+            self.store.slow.pop(0).callback(None)
+            self.turn()
+        self.assertIn("order", [entry.operation for entry in self.trail.newest(1000)])
 
     def test_entry(self) -> None:
         """An entry tells who, when, from where, at which director, what, and the outcome."""
