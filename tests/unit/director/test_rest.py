@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -236,6 +240,11 @@ class BadRequestTests(RestCase):
             self.assertNotEqual(status[:1], b"5", wire)
 
 
+def names_of(body: bytes) -> list[bytes]:
+    """The lines of an exposition without their values, which go on counting."""
+    return [line if line.startswith(b"#") else line.rpartition(b" ")[0] for line in body.splitlines()]
+
+
 class MetricsTests(RestCase):
     def setUp(self) -> None:
         super().setUp()
@@ -263,8 +272,37 @@ class MetricsTests(RestCase):
         Histogram("some", "A histogram.", registry=registry).observe(1)
         Gauge("none", "Without a series.", ("n",), registry=registry)
         whole = [line for line in generate_latest(registry).decode().splitlines() if "_created" not in line]
-        in_pieces = b"".join(piece for family in registry.collect() for piece in _text(family))
+        in_pieces = b"".join(piece for family in registry.collect() for piece in _text(family, generate_latest))
         self.assertEqual(in_pieces.decode().splitlines(), whole)
+        whole = [line for line in openmetrics.generate_latest(registry).decode().splitlines() if "_created" not in line]
+        in_pieces = b"".join(piece for family in registry.collect() for piece in _text(family, openmetrics.generate_latest))
+        self.assertEqual([*in_pieces.decode().splitlines(), "# EOF"], whole)
+
+    def test_openmetrics(self) -> None:
+        """Who asks for OpenMetrics is answered in it, to the end mark, as its own parser reads it; others in plain text."""
+        answer = self.ask("GET", "/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"})
+        self.assertTrue(answer.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0"))
+        self.assertTrue(answer.body.endswith(b"\n# EOF\n"))
+        families = [family.name for family in parse_openmetrics(answer.body.decode())]
+        self.assertIn("txdirector_connections_accepted", families)
+        for version in ("9.x", "2.0.0"):
+            answer = self.ask("GET", "/metrics", headers={"Accept": f"application/openmetrics-text;version={version}"})
+            self.assertIn("version=1.0.0", answer.headers["Content-Type"])
+        for accept in ("", "*/*", "text/html", "text/plain;version=x"):
+            answer = self.ask("GET", "/metrics", headers={"Accept": accept})
+            self.assertTrue(answer.headers["Content-Type"].startswith("text/plain"), accept)
+            self.assertNotIn(b"# EOF", answer.body)
+
+    def test_gzip(self) -> None:
+        """Who takes gzip has it, the same text; who does not, or by weight 0, has it plain."""
+        for accept in ("", "application/openmetrics-text"):
+            plain = self.ask("GET", "/metrics", headers={"Accept": accept, "Accept-Encoding": "gzip;q=0.0, br"})
+            self.assertNotIn("Content-Encoding", plain.headers)
+            for encodings in ("gzip", "br, GZIP;q=0.5", "deflate,gzip , br"):
+                packed = self.ask("GET", "/metrics", headers={"Accept": accept, "Accept-Encoding": encodings})
+                self.assertEqual((packed.headers["Content-Encoding"], packed.headers["Vary"]), ("gzip", "Accept, Accept-Encoding"))
+                self.assertEqual(names_of(gzip.decompress(packed.body)), names_of(plain.body))
+                self.assertLess(len(packed.body), len(plain.body) / 5)
 
     def test_needs_a_caller(self) -> None:
         """Metrics tell names and loads: they need a user, and can only be read."""
