@@ -32,6 +32,9 @@ LOOK_S = 1.0
 MAX_SHARE = 0.01
 #: Pages that may be open and live at once; further ones reload themselves instead.
 MAX_VIEWERS = 100
+#: Of one browser: it has six connections for one server, and the seventh page would never load. Further pages reload
+#: themselves too.
+MAX_OF_BROWSER = 3
 #: Something is sent at least this often, so that viewers that vanished are noticed.
 PING_S = 15.0
 #: Browsers come back after this long when the stream breaks.
@@ -48,11 +51,13 @@ class Viewer:
     """One open page.
 
     :param scope: whose cells it shows; see `shown` and `within`.
+    :param browser: who has it open; see `Feed.full`.
     :param still: whether its session is still good.
     """
 
-    def __init__(self, request: Request, scope: str, still: Callable[[], bool]) -> None:
+    def __init__(self, request: Request, scope: str, browser: str, still: Callable[[], bool]) -> None:
         self.scope = scope
+        self.browser = browser
         self.still = still
         self.behind = True  #: has not seen everything
         self.sent_at = 0.0
@@ -106,9 +111,10 @@ class Feed(Service):
         self._call: Any = None
         self._sampled_at = float("-inf")
 
-    @property
-    def full(self) -> bool:
-        return len(self._viewers) >= MAX_VIEWERS
+    def full(self, browser: str) -> bool:
+        """Whether *browser*, a session or, where there is none, an address, can have no further stream."""
+        theirs = sum(viewer.browser == browser for viewer in self._viewers)
+        return len(self._viewers) >= MAX_VIEWERS or theirs >= MAX_OF_BROWSER
 
     def startService(self) -> None:
         super().startService()
@@ -122,9 +128,9 @@ class Feed(Service):
         for viewer in list(self._viewers):
             self._drop(viewer)
 
-    def watch(self, request: Request, scope: str, still: Callable[[], bool]) -> None:
+    def watch(self, request: Request, scope: str, browser: str, still: Callable[[], bool]) -> None:
         """Stream to *request* until it leaves, its session ends, or we do."""
-        viewer = Viewer(request, scope, still)
+        viewer = Viewer(request, scope, browser, still)
         self._viewers.add(viewer)
         request.notifyFinish().addErrback(lambda _: self._viewers.discard(viewer))
         if self._call is not None:
@@ -204,9 +210,10 @@ class Events(Resource):
         except (SignInFirst, Forbidden):
             request.setResponseCode(403)
         else:
-            if request.method == b"GET" and not self._feed.full:
+            browser = visitor.session or visitor.caller.origin
+            if request.method == b"GET" and not self._feed.full(browser):
                 if not gone:
-                    self._feed.watch(request, scope, lambda: self._visitors.still(visitor))
+                    self._feed.watch(request, scope, browser, lambda: self._visitors.still(visitor))
                 return
             request.setResponseCode(503)
         if not gone:

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from cluster.model import HostRef
 from director.admin.ui import feed as feeding
 from director.admin.ui.cells import LINE_SAMPLES, LINE_STEP_S
-from director.admin.ui.feed import LOOK_S, MAX_VIEWERS, PING_S
+from director.admin.ui.feed import LOOK_S, MAX_OF_BROWSER, MAX_VIEWERS, PING_S
 from director.admin.ui.sessions import IDLE_S
 from tests.unit.director.small_director import USERS, Admin
 from tests.unit.director.visit import Visitor
@@ -127,6 +127,7 @@ class OneViewersErrorTests(FeedCase):
     def test_numbers_in_scopes(self) -> None:
         """Whatever number a scope names, its viewer is answered and the others are sent their news."""
         other = self.watch()
+        self.patch(feeding, "MAX_OF_BROWSER", 10)
         streams = [self.watch(f"web/blue%23{number}") for number in ("9" * 5000, "0", "-1", "", "%D9%A1", "1e9", "x")]
         for stream in streams:
             self.assertFalse(stream.ended)
@@ -237,6 +238,20 @@ class CostTests(FeedCase):
         """When a look takes long, for many hosts, there are fewer: a hundredth of the time at most."""
         self.watch()
         self.assertLessEqual(self.looks(120, took_s=0.2), 7)
+
+    def test_a_browser_has_few(self) -> None:
+        """Of one browser three pages are live, so that its other windows can be loaded; another browser has its own,
+        and a page that is closed makes room."""
+        self.watch()
+        channel = self.admin.channel
+        for _ in range(MAX_OF_BROWSER - 1):
+            self.assertIn(b" 200 ", self.watch().head)
+        self.assertIn(b" 503 ", self.watch().head)
+        other = Visitor(self.admin)
+        other.sign_in("bob", "looking")
+        self.assertIn(b" 200 ", self.watch(visitor=other).head)
+        channel.connectionLost(Failure(ConnectionLost()))
+        self.assertIn(b" 200 ", self.watch().head)
 
     def test_bounded_viewers(self) -> None:
         """Beyond `MAX_VIEWERS` a page is told to reload itself instead."""

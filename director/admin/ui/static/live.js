@@ -117,7 +117,8 @@ function stopPolling() {
 }
 
 if (scope !== undefined) {
-  // A browser has six connections for one server: only the pages that are seen hold one.
+  // A browser has six connections for one server: only the pages that are seen hold one, and the director lets three of
+  // them; the others fetch their parts.
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : (redraw(), open())));
   addEventListener("pagehide", close);
   addEventListener("pageshow", open);
