@@ -153,6 +153,7 @@ class AuditTrailTests(SynchronousTestCase):
         """What was done last is the newest though the clock says that it was before; and is the last to be deleted."""
         self.patch(module, "KEPT", 30)
         self.patch(module, "BATCH", 10)
+        self.now = 1e9
         for number in range(75):
             self.now -= 3600
             self.record(f"change{number}")
