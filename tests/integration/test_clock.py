@@ -28,6 +28,8 @@ WRONG = (*STEPS, FAST, "+0 x2")
 USUAL_S = 3.0
 #: A deadline, and how much later than that it may come.
 DEADLINE_S, LATE_S = 1.0, 2.0
+#: Reports every tenth of a second are missed after so long, and watched for longer.
+SILENT_S, WATCH_S = 1.5, 2.0
 #: Off by so much the time of day is another.
 APART_S = 2.0
 
@@ -297,8 +299,8 @@ token_sha256 = "{digest}"
         for what in self.wrongs():
             self.clock.set(what)
             began = time.monotonic()
-            while time.monotonic() - began < 1.5:
-                self.assertLess(self.host()["heartbeat_age_s"], 1.0, what)
+            while time.monotonic() - began < WATCH_S:
+                self.assertLess(self.host()["heartbeat_age_s"], SILENT_S, what)
         running.tell(signal.SIGTERM)
         running.ended()
         self.assertEqual(running.output.count("connected to director"), 1)
