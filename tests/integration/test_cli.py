@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from director.relay.choice import native_missing
 from director.version import VERSION
+from tests.etcd_server import EtcdCluster
 
 #: A process that has not answered by then never will; far beyond what a loaded machine needs.
 DEADLINE_S = 30.0
@@ -214,6 +215,25 @@ class RunTests(CliTestCase):
                     rf"^director: cannot start: (.*: )?cannot listen on (unix:)?{re.escape(where)}: Address already in use\n$",
                 )
                 self.assertNotIn("Traceback", log.read_text())
+
+    def test_peers_port_taken(self) -> None:
+        """That of the other directors is noticed last, with the store there."""
+        etcd = EtcdCluster().start()
+        self.addCleanup(etcd.stop)
+        secret, log = self.directory / "secret", self.directory / "log"
+        secret.touch(0o600)
+        secret.write_bytes(b"x" * 32)
+        with listening() as taken:
+            path = self.write(f"""
+                node.log.target = '{log}'
+                node.store = 'etcd:'
+                node.etcd.endpoints = ['{etcd.members[0].endpoint}']
+                node.peers = {{listen = '{address(taken)}', secret_file = '{secret}'}}
+            """)
+            running = self.start("-m", "director", "run", path)
+            self.assertEqual(running.ended(), 1, running.output)
+            self.assertRegex(running.output, rf"^director: cannot start: .*cannot listen on {address(taken)}: [A-Z a-z]+\n$")
+            self.assertNotIn("Traceback", log.read_text())
 
     def test_orderly_stop(self) -> None:
         """It says nothing of hosts: that a probe was cut short is no news of them."""
