@@ -56,6 +56,22 @@ def test_a_weight_changes_while_one_looks(visit: Visit, stage: Stage, scripting:
     assert page.evaluate("Boolean(window.untouched)") == scripting
 
 
+def test_many_windows(visit: Visit, stage: Stage) -> None:
+    """Any number of windows of one browser load, and all of them keep current: three by the stream, the others by
+    reloading their parts."""
+    first = visit()
+    windows = [first, *(first.context.new_page() for _ in range(7))]
+    for page in windows[1:]:
+        page.goto("/")
+    for page in windows:
+        expect(row(page, "mx1").get_by_role("cell").nth(1)).to_have_text("1.00")
+    stage.api("PUT", "services/mail/groups/all/hosts/mx1/weight", {"weight": 3.5})
+    for page in windows:
+        expect(row(page, "mx1").get_by_role("cell").nth(1)).to_have_text("3.50")
+    live = [page.locator("#live").inner_text() for page in windows]
+    assert (live.count("Live"), live.count("Every 2.0 s")) == (3, 5), live
+
+
 @both
 def test_drain_and_raise(visit: Visit, stage: Stage, scripting: bool) -> None:
     """A host is drained with a reason, which the page and the overview then tell, and raised again; the director acts."""
