@@ -88,7 +88,7 @@ class Attendance:
         self._node.inventory.agent_connected(ref, agent, boot_id, self._node.monotonic())
         self._node.settle()
 
-    def reported(self, ref: HostRef, report: LoadReport, now: float) -> None:
+    def reported(self, ref: HostRef, report: LoadReport) -> None:
         self._metrics.reports.inc()
         self._node.inventory.reported(ref, report, self._node.monotonic())
         self._follow(ref, report)

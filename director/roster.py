@@ -95,7 +95,7 @@ class AgentSink(Protocol):
         without `agent_lost` between, when another connection takes over."""
         ...
 
-    def reported(self, ref: HostRef, report: LoadReport, now: float) -> None:
+    def reported(self, ref: HostRef, report: LoadReport) -> None:
         """A heartbeat. Of a posted one there was no `agent_connected`."""
         ...
 
@@ -256,7 +256,7 @@ class Roster:
                 continue
             problem = self._attach(speaker, ref, take_over=False)
             if problem is None:
-                self._sink.reported(ref, load, now)
+                self._sink.reported(ref, load)
             else:
                 self._sink.rejected(problem)
         for name in report.hosts:
@@ -293,7 +293,7 @@ class Roster:
         for name, load in post.hosts.items():
             problem = self._judge_posted(name, identity, record)
             if problem is None:
-                self._sink.reported(HostRef.parse(name), load, now)
+                self._sink.reported(HostRef.parse(name), load)
                 accepted += 1
             else:
                 dropped[name] = problem

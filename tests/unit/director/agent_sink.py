@@ -27,7 +27,7 @@ class RecordingSink:
     def agent_connected(self, ref: HostRef, agent: str, boot_id: str, address: str) -> None:
         self.events.append(("connected", str(ref), agent, boot_id))
 
-    def reported(self, ref: HostRef, report: LoadReport, now: float) -> None:
+    def reported(self, ref: HostRef, report: LoadReport) -> None:
         self.events.append(("reported", str(ref), report))
 
     def agent_leaving(self, ref: HostRef, deadline_s: float) -> None:
