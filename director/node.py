@@ -90,8 +90,8 @@ class Node(MultiService):
         self._random = random
         self._reactor = reactor
         self._tick = Alarm(self._ticked, reactor=reactor, monotonic=monotonic)
-        self._client_news = Alarm(self.settle, reactor=reactor, monotonic=monotonic)
-        self.inventory.on_client_news = self._settle_soon
+        self._news = Alarm(self.settle, reactor=reactor, monotonic=monotonic)
+        self.inventory.on_news = self._settle_soon
         self._recompute = Alarm(self._recomputed, reactor=reactor, monotonic=monotonic)
         self._housekeeping = Alarm(self._housekept, reactor=reactor, monotonic=monotonic)
         self.shortages = Shortages(monotonic=monotonic)
@@ -160,8 +160,9 @@ class Node(MultiService):
 
     def cut(self) -> None:
         """End every connection and every timer now."""
+        self.settle()  # clients whose turn in a queue has just come are to end, too
         self._over = True
-        for alarm in (self._tick, self._client_news, self._recompute, self._housekeeping):
+        for alarm in (self._tick, self._news, self._recompute, self._housekeeping):
             alarm.cancel()
         everybody = self._every_frontend()
         for frontend in everybody:
@@ -183,6 +184,7 @@ class Node(MultiService):
         """
         if spec is not None and not self._manages:
             spec = _unprobed(spec)
+        self.settle()  # what happened before was about the service as it was
         now = self.monotonic()
         self.inventory.apply_service(name, spec, now)
         self.inventory.set_observed({}, now)  # whose "down" is believed depends on how many hosts there are
@@ -313,10 +315,15 @@ class Node(MultiService):
         self.inventory.set_directors(others, self.monotonic())
         self.settle()
 
+    def leader_changed(self) -> None:
+        self.inventory.leader_changed(self.monotonic())
+        self.settle()
+
     # --- what follows from an input
 
     def settle(self) -> None:
         """Act on the inventory's events and set the alarms; after every input but a connection's."""
+        self._news.cancel()
         events = self.inventory.drain()
         while events and not self._over:  # the end of probes and agents at a stop says nothing about hosts
             for event in events:
@@ -330,9 +337,9 @@ class Node(MultiService):
             self._recompute.at(self.inventory.next_recompute())
 
     def _settle_soon(self) -> None:
-        """Not within the turn of the connection that brought the news, which may be amid a redispatch."""
+        """Whoever gives an input may settle at once. A connection may not: it may be amid a redispatch."""
         if not self._over:
-            self._client_news.at(self.monotonic())
+            self._news.at(self.monotonic())
 
     def _act(self, event: happened.Event) -> None:
         match event:
@@ -382,7 +389,7 @@ class Node(MultiService):
         if self.inventory.hosts.get(entry.ref) is not entry or self._stopping:
             return
         now = self.monotonic()
-        entry.health.probe_started(now)
+        self.inventory.probe_started(entry, now)
         probe = self._policy(entry).probe
         target: Target | None = entry.target
         if probe.address is None and target is None:
@@ -395,7 +402,7 @@ class Node(MultiService):
     def retry(self, ref: HostRef) -> Deferred[None]:
         """Probe one host now; fires when that is done, at once for a host without probes."""
         entry = self.inventory.hosts[ref]
-        entry.health.retry(self.monotonic())
+        self.inventory.retry(ref, self.monotonic())
         self.settle()
         done: Deferred[None] = Deferred()
         if self._policy(entry).probe.kind == "none":
@@ -411,7 +418,7 @@ class Node(MultiService):
     def _probed(self, entry: HostEntry, result: ProbeResult) -> None:
         if self.inventory.hosts.get(entry.ref) is entry and not self._over:
             if result.ok is None:
-                entry.health.probe_void(self.monotonic())
+                self.inventory.probe_void(entry, self.monotonic())
             else:
                 self.metrics.probe(entry.ref, ok=result.ok)
                 self.inventory.probe_result(entry, result.ok, result.detail, result.duration_s, self.monotonic())
@@ -432,6 +439,7 @@ class Node(MultiService):
 
     def _housekept(self) -> None:
         now = self.monotonic()
+        self._housekeeping.at(now + HOUSEKEEPING_S)  # first, whatever becomes of this turn
         self.inventory.clean_up(now)
         self._retired = [frontend for frontend in self._retired if frontend.open]
         for entry, deadline in self.inventory.drains():
@@ -441,7 +449,7 @@ class Node(MultiService):
             self._open_listener(service, text)
         self.descriptors.resize()
         self._ports.look()
-        self._housekeeping.at(now + HOUSEKEEPING_S)
+        self.settle()
 
     def cut_host(self, entry: HostEntry, reason: Reason) -> int:
         """End every connection to one host; returns how many."""

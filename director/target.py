@@ -39,7 +39,7 @@ class Targets:
         """A host is new."""
         address = parse_address(entry.spec.address)
         if address.is_unix or address.is_ip:
-            entry.target = target_of(address, self.sources(entry))
+            self._inventory.resolved(entry, target_of(address, self.sources(entry)))
         else:
             self._watches[entry.ref] = self._resolver.watch(
                 address.host, lambda known: self._resolved(entry, address, known)
@@ -60,11 +60,11 @@ class Targets:
         for group in self._inventory.services[service].groups.values():
             for entry in group.hosts.values():
                 if entry.target is not None and entry.target.sources != group.spec.source:
-                    entry.target = target_of(entry.target.address, group.spec.source)
+                    self._inventory.resolved(entry, target_of(entry.target.address, group.spec.source))
 
     def _resolved(self, entry: HostEntry, address: Address, known: Known) -> None:
         """What is known of a name now; with no address the host fails its checks and connects, saying why."""
         if isinstance(known, str):
-            entry.target, entry.address_error = None, known
+            self._inventory.resolved(entry, None, known)
         else:
-            entry.target = target_of(address._replace(host=known[0]), self.sources(entry))
+            self._inventory.resolved(entry, target_of(address._replace(host=known[0]), self.sources(entry)))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Collection, Hashable
+from collections.abc import Callable, Collection, Hashable
 from typing import NamedTuple
 
 from cluster.errors import Misuse
@@ -29,9 +29,13 @@ class _Place(NamedTuple):
 
 
 class Admission:
-    """Lets clients into the enabled group's *pool* (None: no group is enabled). Times are monotonic seconds."""
+    """Lets clients into the enabled group's *pool* (None: no group is enabled). Times are monotonic seconds.
 
-    def __init__(self, pool: Pool | None, limits: Limits) -> None:
+    :param on_waiting: told when the first of a queue has come.
+    """
+
+    def __init__(self, pool: Pool | None, limits: Limits, on_waiting: Callable[[], None] = lambda: None) -> None:
+        self._on_waiting = on_waiting
         self._pool = pool
         self._limits = limits
         self.maximum = _maximum(limits, None)  #: of `connections`; infinite without one
@@ -92,6 +96,8 @@ class Admission:
             raise Misuse(f"{waiter!r} waits already")
         if len(self._queue) >= self._limits.queue:
             return Reason.QUEUE_FULL
+        if not self._queue:
+            self._on_waiting()
         self._queue[waiter] = _Place(client, now)
         return None
 
@@ -129,7 +135,7 @@ class Admission:
         served: list[tuple[Hashable, Ticket]] = []
         if self._pool is None:
             return served
-        while self._queue and self._has_room():
+        while self._queue and self._pool.eligible and self._has_room():
             waiter, place = next(iter(self._queue.items()))
             ticket = self._pool.pick(place.client, now)
             if ticket is None:

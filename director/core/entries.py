@@ -1,6 +1,6 @@
 """The inventory's records: services, groups and hosts, each with all that is known of it.
 
-Owned and written by `director.core.inventory.Inventory`; others read.
+Owned by `director.core.inventory.Inventory`, and written by it and its parts, `judging` and `weighing`; others read.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class HostEntry:
         self.agent_weight = 1.0
         self.up_since = -math.inf  #: when the slow start began
         self.verdict = Verdict(down=False)  #: of all directors
-        self.target: Any = None  #: where to connect; set by whoever resolves names, None until then
+        self.target: Any = None  #: where to connect; None until whoever resolves names has said it
         self.address_error = NOT_RESOLVED_YET
         self.connect_failures = 0
         self.watched_at = math.inf  #: when the inventory looks at the health machine next
@@ -83,13 +83,16 @@ class GroupEntry:
 
 
 class ServiceEntry:
-    """One service: its gate, its groups, who may connect."""
+    """One service: its gate, its groups, who may connect.
 
-    def __init__(self, name: str, spec: Service) -> None:
+    :param waiting: the services with a queue; this one joins them by itself.
+    """
+
+    def __init__(self, name: str, spec: Service, waiting: dict[ServiceEntry, None]) -> None:
         self.name = name
         self.spec = spec
         self.groups: dict[str, GroupEntry] = {}
-        self.admission = Admission(None, spec.limits)
+        self.admission = Admission(None, spec.limits, on_waiting=lambda: waiting.setdefault(self))
         self.share: int | None = None  #: of the service's maximum, where several directors share it
         self.access = AccessList(spec.access)
 

@@ -1,8 +1,11 @@
 """All that one director knows of services, groups and hosts, and how it decides about them.
 
 Inputs: configuration (`apply_service`), registrations, admin orders, heartbeats and reports, probe and connect results,
-what other directors see, time (`tick`, `recompute`). Outputs: the pools' rotation, at once; and `events`, which the
-caller drains after each input. The inventory owns every `HostEntry`; others read.
+what other directors see, time (`tick`, `recompute`). Outputs: the pools' rotation, at once; and events, which the
+caller drains after each input. The inventory owns every `HostEntry` and its health machine; others read.
+
+Every input ends in `Inventory._conclude`, which judges, brings the pools up to date and serves the queues. So an input's own
+code says only what it is about, and none can forget those who wait.
 
 A host takes new connections when its admin state is up, the merged verdict on its health (`director.core.merge`, with
 this director's own first) is not down, its effective weight is above 0 and it
@@ -11,26 +14,24 @@ is below its maximum. Effective weight = configured x capacity (from reports) x 
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from cluster.model import AdminState, Caps, Group, HostRef, LoadReport, Observed, Order, Registered, Service
 from cluster.model import Host as HostSpec
 from director.core.access import AccessList
 from director.core.caps import share_of
 from director.core.entries import GroupEntry, HostEntry, ServiceEntry
-from director.core.events import Event, HostAdded, HostJudged, HostMoved, HostRemoved, IsolationChanged, Served
-from director.core.health import HostHealth, Transition
+from director.core.events import Event, HostAdded, HostRemoved, Served
+from director.core.health import HostHealth
 from director.core.host import Host
-from director.core.isolation import Isolation
-from director.core.merge import merge
+from director.core.judging import Judging
 from director.core.orders import LOCAL, Orders
-from director.core.others import Others
 from director.core.pool import Pool
 from director.core.schedulers import Scheduler, make_scheduler
 from director.core.schedulers.sticky import with_sticky
-from director.core.weighing import Walk, weigh, weigh_all, weigh_news, weighing_is_due
+from director.core.weighing import Walk, refresh, take, weigh_all, weigh_news
 
 #: Hosts that are known so soon after the start were there before this director: they need no easing in.
 SETTLE_S = 2.0
@@ -49,10 +50,8 @@ class Inventory:
                  director: str | None = None, walk: Walk = iter) -> None:
         self.services: dict[str, ServiceEntry] = {}
         self.hosts: dict[HostRef, HostEntry] = {}
-        self.started = now
-        self.isolation = Isolation(panic_fraction)
-        self.others = Others(panic_fraction)
-        self.on_client_news: Callable[[], None] = lambda: None  #: a client's connect left something to act upon
+        self.started = self.grace_from = now
+        self.on_news: Callable[[], None] = lambda: None  #: there is something to act upon: an event, or another deadline
         self.walk = walk
         self._random = random
         self._by_host: dict[Host, HostEntry] = {}
@@ -62,13 +61,20 @@ class Inventory:
         """Open connections of a draining host at the other directors, None where unknown; set by whoever knows."""
         self._caps: dict[str, Caps] = {}
         self._director = director
-        self._deadlines: list[tuple[float, int, HostEntry]] = []
-        self._sequence = 0
         self._events: list[Event] = []
+        self._judging = Judging(self.hosts, self._events, panic_fraction)
+        self.isolation = self._judging.isolation
+        self.others = self._judging.others
+        self._stale: dict[HostEntry, None] = {}  # whose pool is to be told anew
+        self._waiting: dict[ServiceEntry, None] = {}  # services with a queue
+        self._told_deadline = math.inf
 
     def drain(self) -> list[Event]:
         """What happened since the last call."""
-        events, self._events = self._events, []
+        if not self._events:
+            return []
+        events = self._events[:]
+        self._events.clear()
         return events
 
     def entry_of(self, host: Host) -> HostEntry | None:
@@ -76,8 +82,11 @@ class Inventory:
         return self._by_host.get(host)
 
     def in_grace(self, now: float) -> bool:
-        """Just started: nothing is evicted yet, in one group at least."""
-        return any(now < self.started + group.spec.health.timeout_s for group in self._groups())
+        """Just started, or under a new leader: nothing is evicted yet, in one group at least."""
+        return any(now < self._grace_until(group) for group in self._groups())
+
+    def _grace_until(self, group: GroupEntry) -> float:
+        return self.grace_from + group.spec.health.timeout_s
 
     # --- configuration
 
@@ -90,9 +99,10 @@ class Inventory:
                     self._drop_group(service, group, now)
                 service.admission.switch(None)
                 del self.services[name]
+                self._conclude(now)
             return
         if service is None:
-            service = self.services[name] = ServiceEntry(name, spec)
+            service = self.services[name] = ServiceEntry(name, spec, self._waiting)
         resticky = service.spec.sticky != spec.sticky
         if service.spec.access != spec.access:
             service.access = AccessList(spec.access)
@@ -104,7 +114,7 @@ class Inventory:
             self._apply_group(service, group_name, group_spec, now, resticky=resticky)
         enabled = service.enabled
         service.admission.switch(enabled.pool if enabled is not None else None)
-        self._serve(service, now)
+        self._conclude(now)
 
     def set_caps(self, name: str, caps: Caps | None, now: float) -> None:
         """How the maximum of the service *name* is shared out among directors."""
@@ -115,7 +125,7 @@ class Inventory:
         service = self.services.get(name)
         if service is not None:
             self._limit(service)
-            self._serve(service, now)
+        self._conclude(now)
 
     def caps(self, name: str) -> Caps | None:
         return self._caps.get(name)
@@ -142,7 +152,7 @@ class Inventory:
         group = service.groups.get(ref.group) if service is not None else None
         if service is not None and group is not None:
             self._place_hosts(service, group, now)
-            self._serve(service, now)
+        self._conclude(now)
 
     def registered(self, ref: HostRef) -> Registered | None:
         return self._registered.get(ref)
@@ -152,17 +162,22 @@ class Inventory:
 
     def set_order(self, ref: HostRef, by: str, order: Order | None, now: float) -> None:
         """An order by ``operator``, ``agent`` or ``local`` stands, or (None) stands no more."""
-        self._orders.set(ref, by, order)
-        entry = self.hosts.get(ref)
-        if entry is not None:
-            self._order_entry(entry, now)
+        self._order(ref, by, order, now)
+        self._conclude(now)
 
     def drop_local_orders(self, now: float) -> list[HostRef]:
         """The store was read anew: what was ordered here alone ends. Returns the hosts it was about."""
         found = self._orders.local
         for ref in found:
-            self.set_order(ref, LOCAL, None, now)
+            self._order(ref, LOCAL, None, now)
+        self._conclude(now)
         return found
+
+    def _order(self, ref: HostRef, by: str, order: Order | None, now: float) -> None:
+        self._orders.set(ref, by, order)
+        entry = self.hosts.get(ref)
+        if entry is not None:
+            self._order_entry(entry, now)
 
     def _order_entry(self, entry: HostEntry, now: float) -> None:
         before = entry.admin
@@ -172,7 +187,7 @@ class Inventory:
         entry.drain_seen = now if entry.admin is AdminState.DRAIN else None
         if entry.admin is AdminState.UP:
             entry.up_since = now
-        self._refresh(entry, now)
+        self._stale[entry] = None
 
     def _scheduler(self, service: Service, group: Group, previous: Scheduler | None = None) -> Scheduler:
         scheduler = make_scheduler(group.scheduler, group.parameters, random=self._random)
@@ -191,8 +206,8 @@ class Inventory:
             group.pool.set_fail_open(fail_open)
             if before.health != spec.health:
                 for entry in group.hosts.values():
-                    entry.health.reconfigure(spec.health, now)
-                    self._watch(entry, now)
+                    self._judging.moved(entry, entry.health.reconfigure(spec.health, now), now)
+                    self._stale[entry] = None
         self._place_hosts(service, group, now)
 
     def _place_hosts(self, service: ServiceEntry, group: GroupEntry, now: float) -> None:
@@ -203,7 +218,6 @@ class Inventory:
             if (ref.service, ref.group) == (service.name, group.name) and registered.approved
         }
         wanted.update((name, (spec, False)) for name, spec in group.spec.hosts.items())
-        fresh: list[HostEntry] = []
         for name in [name for name in group.hosts if name not in wanted]:
             self._drop_host(group, group.hosts[name], now)
         for name, (spec, registered) in wanted.items():
@@ -212,36 +226,34 @@ class Inventory:
                 self._drop_host(group, entry, now)  # another backend: what was observed is not about it
                 entry = None
             if entry is None:
-                fresh.append(self._add_host(group, name, spec, now, registered=registered))
+                self._add_host(group, name, spec, now, registered=registered)
             elif entry.spec != spec or entry.registered != registered:
                 entry.spec, entry.registered = spec, registered
                 group.pool.put(entry.ref, weight=spec.weight, max_connections=spec.max_connections, backup=spec.backup)
-                self._refresh(entry, now)
+                self._stale[entry] = None
         group.pool.configured()
-        for entry in fresh:
-            self._order_entry(entry, now)
-            self._judge(entry, now)
-            self._refresh(entry, now)
 
-    def _add_host(self, group: GroupEntry, name: str, spec: HostSpec, now: float, *, registered: bool) -> HostEntry:
+    def _add_host(self, group: GroupEntry, name: str, spec: HostSpec, now: float, *, registered: bool) -> None:
         ref = HostRef(group.service, group.name, name)
         host = group.pool.put(ref, weight=spec.weight, max_connections=spec.max_connections, backup=spec.backup)
         health = HostHealth(
-            group.spec.health, now=now, grace_until=self.started + group.spec.health.timeout_s, random=self._random
+            group.spec.health, now=now, grace_until=self._grace_until(group), random=self._random
         )
         entry = HostEntry(ref, spec, host, health, registered=registered)
         group.hosts[name] = self.hosts[ref] = self._by_host[host] = entry
         if now > self.started + SETTLE_S:
             entry.up_since = now
-        self._watch(entry, now)
+        self._stale[entry] = None
+        self._order_entry(entry, now)
         self._events.append(HostAdded(entry))
-        return entry
+        self._judging.added(entry, now)
 
     def _drop_host(self, group: GroupEntry, entry: HostEntry, now: float) -> None:
         group.pool.discard(entry.ref.host)
         group.capacity.discard(entry.ref)
         group.ramping.discard(entry)
-        self._judge_isolation(self.isolation.gone(entry.ref, now), now)
+        self._stale.pop(entry, None)
+        self._judging.removed(entry, now)
         del group.hosts[entry.ref.host], self.hosts[entry.ref], self._by_host[entry.host]
         self._events.append(HostRemoved(entry))
 
@@ -261,8 +273,9 @@ class Inventory:
         entry.agent, entry.boot_id = agent, boot_id
         standing = entry.orders.get("agent")
         if standing is not None and standing.boot_id != boot_id:
-            self.set_order(ref, "agent", None, now)
+            self._order(ref, "agent", None, now)
         self._heard(entry, now)
+        self._conclude(now)
 
     def reported(self, ref: HostRef, report: LoadReport, now: float) -> None:
         """A heartbeat with its load report; unknown hosts are ignored."""
@@ -270,109 +283,111 @@ class Inventory:
         if entry is not None:
             entry.reported_at = now
             self._heard(entry, now)
-            self._take(entry, report, now, now)
+            take(self._group_of(entry), entry, report, now, now)
+            self._conclude(now)
 
     def relayed(self, ref: HostRef, report: LoadReport, age_s: float, now: float) -> None:
         """The report of an agent that only another director hears, who had it *age_s* ago: load, and no heartbeat. That
         the other sees the host up is its own record's to say."""
         entry = self.hosts.get(ref)
         if entry is not None:
-            self._take(entry, report, now - age_s, now)
-
-    def _take(self, entry: HostEntry, report: LoadReport, at: float, now: float) -> None:
-        ref, entry.report, entry.report_at = entry.ref, report, at
-        group = self.services[ref.service].groups[ref.group]
-        group.capacity.reported(ref, report, now)
-        group.pool.reported(entry.host, report, now)
-        entry.agent_weight = 1.0 if report.weight is None else report.weight
-        maximum = _lower(entry.spec.max_connections, report.max_connections or 0)
-        if maximum != entry.host.max_connections:
-            group.pool.set_maximum(entry.host, maximum)
-        weighing_is_due(group, now)
+            take(self._group_of(entry), entry, report, now - age_s, now)
+            self._conclude(now)
 
     def agent_lost(self, ref: HostRef, why: str, now: float) -> None:
         """The agent's connection broke: news at once, but suspicion only."""
         entry = self.hosts.get(ref)
         if entry is not None:
             entry.agent = None
-            self._moved(entry, entry.health.agent_lost(now, why), now)
-            self._fell_silent(entry, now)
+            self._judging.moved(entry, entry.health.agent_lost(now, why), now)
+            self._judging.fell_silent(entry, now)
+            self._conclude(now)
 
     def agent_left(self, ref: HostRef, now: float) -> None:
         """The agent said goodbye: its silence means nothing from now on."""
         entry = self.hosts.get(ref)
         if entry is not None:
             entry.agent = None
-            self._moved(entry, entry.health.agent_left(now), now)
-            self._judge_isolation(self.isolation.gone(ref, now), now)
+            self._judging.moved(entry, entry.health.agent_left(now), now)
+            self.isolation.gone(ref, now)
+            self._conclude(now)
 
     def _heard(self, entry: HostEntry, now: float) -> None:
-        self._moved(entry, entry.health.heartbeat(now), now)
-        self._judge_isolation(self.isolation.heard(entry.ref, now), now)
+        self._judging.moved(entry, entry.health.heartbeat(now), now)
+        self.isolation.heard(entry.ref, now)
 
     # --- what this director sees itself
 
+    def resolved(self, entry: HostEntry, target: Any, why_not: str = "") -> None:
+        """Where to connect to the host; None: its name has no address, for a reason."""
+        entry.target, entry.address_error = target, why_not
+
+    def probe_started(self, entry: HostEntry, now: float) -> None:
+        """A probe is under way."""
+        entry.health.probe_started(now)
+
+    def probe_void(self, entry: HostEntry, now: float) -> None:
+        """A probe ended for want of something of this director's own: no result."""
+        entry.health.probe_void(now)
+
     def probe_result(self, entry: HostEntry, ok: bool, detail: str, duration_s: float, now: float) -> None:
         """A probe ended, or (not ok) could not begin because the name does not resolve."""
-        self._moved(entry, entry.health.probe_result(ok, detail, duration_s, now), now)
-        self._judge_isolation(self.isolation.probed(entry.ref, ok, now), now)
+        self._judging.moved(entry, entry.health.probe_result(ok, detail, duration_s, now), now)
+        self.isolation.probed(entry.ref, ok, now)
+        self._conclude(now)
 
     def connect_failed(self, host: Host, why: str, now: float) -> None:
+        """A client's connect failed. The caller serves the queue, after the client that this happened to."""
         entry = self._by_host.get(host)
         if entry is not None:
             entry.connect_failures += 1
-            self._moved(entry, entry.health.connect_result(False, why, now), now)
-            self.on_client_news()
+            self._judging.moved(entry, entry.health.connect_result(False, why, now), now)
+            self._conclude(now, serve=False)
 
     def connect_succeeded(self, host: Host, monotonic: Callable[[], float]) -> None:
         """Per connection, so the usual case is one look: news only to a host that is in doubt."""
         entry = self._by_host.get(host)
         if entry is not None and entry.health.in_doubt:
             now = monotonic()
-            self._moved(entry, entry.health.connect_result(True, "connected", now), now)
-            if self._events:
-                self.on_client_news()
+            self._judging.moved(entry, entry.health.connect_result(True, "connected", now), now)
+            self._conclude(now)
 
     def retry(self, ref: HostRef, now: float) -> None:
-        """An operator wants the host probed now."""
+        """An operator asks: a probe is due now, and one passed is enough; without probes a down host is on trial."""
         entry = self.hosts[ref]
-        self._moved(entry, entry.health.retry(now), now)
+        self._judging.moved(entry, entry.health.retry(now), now)
+        self._conclude(now)
 
     # --- what other directors see
 
     def set_observed(self, records: Mapping[tuple[str, HostRef], Observed | None], now: float) -> None:
         """What others have written, by director and host; None: no more, the director sees the host up."""
-        for (director, ref), record in records.items():
-            self.others.put(director, ref, record)
-        everything = self.others.judge_cut_off(len(self.hosts))
-        for ref in self.hosts if everything else dict.fromkeys(ref for _, ref in records):
-            entry = self.hosts.get(ref)
-            if entry is not None:
-                self._watch(entry, now)
-                self._judge(entry, now)
+        self._judging.observed(records)
+        self._conclude(now)
 
     def set_directors(self, names: Iterable[str], now: float) -> None:
         """The other directors that live."""
-        self.others.set_live(names)
-        for entry in self.hosts.values():
-            self._judge(entry, now)
+        self._judging.directors(names)
+        self._conclude(now)
+
+    def leader_changed(self, now: float) -> None:
+        """Another director leads: nothing is evicted for one heartbeat timeout."""
+        self.grace_from = now
+        for group in self._groups():
+            for entry in group.hosts.values():
+                entry.health.extend_grace(self._grace_until(group))
+        self._conclude(now)
 
     # --- time
 
     def next_deadline(self) -> float:
         """When `tick` may have something to do; inf: never, as things stand."""
-        return self._deadlines[0][0] if self._deadlines else math.inf
+        return self._judging.next_deadline()
 
     def tick(self, now: float) -> None:
         """Let time pass: silences, ends of grace."""
-        while self._deadlines and self._deadlines[0][0] <= now:
-            due, _, entry = heapq.heappop(self._deadlines)
-            if due != entry.watched_at or self.hosts.get(entry.ref) is not entry:
-                continue  # superseded by an earlier look, or gone
-            entry.watched_at = math.inf
-            if now >= entry.health.overdue_at:
-                self._fell_silent(entry, now)  # first, so that silence in bulk is recognised before it is acted upon
-            self._moved(entry, entry.health.tick(now, self.isolation.isolated), now)
+        self._judging.tick(now)
+        self._conclude(now)
 
     def next_recompute(self) -> float:
         return min((group.recompute_at for group in self._groups()), default=math.inf)
@@ -381,6 +396,7 @@ class Inventory:
         """Bring effective weights up to date in each due group: of who reported, and of who is in its slow start."""
         for group in self._groups():
             weigh_news(group, self.walk, now)
+        self._conclude(now)
 
     def drains(self) -> list[tuple[HostEntry, float]]:
         """Hosts under a drain, each with the monotonic time at which its open connections are to be cut."""
@@ -398,6 +414,7 @@ class Inventory:
         for group in self._groups():
             group.pool.scheduler.cleanup(now)
             weigh_all(group, self.walk, now)
+        self._conclude(now)
 
     # --- inside
 
@@ -405,68 +422,29 @@ class Inventory:
         for service in self.services.values():
             yield from service.groups.values()
 
-    def _moved(self, entry: HostEntry, transition: Transition | None, now: float) -> None:
-        """Follow a health machine's step."""
-        self._watch(entry, now)
-        if transition is not None:
-            self._events.append(HostMoved(entry, transition))
-        if transition is not None or not entry.verdict.mine or entry.ref in self.others:
-            self._judge(entry, now)
+    def _group_of(self, entry: HostEntry) -> GroupEntry:
+        return self.services[entry.ref.service].groups[entry.ref.group]
 
-    def _judge(self, entry: HostEntry, now: float) -> None:
-        """Bring the merged verdict up to date, and what follows from it."""
-        before = entry.verdict
-        entry.verdict = merge(entry.health.evidence(now), self.others.about(entry.ref), self.others.cut_off)
-        if entry.verdict != before:
-            self._events.append(HostJudged(entry, before))
-        if entry.verdict.down != before.down:
-            if before.down:
-                entry.up_since = now
-            self._refresh(entry, now)
+    def _conclude(self, now: float, *, serve: bool = True) -> None:
+        """Where every mutation ends: judge whom it bears upon, bring the pools up to date, and let in who waits.
 
-    def _watch(self, entry: HostEntry, now: float) -> None:
-        """See that the machine is looked at by its deadline. Heartbeats move deadlines later, which is noticed when the
-        earlier one comes up: one heap entry a host, whatever the heartbeats."""
-        deadline = entry.health.deadline()
-        if self.isolation.isolated and not self.isolation.is_silent(entry.ref):
-            # the machine expects nothing of silence now, but the isolation's end depends on knowing who is silent
-            deadline = min(deadline, max(now, entry.health.overdue_at))
-        if now < entry.health.fresh_until and entry.ref in self.others:
-            deadline = min(deadline, entry.health.fresh_until)
-        if deadline < entry.watched_at:
-            self._sequence += 1
-            heapq.heappush(self._deadlines, (deadline, self._sequence, entry))
-            entry.watched_at = deadline
-
-    def _refresh(self, entry: HostEntry, now: float) -> None:
-        """Availability, maximum and weight of one host, after anything about it changed."""
-        service = self.services[entry.ref.service]
-        group = service.groups[entry.ref.group]
-        admissible = entry.admin is AdminState.UP
-        asked = entry.report.max_connections if entry.report is not None else None
-        group.pool.set_maximum(entry.host, _lower(entry.spec.max_connections, asked or 0))
-        weigh(group, entry, group.capacity.factor(entry.ref, now), now)
-        group.pool.set_available(entry.host, admissible and not entry.verdict.down, admissible)
-        self._serve(service, now)
-
-    def _serve(self, service: ServiceEntry, now: float) -> None:
-        clients = service.admission.serve(now)
-        if clients:
-            self._events.append(Served(service.name, clients))
-
-    def _fell_silent(self, entry: HostEntry, now: float) -> None:
-        age = entry.health.heartbeat_age(now)
-        if age is not None:
-            self._judge_isolation(self.isolation.fell_silent(entry.ref, now - age, now), now)
-
-    def _judge_isolation(self, changed: bool, now: float) -> None:
-        """Where isolation began or ended, every host is looked at again."""
-        if changed:
-            self._events.append(IsolationChanged(self.isolation.isolated))
-            for entry in self.hosts.values():
-                self._moved(entry, entry.health.tick(now, self.isolation.isolated), now)
-
-
-def _lower(configured: int, asked: int) -> int:
-    """The lower of two maxima, where 0 means none."""
-    return min(configured, asked) if configured and asked else configured or asked
+        Those who wait are asked for, and not what may have made room, so that nothing is served too late whatever
+        happened. When nothing did, this is a few looks: every report ends here.
+        """
+        for entry in self._judging.conclude(now):
+            self._stale[entry] = None
+        if self._stale:
+            stale, self._stale = self._stale, {}
+            for entry in stale:
+                refresh(self._group_of(entry), entry, now)
+        if self._waiting and serve:
+            for service in list(self._waiting):
+                clients = service.admission.serve(now)
+                if clients:
+                    self._events.append(Served(service.name, clients))
+                if not service.admission.queued:
+                    del self._waiting[service]
+        deadline = self._judging.next_deadline()
+        if self._events or deadline != self._told_deadline:
+            self._told_deadline = deadline
+            self.on_news()

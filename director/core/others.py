@@ -18,6 +18,7 @@ class Others:
         self._records: dict[HostRef, dict[str, Observed]] = {}
         self._down: Counter[str] = Counter()  # hosts, by director
         self.cut_off: frozenset[str] = frozenset()  #: directors whose "down" is not believed
+        self.judged_for = 0  #: the number of hosts for which `cut_off` is right; -1: a record has changed since
 
     def set_live(self, names: Iterable[str]) -> None:
         """The directors that live, besides this one."""
@@ -33,10 +34,12 @@ class Others:
             self._down[director] += record.state is HostState.DOWN
         if not by:
             del self._records[ref]
+        self.judged_for = -1
 
     def judge_cut_off(self, hosts: int) -> bool:
-        """After a batch of `put`: whether it changed who is cut off. *hosts*: how many are configured."""
-        before = self.cut_off
+        """Whether it has changed who is cut off, to be asked while it is not `judged_for` as many. *hosts*: how many are
+        configured."""
+        before, self.judged_for = self.cut_off, hosts
         self._down = +self._down
         self.cut_off = frozenset(
             name for name, down in self._down.items() if is_cut_off(down, hosts, self._panic_fraction)

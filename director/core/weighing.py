@@ -1,4 +1,5 @@
-"""Keeping the effective weights of a group's hosts up to date: each in time, and no more of them than have changed."""
+"""What a group's pool is told of its hosts. Effective weights are kept up to date each in time, and no more of them than
+have changed."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from cluster.model import HostRef
+from cluster.model import AdminState, HostRef, LoadReport
 from director.core.entries import GroupEntry, HostEntry
 from director.core.weights import effective, next_step_s, slow_start
 
@@ -17,10 +18,23 @@ RECOMPUTE_S = 0.05
 Walk = Callable[[Iterable[Any]], Iterable[Any]]
 
 
-def weighing_is_due(group: GroupEntry, now: float) -> None:
-    """A report came: weights are due soon."""
+def take(group: GroupEntry, entry: HostEntry, report: LoadReport, at: float, now: float) -> None:
+    """A report came, made at *at*: weights are due soon, a changed maximum holds at once."""
+    entry.report, entry.report_at = report, at
+    group.capacity.reported(entry.ref, report, now)
+    group.pool.reported(entry.host, report, now)
+    entry.agent_weight = 1.0 if report.weight is None else report.weight
+    _limit(group, entry)
     if group.recompute_at == math.inf:
         group.recompute_at = now + RECOMPUTE_S
+
+
+def refresh(group: GroupEntry, entry: HostEntry, now: float) -> None:
+    """Availability, maximum and weight of one host, after anything about it changed."""
+    admissible = entry.admin is AdminState.UP
+    _limit(group, entry)
+    weigh(group, entry, group.capacity.factor(entry.ref, now), now)
+    group.pool.set_available(entry.host, admissible and not entry.verdict.down, admissible)
 
 
 def weigh_news(group: GroupEntry, walk: Walk, now: float) -> None:
@@ -57,3 +71,12 @@ def weigh(group: GroupEntry, entry: HostEntry, capacity: float, now: float) -> N
     weight = effective(entry.spec.weight, capacity, ramp, entry.agent_weight)
     if weight != entry.host.weight:
         group.pool.set_weight(entry.host, weight)
+
+
+def _limit(group: GroupEntry, entry: HostEntry) -> None:
+    """The lower of the configured maximum and the one that the agent asks for, where 0 means none."""
+    configured = entry.spec.max_connections
+    asked = (entry.report.max_connections if entry.report is not None else None) or 0
+    maximum = min(configured, asked) if configured and asked else configured or asked
+    if maximum != entry.host.max_connections:
+        group.pool.set_maximum(entry.host, maximum)

@@ -252,6 +252,76 @@ class HealthTests(InventoryTestCase):
             self.inventory.connect_failed(self.entry("a").host, "refused", self.now)
         self.assertEqual((self.rotation(), self.entry("a").connect_failures), ({"b"}, HEALTH.fall))
 
+    def test_retry_of_who_only_clients_can_check(self) -> None:
+        """An operator's retry puts a host without probe and agent back into rotation at once, on trial."""
+        self.web("a", "b")
+        self.apply(Service(groups={"blue": group(
+            "a", "b", health=msgspec.structs.replace(HEALTH, probe=Probe(kind="none")))}))
+        self.now += 60
+        for _ in range(HEALTH.fall):
+            self.inventory.connect_failed(self.entry("a").host, "refused", self.now)
+        self.assertEqual(self.rotation(), {"b"})
+        self.inventory.retry(ref("a"), self.now)
+        self.assertEqual(self.rotation(), {"a", "b"})
+        self.assertIn(HostState.SUSPECT, [e.transition.after for e in self.inventory.drain() if isinstance(e, HostMoved)])
+        for _ in range(HEALTH.rise):
+            self.inventory.connect_succeeded(self.entry("a").host, lambda: self.now)
+        self.assertIs(self.entry("a").health.state, HostState.UP)
+
+    def test_new_policy_judges_at_once(self) -> None:
+        """A host that is down by a new health policy is out of rotation."""
+        self.web("a", "b")
+        self.now += 60
+        self.inventory.probe_result(self.entry("a"), False, "refused", 0.0, self.now)
+        self.assertEqual(self.rotation(), {"a", "b"})
+        self.apply(Service(groups={"blue": group("a", "b", health=msgspec.structs.replace(HEALTH, fall=1))}))
+        self.assertEqual(self.rotation(), {"b"})
+
+    def test_new_leader_gives_grace(self) -> None:
+        """After a change of leader nothing is evicted for one heartbeat timeout, hosts that come meanwhile included."""
+        self.web("a", "b")
+        self.now += 60
+        self.inventory.leader_changed(self.now)
+        self.web("a", "b", "c")
+        self.assertTrue(self.inventory.in_grace(self.now))
+        self.take_down("a")
+        self.take_down("c")
+        self.assertEqual(self.rotation(), {"a", "b", "c"})
+        self.settle(self.now + HEALTH.timeout_s + 0.1)
+        self.assertEqual(self.rotation(), {"b"})
+        self.assertFalse(self.inventory.in_grace(self.now))
+
+    def test_queue_is_served_when_a_report_raises_the_maximum(self) -> None:
+        """Clients wait while the agent asks for few; its next report that allows more serves them in the same instant."""
+        self.apply(Service(groups={"blue": group("a")}, limits=Limits(queue=5)))
+        self.report("a", max_connections=1)
+        self.assertIsInstance(self.arrive(), Ticket)
+        self.assertEqual([self.arrive(name) for name in "xyz"], [None, None, None])
+        self.inventory.drain()
+        self.report("a", max_connections=3)
+        self.assertEqual([[waiter for waiter, _ in e.clients] for e in self.inventory.drain() if isinstance(e, Served)],
+                         [["x", "y"]])
+        self.report("a", max_connections=0)
+        self.assertEqual([[waiter for waiter, _ in e.clients] for e in self.inventory.drain() if isinstance(e, Served)],
+                         [["z"]])
+
+    def test_queue_is_served_when_a_report_raises_the_weight_from_nothing(self) -> None:
+        """A weight of 0 takes nobody; the report that raises it serves those who wait, by the next recomputation."""
+        self.web("a", "b", limits=Limits(queue=5))
+        self.apply(Service(groups={"blue": group("a", "b", hosts={
+            "a": Host(address="10.0.0.1:80"), "b": Host(address="10.0.0.2:80", max_connections=1)})}, limits=Limits(queue=5)))
+        self.report("a", weight=0.0)
+        self.inventory.recompute(self.now + 1)
+        self.assertIsInstance(self.arrive(), Ticket)
+        self.assertIsNone(self.arrive("x"))
+        self.now += 2
+        self.report("a", weight=1.0)
+        self.inventory.drain()
+        self.now = self.inventory.next_recompute()
+        self.inventory.recompute(self.now)
+        self.assertEqual([[waiter for waiter, _ in e.clients] for e in self.inventory.drain() if isinstance(e, Served)],
+                         [["x"]])
+
     def test_queue_is_served_when_a_host_comes_back(self) -> None:
         """Clients that wait for a full service are served as soon as somebody can take them."""
         spec = Service(groups={"blue": group("a", "b")}, limits=Limits(queue=5))

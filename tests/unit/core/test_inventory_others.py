@@ -6,6 +6,7 @@ import msgspec
 
 from cluster.model import (
     HostState,
+    LoadReport,
     Observed,
     Probe,
     Service,
@@ -41,6 +42,31 @@ class SeveralDirectorsTests(InventoryTestCase):
         self.observe("a", state=None)
         self.assertEqual(self.rotation(), {"a", "b", "c"})
         self.assertEqual(self.entry("a").up_since, self.now)
+
+    def test_more_hosts_make_a_director_believed(self) -> None:
+        """Who sees most of all hosts down is not believed; it is as soon as there are so many hosts that it is not most."""
+        self.blue("a", "b", "c")
+        self.observe("a", "b")
+        self.assertEqual(self.rotation(), {"a", "b", "c"})
+        self.blue("a", "b", "c", "d", "e")
+        self.assertEqual(self.rotation(), {"c", "d", "e"})
+        self.blue("a", "b", "c")
+        self.assertEqual(self.rotation(), {"a", "b", "c"})
+
+    def test_host_that_joins_amid_isolation(self) -> None:
+        """While a director is isolated, the silence of a host that was configured meanwhile is no evidence either."""
+        self.blue("a", "b", "c")
+        self.now += 60
+        for name in "abc":
+            self.inventory.reported(ref(name), LoadReport(), self.now)
+        for name in "abc":
+            self.inventory.agent_lost(ref(name), "reset", self.now)
+        self.assertTrue(self.inventory.isolation.isolated)
+        self.blue("a", "b", "c", "d")
+        self.inventory.reported(ref("d"), LoadReport(), self.now)
+        self.inventory.agent_lost(ref("d"), "reset", self.now)
+        self.assertTrue(self.inventory.isolation.isolated)
+        self.assertIs(self.entry("d").health.state, HostState.UP)
 
     def test_before_configuration(self) -> None:
         """What others see of a host holds when the host is configured later."""

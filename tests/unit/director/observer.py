@@ -37,7 +37,7 @@ class Director:
             Metrics(CollectorRegistry()), reactor=reactor, random=random.Random(7).random, monotonic=monotonic,
             wall=lambda: 1000 + monotonic(),
         )
-        self.node.inventory.started -= HEALTH.timeout_s  # past its grace
+        self.node.inventory.grace_from -= HEALTH.timeout_s  # past its grace
         spec = {f"h{number}": Host(address=f"10.0.0.{number % 250 + 1}:80") for number in range(hosts)}
         self.node.apply_service("web", Service(groups={"blue": Group(hosts=spec, health=HEALTH)}))
         member = Member(name=name, boot_id=f"{name}-1", version="1", started=0.0)
