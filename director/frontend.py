@@ -205,12 +205,19 @@ class Frontend:
             return
         self._serving = True
         now = self._monotonic()
-        while self._served:
-            connection, ticket = self._served.popleft()
-            connection.ticket = ticket
-            self._metrics.queue_wait.observe(now - connection.accepted_at)
-            self._connect(connection, now)
-        self._serving = False
+        try:
+            while self._served:
+                connection, ticket = self._served.popleft()
+                connection.ticket = ticket
+                self._metrics.queue_wait.observe(now - connection.accepted_at)
+                try:
+                    self._connect(connection, now)
+                except Exception:  # one client's trouble must not be that of all who wait behind it
+                    self.log.failure("a client of the queue was not served")
+                    if not connection.handle and ticket.pool is not None:
+                        self._leave(connection, Reason.RELAY_ERROR)
+        finally:
+            self._serving = False
 
     def _watch_queue(self) -> None:
         expiry = self._admission.next_expiry()

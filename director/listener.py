@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from cluster.address import Address
@@ -65,6 +66,8 @@ class Listener(Service):
     :param places: of which the frontend takes one for each client; while there is none, clients wait in the backlog.
     :param shortages: told of every pause.
     """
+
+    log = Logger()
 
     def __init__(self, address: Address, frontend: Accepts, *, reactor: Any, sock: socket.socket,
                  places: Places | None = None, shortages: Shortages | None = None) -> None:
@@ -132,7 +135,10 @@ class Listener(Service):
                 raise
             if self._delayed:
                 places.delayed += 1
-            accepted(*client)
+            try:
+                accepted(*client)
+            except Exception:  # else the reactor would take the listener for broken, and never read it again
+                self.log.failure("a client could not be taken")
 
     def turn_away(self) -> None:
         """Let the kernel drop clients that would connect now, unanswered: they try again after a second, and by then

@@ -1,0 +1,34 @@
+"""A listener on a real socket, its frontend the test."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from cluster.address import parse_address
+from director.listener import Listener
+
+
+class ListenerTests(SynchronousTestCase):
+    def test_client_that_breaks_its_frontend(self) -> None:
+        """An exception about one client neither reaches the reactor, which would stop reading, nor keeps the next waiting."""
+        taken = []
+
+        class Frontend:
+            def accepted(self, fd: int, name: bytes | None) -> None:
+                os.close(fd)
+                taken.append(name)
+                if len(taken) == 1:
+                    raise RuntimeError("broken")
+
+        listener = Listener(parse_address("127.0.0.1:0", any_port=True), Frontend(), reactor=MemoryReactorClock())
+        listener.startService()
+        self.addCleanup(listener.stopService)
+        for _ in range(2):
+            client = socket.create_connection(("127.0.0.1", listener.address.port))
+            self.addCleanup(client.close)
+        listener.doRead()
+        self.assertEqual((len(taken), len(self.flushLoggedErrors(RuntimeError))), (2, 1))
