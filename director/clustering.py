@@ -37,7 +37,7 @@ from director.core.promises import PROMISE_S
 from director.core.snapshot import DisagreementPicture, PeerPicture
 from director.exchange import Exchange
 from director.keeping import Keeping, last_known
-from director.leading import Leading
+from director.leading import Known, Leading
 from director.membership import Membership
 from director.node import Node
 from director.observing import Observing
@@ -89,6 +89,7 @@ class Clustering(MultiService):
             store, keys, director=node.name, boot_id=self.boot_id, reactor=reactor, ttl_s=node.leader_lease_s,
             hold_back_s=PROMISE_S if keeps else 0.0,
         )
+        self.leading.on_known.append(self._leader_known)
         self.vips = Vips(node.vips, self.leading, store, keys, reactor=reactor, right_s=self._right_s)
         self.observing = Observing(store, keys, balancer, self.membership, boot_id=self.boot_id, reactor=reactor)
         self.peers: Peers | None = None
@@ -154,6 +155,11 @@ class Clustering(MultiService):
         for child in (self.leading, self.vips):
             if child.parent is not None:
                 await maybeDeferred(child.disownServiceParent)
+
+    def _leader_known(self, known: Known | None) -> None:
+        """Another leads, or (None) nobody; every term is told once."""
+        if known is not None:
+            self._balancer.leader_changed()
 
     def _elsewhere(self, ref: HostRef) -> dict[str, int | None]:
         """Open connections of a draining host at every other director; None where nobody can say."""

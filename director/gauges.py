@@ -65,7 +65,7 @@ SERVICE_GAUGES: Sequence[tuple[str, str, Callable[[ServicePicture], float]]] = (
 DIRECTOR_GAUGES: Sequence[tuple[str, str, Callable[[DirectorPicture], float]]] = (
     ("isolated", "1 while so many agents are silent that this director suspects itself.",
      lambda director: director.isolated),
-    ("grace", "1 after a start, while nothing is evicted yet.", lambda director: director.grace),
+    ("grace", "1 after a start or a change of leader, while nothing is evicted yet.", lambda director: director.grace),
     ("store_available", "1 while the store answers.", lambda director: director.store_available),
     ("cold_start", "1 while a snapshot stands in for a store that has not answered yet.",
      lambda director: director.cold_start),

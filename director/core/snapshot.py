@@ -190,7 +190,7 @@ class DirectorPicture(Picture, frozen=True):
     at: float
     started: float
     isolated: bool  #: so many agents fell silent at once that this director suspects itself
-    grace: bool  #: just started: nothing is evicted yet
+    grace: bool  #: just started, or another leader: nothing is evicted yet
     store: str  #: ``memory:``, ``file:/path``…
     store_available: bool
     services: tuple[ServicePicture, ...]

@@ -179,7 +179,7 @@ def users_table(users: list[dict[str, Any]]) -> Table:
 def director_line(status: dict[str, Any]) -> str:
     """The director itself, and the modes that an operator must not overlook."""
     modes = [name for name, on in (("ISOLATED: agents fell silent in bulk", status["isolated"]),
-                                   ("just started: nothing is evicted yet", status["grace"]),
+                                   ("just started, or another leader: nothing is evicted yet", status["grace"]),
                                    ("STORE UNAVAILABLE", not status["store_available"])) if on]
     minutes = (status["at"] - status["started"]) / 60
     line = f"director {status['name']}, {status['version']}, up {minutes:.0f} min, store {status['store']}"
