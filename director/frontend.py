@@ -18,6 +18,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
+from twisted.logger import Logger
+
 from cluster.address import Address
 from cluster.model import Reason
 from cluster.shortage import PORTS
@@ -93,6 +95,8 @@ class Frontend:
     :param shortages: told of every connect that could not begin.
     :param places: where each accepted client takes one until its end.
     """
+
+    log = Logger()
 
     def __init__(
         self, service: ServiceEntry, inventory: Inventory, relay: Relay, metrics: ServiceMetrics, *,
