@@ -327,8 +327,9 @@ class Inventory:
         entry.health.probe_started(now)
 
     def probe_void(self, entry: HostEntry, now: float) -> None:
-        """A probe ended for want of something of this director's own: no result."""
+        """A probe could not be made, for a reason of this director's own: no result."""
         entry.health.probe_void(now)
+        self._conclude(now)
 
     def probe_result(self, entry: HostEntry, ok: bool, detail: str, duration_s: float, now: float) -> None:
         """A probe ended, or (not ok) could not begin because the name does not resolve."""

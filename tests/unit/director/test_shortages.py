@@ -116,7 +116,7 @@ class ShortDirector:
         )
         self.node.resolver._lookup = lambda name: fail(OutOfResources(DESCRIPTORS))
         self.node.prober._monotonic = self.node.resolver._monotonic = self.clock.seconds
-        self.node.inventory.started -= 100.0  # past its grace
+        self.clock.advance(100.0)  # past its grace
         self.node.prober.startService()
         self.node.resolver.startService()
         self.node._probes.startService()

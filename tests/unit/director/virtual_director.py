@@ -23,12 +23,14 @@ from cluster.model import Node as NodeConfiguration
 from director.attendance import Attendance
 from director.core.entries import HostEntry
 from director.core.host import Host
+from director.core.inventory import Inventory
 from director.frontend import Connection
 from director.metrics import Metrics
 from director.node import Node
 from director.probes import ProbeResult
 from director.relay.interface import Counters, Limits, Progress, RelayEvents
-from director.target import Target
+from director.resolver import Resolver
+from director.target import Target, Targets
 
 #: A probe's round trip.
 PROBE_S = 0.05
@@ -118,7 +120,7 @@ class ModelProber:
         self._world = world
         self._clock = clock
 
-    def probe(self, address: Address, spec: Probe) -> Deferred[ProbeResult]:
+    def probe(self, address: Address, spec: Probe, sources: tuple[str, ...] = ()) -> Deferred[ProbeResult]:
         result: Deferred[ProbeResult] = Deferred()
         self._clock.callLater(PROBE_S, lambda: result.callback(self._result(str(address))))
         return result
@@ -128,21 +130,29 @@ class ModelProber:
         return ProbeResult(ok, "200" if ok else "refused", PROBE_S)
 
 
+class _Targets(Targets):
+    """The world's."""
+
+    def __init__(self, director: VirtualDirector, inventory: Inventory, resolver: Resolver) -> None:
+        super().__init__(inventory, resolver)
+        self._director = director
+        self._hosts = inventory
+
+    def add(self, entry: HostEntry) -> None:
+        address = entry.spec.address
+        self._hosts.resolved(entry, Target(lambda: self._director.connect(address), parse_address(address)))
+
+
 class _Node(Node):
     """Its targets are the world's."""
 
     def __init__(self, director: VirtualDirector) -> None:
-        self._director = director
         super().__init__(
             Configuration(node=NodeConfiguration(name="d1", store="etcd:")), {"model": director.relay},
             director.metrics, reactor=director.clock, random=random.Random(7).random,
             monotonic=director.clock.seconds, wall=director.clock.seconds, on_closed=director.closed,
         )
-
-    def _resolve(self, entry: HostEntry) -> None:
-        address = entry.spec.address
-        self.inventory.resolved(
-            entry, Target(lambda: self._director.connect(address), parse_address(address)))
+        self._targets = _Targets(director, self.inventory, self.resolver)
 
 
 class VirtualDirector:
