@@ -408,7 +408,7 @@ class Member(Shared, frozen=True):
     agents: tuple[str, ...] = ()  #: where agents reach it
     admin: tuple[str, ...] = ()  #: where operators reach it
     roles: tuple[str, ...] = ("balance", "manage")
-    process: str = ""  #: which one it is, for others on its machine (`director.whereabouts`)
+    process: str = ""  #: which one it is, for others on its machine (`director.ha.whereabouts`)
 
 
 class Leader(Shared, frozen=True):

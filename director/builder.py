@@ -41,8 +41,8 @@ from cluster.model import (
     User,
 )
 from cluster.validate import join
-from director.config import checked
-from director.log import access_log
+from director.config.files import checked
+from director.logs.output import access_log
 
 if TYPE_CHECKING:
     from director.admin.auth import Foreign

@@ -15,7 +15,7 @@ import click
 import twisted
 
 from cluster.errors import ConfigError
-from director import extra
+from director.config import extra
 from director.relay.choice import choose, native_missing
 from director.version import VERSION
 
@@ -58,11 +58,11 @@ def run(file: str) -> None:
     from twisted.logger import Logger, globalLogBeginner
 
     from cluster.shortage import raise_descriptors
-    from director.config import examine
-    from director.log import Output, access_log
+    from director.config.files import examine
+    from director.config.summary import summary
+    from director.logs.output import Output, access_log
     from director.process import Process
     from director.service import make_service
-    from director.summary import summary
 
     descriptors = raise_descriptors()
     try:
@@ -96,8 +96,8 @@ def check(file: str) -> None:
     """Check FILE and tell every error, or what it would run. Exit code 2 on errors."""
     if why := extra.missing():
         _fail(why)
-    from director.config import examine
-    from director.summary import summary
+    from director.config.files import examine
+    from director.config.summary import summary
 
     try:
         configuration, warnings = examine(file)
@@ -128,9 +128,9 @@ def bootstrap(config: str, file: str) -> None:
     from cluster.errors import Misuse, StoreUnavailable
     from cluster.keys import Keys
     from cluster.store import StoreDamaged
-    from director.bootstrap import AlreadyThere
-    from director.bootstrap import bootstrap as fill
-    from director.config import load
+    from director.config.bootstrap import AlreadyThere
+    from director.config.bootstrap import bootstrap as fill
+    from director.config.files import load
     from director.service import ETCD, make_store
 
     try:
@@ -188,7 +188,7 @@ def self_signed_(names: tuple[str, ...], certificate: Path, key: Path, days: int
     Browsers warn of it; directorctl trusts it with --ca. The key's file is readable by its owner only. Files that are
     there already are left alone.
     """
-    from director.self_signed import self_signed, write_new
+    from director.config.self_signed import self_signed, write_new
 
     if there := next((path for path in (key, certificate) if path.exists()), None):
         _fail(f"{there} is there already")

@@ -14,12 +14,12 @@ from twisted.python.failure import Failure
 
 from cluster.errors import ConfigError, StoreUnavailable
 from cluster.store import StoreDamaged
-from director.admin.errors import Conflict
 from director.admin.offers import Reloaded, Stopping
-from director.config import load
-from director.log import REOPEN_S, Output
-from director.metrics import LogLines
-from director.reload import differences
+from director.config.files import load
+from director.config.reload import differences
+from director.engine.errors import Conflict
+from director.logs.output import REOPEN_S, Output
+from director.metrics.counters import LogLines
 from director.service import DirectorService, StartError
 
 _STOP = (signal.SIGTERM, signal.SIGINT)

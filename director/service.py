@@ -41,28 +41,28 @@ from director.admin.control import Audit, Caller, Control, Role
 from director.admin.gate import Gate
 from director.admin.site import admin_service
 from director.admin.userbook import UserBook
-from director.agents import AgentListener
-from director.attendance import Attendance
-from director.audit import AuditTrail
-from director.binding import BindError
-from director.clustering import Clustering, etcd_access
-from director.control_socket import ControlSocket
-from director.descriptors import pipes_for
-from director.frontend import Closed
-from director.gauges import SnapshotCollector
-from director.membership import NameTaken
-from director.metrics import Metrics
-from director.node import Node
-from director.operations import NodeOperations
-from director.places import soft_limit
+from director.doors.control_socket import ControlSocket
+from director.engine.node import Node
+from director.engine.swapping import Swapping
+from director.engine.sync import Sync, seed
+from director.ha.clustering import Clustering, etcd_access
+from director.ha.membership import NameTaken
+from director.metrics.counters import Metrics
+from director.metrics.gauges import SnapshotCollector
+from director.operations.audit import AuditTrail
+from director.operations.node import NodeOperations
+from director.operations.users import UserChanges
+from director.ports.binding import BindError
 from director.relay import make_relay
 from director.relay.choice import native_missing
 from director.relay.interface import Relay
-from director.reports_http import ReportResource
-from director.resources import ResourceCollector
-from director.swapping import Swapping
-from director.sync import Sync, seed
-from director.user_changes import UserChanges
+from director.reports.agents import AgentListener
+from director.reports.attendance import Attendance
+from director.reports.http import ReportResource
+from director.resources.descriptors import pipes_for
+from director.resources.places import soft_limit
+from director.resources.usage import ResourceCollector
+from director.traffic.frontend import Closed
 
 #: An embedded store is one cluster of one director.
 CLUSTER = "default"
@@ -155,7 +155,7 @@ class DirectorService(MultiService):
     def _manhole(self, manhole: Manhole, reactor: Any) -> Service:
         """:raises ConfigError: the extra is not installed, or the host key is of no use."""
         try:
-            from director.manhole import ManholeListener
+            from director.doors.manhole import ManholeListener
         except ImportError as error:
             hint = "pip install 'txdirector[manhole]'"
             raise ConfigError([Problem("node.manhole", f"needs more than is installed here ({error})", hint)]) from error

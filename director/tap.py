@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from twisted.python import usage
 
 from cluster.errors import ConfigError
-from director import extra
+from director.config import extra
 
 if TYPE_CHECKING:
     from cluster.model import Configuration
@@ -27,7 +27,7 @@ class Options(usage.Options):
             raise usage.UsageError(why)
         if self["config"] is None:
             raise usage.UsageError("--config is missing")
-        from director.config import load
+        from director.config.files import load
 
         try:
             self["configuration"] = load(self["config"])
@@ -40,7 +40,7 @@ def makeService(options: Options) -> DirectorService:
     from twisted.internet import reactor
 
     from cluster.shortage import raise_descriptors
-    from director.log import access_log
+    from director.logs.output import access_log
     from director.service import make_service
 
     raise_descriptors()

@@ -90,7 +90,7 @@ class Demo:
     def start_director(self) -> None:
         config = self.directory / "director.toml"
         config.write_text(CONFIG.format(
-            agents=self.agents, admin=self.admin, web=self.web, log=self.directory / "director.log",
+            agents=self.agents, admin=self.admin, web=self.web, log=self.directory / "director.logs.output",
             hosts="\n".join(f'{name} = "127.0.0.1:{port}"' for name, port in self.ports.items()),
         ))
         self.spawn("director", "director", "run", str(config))

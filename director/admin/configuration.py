@@ -15,11 +15,11 @@ from msgspec.structs import replace
 
 from cluster.model import Configuration, Count, Group, Host, HostRef, Service, Weight
 from cluster.validate import attempt, join
-from director.admin.errors import Conflict, NotFound, Wrong
 from director.admin.offers import Change, Operations, Stored
 from director.admin.operation import Caller, OfGroup, OfHost, OfService, Parameters, Role, operation
 from director.admin.text import Text
-from director.config import SHORTHANDS, dump_toml
+from director.config.files import SHORTHANDS, dump_toml
+from director.engine.errors import Conflict, NotFound, Wrong
 
 _T = TypeVar("_T")
 

@@ -7,7 +7,7 @@ Transports (REST, XML-RPC, text, pages, command line) are thin: they find out wh
 Three rules:
 
 1. An operation that changes anything needs `Role.FULL` and leaves one audit entry, whether it succeeded or not.
-2. A refused call (`director.admin.errors`) changed nothing.
+2. A refused call (`director.engine.errors`) changed nothing.
 3. The director behind is reached only through `Operations`.
 """
 
@@ -22,9 +22,9 @@ from twisted.logger import Logger
 
 from cluster.validate import expected
 from director.admin import configuration, hosts, looking, people, runtime, together, trail
-from director.admin.errors import Forbidden, Invalid, NotFound, Refused
 from director.admin.offers import Operations
 from director.admin.operation import OPERATIONS, Caller, Operation, Parameters, Role
+from director.engine.errors import Forbidden, Invalid, NotFound, Refused
 
 __all__ = [
     "DECLARED_IN", "OPERATIONS", "Audit", "Caller", "Control", "Operation", "Operations", "Role", "log_audit", "recorded",

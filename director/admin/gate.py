@@ -13,7 +13,7 @@ from twisted.web.server import Request
 from cluster.model import User
 from director.admin.auth import AddressedPassword, CallerRealm, Foreign, ICaller, InThread, PasswordChecker, local_caller
 from director.admin.control import Caller, Role
-from director.admin.errors import Forbidden
+from director.engine.errors import Forbidden
 
 
 class Gate:

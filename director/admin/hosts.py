@@ -7,11 +7,11 @@ from typing import Annotated
 from msgspec import Meta
 
 from cluster.model import AdminState, SecondsOrOff, Weight
-from director.admin.errors import Invalid
 from director.admin.looking import find_host
 from director.admin.offers import Operations
 from director.admin.operation import Caller, OfHost, Role, operation
 from director.core.snapshot import HostPicture
+from director.engine.errors import Invalid
 
 #: An operator's reason, as kept with the order: a sentence, not a document.
 MAX_WHY = 500

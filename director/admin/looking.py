@@ -8,10 +8,10 @@ from typing import Annotated
 from msgspec import Meta
 
 from cluster.model import HostRef, Name
-from director.admin.errors import Invalid, NotFound
 from director.admin.offers import Operations
 from director.admin.operation import Caller, Nothing, OfGroup, OfHost, OfService, Parameters, Role, operation
 from director.core.snapshot import DirectorPicture, Explanation, GroupPicture, HostPicture, ServicePicture
+from director.engine.errors import Invalid, NotFound
 
 
 class Hosts(Parameters, frozen=True, kw_only=True):

@@ -61,7 +61,7 @@ Change: TypeAlias = Callable[[Service | None], Service | None]
 class Operations(Protocol):
     """What a director offers to its admin.
 
-    Refusals are `director.admin.errors.Refused`. A Deferred fires when this director acts accordingly, so that the
+    Refusals are `director.engine.errors.Refused`. A Deferred fires when this director acts accordingly, so that the
     next snapshot shows it; it may fail with `cluster.errors.StoreUnavailable`. The control interface has looked that
     the host exists; it may have left since.
     """

@@ -17,7 +17,7 @@ from twisted.web.server import Request
 from director.admin.control import Caller
 from director.admin.gate import Gate
 from director.admin.web import Page, is_read, only_read
-from director.courtesy import politely
+from director.timing.courtesy import politely
 
 #: Formatted in one go: some forty microseconds.
 SAMPLES = 8

@@ -17,11 +17,11 @@ from twisted.web.server import Request
 from director.admin import openapi
 from director.admin.configuration import Changed
 from director.admin.control import OPERATIONS, Caller, Control
-from director.admin.errors import Invalid, NotFound, Stale
 from director.admin.gate import Gate
 from director.admin.offers import Stored
 from director.admin.text import Text
 from director.admin.web import Page, is_read, only_read, refusal
+from director.engine.errors import Invalid, NotFound, Stale
 
 
 class Route(NamedTuple):

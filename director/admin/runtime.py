@@ -9,11 +9,11 @@ from msgspec import Meta
 
 from cluster.address import parse_address
 from cluster.model import HostState
-from director.admin.errors import Invalid, NotFound
 from director.admin.looking import find_service
 from director.admin.offers import Operations, Reloaded, Stopping
 from director.admin.operation import Caller, Nothing, OfService, Role, operation
 from director.core.snapshot import ConnectionsPicture, HostPicture, TransitionPicture
+from director.engine.errors import Invalid, NotFound
 
 #: Of one answer: a thousand rows are more than anybody reads, and take the director a few milliseconds.
 MAX_CONNECTIONS = 1000

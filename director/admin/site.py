@@ -27,9 +27,9 @@ from director.admin.running import RunningText
 from director.admin.ui.assembly import make_ui
 from director.admin.userbook import UserBook
 from director.admin.xmlrpc import XmlRpc
-from director.agents import server_options
-from director.binding import FileAccess
-from director.ports import Ports
+from director.ports.binding import FileAccess
+from director.ports.tls import server_options
+from director.ports.twisted_ports import Ports
 
 #: Of a UNIX endpoint's file: whoever may open it may do everything, where there are no users.
 UNIX_MODE = 0o660
@@ -91,7 +91,7 @@ class AdminListener(Service):
         self._ports: Ports | None = None
 
     def startService(self) -> None:
-        """Bind and serve. Raises `director.binding.BindError`."""
+        """Bind and serve. Raises `director.ports.binding.BindError`."""
         if self._ports is None:
             self._ports = Ports(self.address, self._factory, reactor=self._reactor, access=FileAccess(UNIX_MODE))
             self.address = self._ports.address
@@ -113,7 +113,7 @@ def admin_service(
     :param in_thread: verifies passwords.
     :param exact: further resources, by their whole path.
 
-    Starting it raises `director.binding.BindError`.
+    Starting it raises `director.ports.binding.BindError`.
 
     :raises cluster.errors.ConfigError: files of TLS that do not do.
     """

@@ -7,10 +7,10 @@ from typing import Annotated
 from msgspec import Meta
 
 from cluster.model import HostRef, Name
-from director.admin.errors import Invalid
 from director.admin.offers import Operations
 from director.admin.operation import Caller, Nothing, Parameters, Role, operation
 from director.core.snapshot import ClusterPicture, PastPicture
+from director.engine.errors import Invalid
 
 
 class History(Parameters, frozen=True, kw_only=True):

@@ -18,8 +18,8 @@ from twisted.web.server import NOT_DONE_YET, Request
 from cluster.errors import OutcomeUnknown, StoreUnavailable
 from director.admin.auth import Throttled
 from director.admin.control import Caller
-from director.admin.errors import Conflict, Forbidden, Invalid, NotFound, Refused, away
 from director.admin.gate import Gate
+from director.engine.errors import Conflict, Forbidden, Invalid, NotFound, Refused, away
 
 HEADERS: Mapping[str, str] = {
     "Cache-Control": "no-store",  # the state of this moment, and not everybody's business

@@ -25,11 +25,11 @@ from twisted.web.server import Request
 
 from cluster.errors import StoreUnavailable
 from director.admin.control import OPERATIONS, Caller, Control
-from director.admin.errors import Invalid, NotFound, Refused, away
 from director.admin.gate import Gate
 from director.admin.operation import Operation
 from director.admin.text import Text
 from director.admin.web import STATUS, Page, refusal
+from director.engine.errors import Invalid, NotFound, Refused, away
 
 #: Elements within elements; a whole service as nested structs takes less than half of it.
 MAX_DEPTH = 100

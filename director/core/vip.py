@@ -1,4 +1,4 @@
-"""When a director may hold the virtual addresses. Pure; `director.vips` acts on it.
+"""When a director may hold the virtual addresses. Pure; `director.ha.vips` acts on it.
 
 The kernel is asked to forget each address after `VALID_S` unless it is told again, so that a director that was killed or
 frozen loses them without doing anything. Hence the one rule:

@@ -10,7 +10,7 @@ import msgspec
 
 from cluster.errors import ConfigError
 from cluster.model import Configuration, Service
-from director.config import dump_json, dump_toml, load_services
+from director.config.files import dump_json, dump_toml, load_services
 from director.core.plan import Step, plan
 from director.ctl import differences
 from director.ctl.client import EXIT_DIFFERS, CallFailed, Client
@@ -176,7 +176,7 @@ def import_xml(file: str) -> None:
 
     What cannot be carried over is told on standard error. Exit code 2 when FILE makes no configuration.
     """
-    from director import legacy_xml
+    from director.config import legacy_xml
 
     with open(file, "rb") as source:
         text = source.read()

@@ -1,4 +1,4 @@
-/* Accepting and connecting on bare descriptors: what `director.sockets` says, in C. */
+/* Accepting and connecting on bare descriptors: what `director.ports.sockets` says, in C. */
 #define Py_LIMITED_API 0x030b0000
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>

@@ -21,7 +21,7 @@ from cluster.model import Reason
 from director.relay import _relay
 from director.relay.interface import Counters, Limits, Progress, RelayEvents
 from director.relay.pipes import MAX_PIPES
-from director.seldom import Seldom, more
+from director.timing.seldom import Seldom, more
 
 #: Events told in one turn of the reactor; the rest comes in the next.
 EVENTS_PER_TURN = 512

@@ -37,7 +37,7 @@ from director.relay.link import End, Link
 from director.relay.pipes import MAX_PIPES, PipePool
 from director.relay.stream import forward, pump
 from director.relay.wheel import TICK_S, Wheel
-from director.seldom import Seldom, more
+from director.timing.seldom import Seldom, more
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _IN_OUT = _IN | _OUT

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from director.admin.rest import ROUTES
 from director.admin.ui.acts import ACTS
 from director.admin.ui.pages import PAGES
-from tests.unit.director.small_director import Admin, basic
+from tests.unit.admin.small_director import Admin, basic
 
 #: Requests of the one test; each costs some milliseconds.
 EXAMPLES = 400

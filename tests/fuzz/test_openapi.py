@@ -23,7 +23,7 @@ from director.admin.control import OPERATIONS
 from director.admin.openapi import document
 from director.admin.rest import ROUTES
 from tests.integration.test_cli import Running, until
-from tests.unit.director.small_director import HASHER
+from tests.unit.admin.small_director import HASHER
 
 #: No probes, nothing that listens beyond loopback, and no name server: whatever is configured at random stays here.
 CONFIGURATION = """

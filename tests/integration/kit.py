@@ -18,7 +18,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from cluster.model import Configuration
-from director.config import checked
+from director.config.files import checked
 from director.service import DirectorService, make_service
 
 reactor: Any = _reactor

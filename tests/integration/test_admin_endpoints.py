@@ -27,8 +27,8 @@ from agent.service import LoadReporter
 from director.service import DirectorService
 from tests.integration.kit import DirectorTestCase, closed_port, reactor, service, until
 from tests.integration.pki import Authority
-from tests.unit.director.small_director import USERS
-from tests.unit.director.test_running import is_running_text
+from tests.unit.admin.small_director import USERS
+from tests.unit.admin.test_running import is_running_text
 
 USERS_DATA = {name: {"password": user.password, "role": user.role} for name, user in USERS.items()}
 

@@ -9,8 +9,8 @@ from twisted.internet.threads import deferToThread
 
 from cluster.errors import StoreUnavailable
 from director.admin.auth import verify
-from director.admin.errors import Stale
 from director.admin.operation import Caller, Role
+from director.engine.errors import Stale
 from director.service import DirectorService
 from tests.etcd_server import EtcdCluster
 from tests.integration.kit import DirectorTestCase, service, until

@@ -26,9 +26,9 @@ from agent.service import LoadReporter
 from cluster import wire
 from cluster.address import Address
 from cluster.model import TLS, AgentListeners, HostRef, Identity
-from director.agents import LEFT, AgentListener
+from director.reports.agents import LEFT, AgentListener
 from tests.integration.pki import Authority
-from tests.unit.director.agent_sink import RecordingSink
+from tests.unit.reports.agent_sink import RecordingSink
 
 ROOT = Path(__file__).parents[2]
 APP1 = "web/blue/app1"

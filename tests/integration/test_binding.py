@@ -12,7 +12,7 @@ from unittest import skipUnless
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.address import Address
-from director.binding import BindError, FileAccess, bind, change_access, remove
+from director.ports.binding import BindError, FileAccess, bind, change_access, remove
 
 
 class UnixTests(SynchronousTestCase):

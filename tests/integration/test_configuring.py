@@ -9,8 +9,8 @@ from typing import Any
 from cluster.model import HostRef
 from cluster.store import Put
 from director.admin.control import Caller, Role
-from director.admin.errors import Conflict, Invalid, NotFound, Stale, Wrong
-from director.config import parse
+from director.config.files import parse
+from director.engine.errors import Conflict, Invalid, NotFound, Stale, Wrong
 from director.service import DirectorService
 from tests.integration.kit import DirectorTestCase, service, until
 

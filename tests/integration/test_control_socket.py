@@ -12,7 +12,7 @@ from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.protocols import amp
 from twisted.trial.unittest import TestCase
 
-from director.control_socket import GetClientAddress, UnknownPort
+from director.doors.control_socket import GetClientAddress, UnknownPort
 from director.relay.choice import native_missing
 from tests.integration.kit import Client, DirectorTestCase, closed_port, reactor, service, until
 

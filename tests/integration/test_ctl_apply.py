@@ -15,7 +15,7 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 
 from cluster.model import HostRef
-from director.config import parse
+from director.config.files import parse
 from tests.integration.ctl_kit import MAIN, CtlTestCase
 from tests.integration.kit import closed_port, until
 

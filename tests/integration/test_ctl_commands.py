@@ -11,10 +11,10 @@ import tomllib
 from argon2 import PasswordHasher
 
 from cluster.model import HostRef
-from director.config import parse
+from director.config.files import parse
 from tests.integration.ctl_kit import CtlTestCase
 from tests.integration.kit import closed_port, service, until
-from tests.unit.director.test_legacy_xml import PYTHON_DIRECTOR
+from tests.unit.config.test_legacy_xml import PYTHON_DIRECTOR
 
 
 class StructureTests(CtlTestCase):

@@ -12,9 +12,9 @@ from twisted.internet.task import deferLater
 from agent.config import AgentConfig
 from agent.service import LoadReporter
 from cluster.model import AdminState, HostRef, HostState, Reason
-from director.admin.errors import NotFound
-from director.binding import BindError
-from director.config import checked
+from director.config.files import checked
+from director.engine.errors import NotFound
+from director.ports.binding import BindError
 from director.service import StartError, make_service
 from tests.integration.kit import DirectorTestCase, closed_port, reactor, service, until
 

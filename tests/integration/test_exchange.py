@@ -10,8 +10,8 @@ from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from cluster import wire
 from cluster.model import AdminState, HostRef, HostState, LoadReport, Member, Order
 from cluster.model import Peers as Config
-from director.exchange import Exchange
-from director.peers import Peers
+from director.ha.exchange import Exchange
+from director.ha.peers import Peers
 from director.service import DirectorService
 from tests.integration.kit import Client, DirectorTestCase, reactor, service, until
 

@@ -9,7 +9,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.address import parse_address
-from director.listener import Listener
+from director.traffic.listener import Listener
 
 
 class ListenerTests(SynchronousTestCase):

@@ -22,8 +22,8 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest
 
 from cluster.errors import ConfigError
-from director.config import checked
-from director.manhole import host_key
+from director.config.files import checked
+from director.doors.manhole import host_key
 from director.service import make_service
 from tests.integration.kit import DirectorTestCase, reactor, service, until
 

@@ -15,7 +15,7 @@ from director.service import DirectorService
 from tests.etcd_server import EtcdCluster
 from tests.integration.kit import DirectorTestCase, closed_port, service, until
 from tests.integration.test_etcd_store import EtcdTestCase
-from tests.unit.director.observer import KEYS, Director, ref
+from tests.unit.ha.observer import KEYS, Director, ref
 
 
 class ObservingTests(EtcdTestCase):

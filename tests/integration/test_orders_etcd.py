@@ -14,8 +14,8 @@ from cluster.errors import OutcomeUnknown
 from cluster.model import AdminState, HostRef
 from cluster.store import Committed, Compare, Operation
 from director.admin.operation import Caller, Role
+from director.engine.swapping import DEADLINE_S
 from director.service import DirectorService
-from director.swapping import DEADLINE_S
 from tests.etcd_server import EtcdCluster
 from tests.integration.kit import DirectorTestCase, service, until
 

@@ -11,7 +11,7 @@ import bcrypt
 
 from director.ctl.client import CallFailed, Client
 from tests.integration.test_cli import SERVICE, CliTestCase, Running, address, listening, until
-from tests.unit.director.small_director import HASHER
+from tests.unit.admin.small_director import HASHER
 
 #: Where the admin is, in the log.
 ADMIN = r"admin at (http://127\.0\.0\.1:\d+)"

@@ -15,7 +15,7 @@ from twisted.trial.unittest import TestCase
 
 from cluster.address import Address
 from cluster.model import Probe
-from director.probes import Prober, ProbeResult
+from director.checks.probes import Prober, ProbeResult
 
 DEADLINE_S = 10.0
 

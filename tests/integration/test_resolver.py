@@ -10,9 +10,9 @@ from twisted.internet.task import deferLater
 from twisted.names import common, dns, server
 from twisted.trial.unittest import TestCase
 
-from director import nameservers
-from director.nameservers import LookupFailed, NameServers
-from director.resolver import Known, Resolver, Unresolvable
+from director.checks import nameservers
+from director.checks.nameservers import LookupFailed, NameServers
+from director.checks.resolver import Known, Resolver, Unresolvable
 
 DEADLINE_S = 10.0
 

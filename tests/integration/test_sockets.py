@@ -14,8 +14,8 @@ from unittest import skipIf
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.address import Address, parse_address
-from director import sockets
-from director.binding import bind
+from director.ports.binding import bind
+from director.traffic import sockets
 
 
 class Mixin:

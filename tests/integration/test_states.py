@@ -22,12 +22,12 @@ from cluster.address import Address
 from cluster.keys import Keys
 from cluster.memory import MemoryStore
 from cluster.model import Configuration
-from director.binding import BindError, bind
-from director.config import checked
-from director.keeping import Keeping
-from director.listener import Listener, Listeners
+from director.config.files import checked
+from director.ha.keeping import Keeping
+from director.ha.summarising import Summarising
+from director.ports.binding import BindError, bind
 from director.service import DirectorService, make_service
-from director.summarising import Summarising
+from director.traffic.listener import Listener, Listeners
 from tests.integration.kit import reactor, until
 
 ROOT = Path(__file__).parents[2]

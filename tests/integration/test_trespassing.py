@@ -25,14 +25,14 @@ from twisted.web.server import Site
 from cluster.address import Address
 from cluster.model import AdminEndpoint, AgentListeners
 from director.admin.site import AdminListener
-from director.agents import AgentListener
-from director.binding import FileAccess, bind, remove
-from director.control_socket import ControlSocket
-from director.listener import Listeners
-from director.origins import Origins
+from director.doors.control_socket import ControlSocket
+from director.ports.binding import FileAccess, bind, remove
+from director.reports.agents import AgentListener
+from director.traffic.listener import Listeners
+from director.traffic.origins import Origins
 from tests.integration.kit import reactor
 from tests.integration.test_cli import Running
-from tests.unit.director.agent_sink import RecordingSink
+from tests.unit.reports.agent_sink import RecordingSink
 
 STARTS = int(os.environ.get("SOAK_STARTS") or (20 if os.environ.get("CI") else 200))
 PROCESSES = max(2, STARTS // 20)

@@ -9,8 +9,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.address import Address, parse_address
-from director.binding import bind
-from director.listener import Listener
+from director.ports.binding import bind
+from director.traffic.listener import Listener
 
 SYN_SENT = 2  #: tcp_info.tcpi_state (linux/tcp.h)
 

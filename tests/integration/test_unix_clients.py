@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, connectProtocol
 
-from director.config import checked
+from director.config.files import checked
 from tests.integration.kit import Client, DirectorTestCase, reactor, service, until
 
 

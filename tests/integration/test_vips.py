@@ -20,8 +20,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from deploy.lab.net import Lab, Machine, python_path, why_not
 from director.core.vip import OUTLIVES_S
-from director.neighbours import announce
-from director.netlink import add_address, remove_address
+from director.ha.neighbours import announce
+from director.ha.netlink import add_address, remove_address
 
 DEADLINE_S = 20.0
 VIP4, VIP6 = "10.77.0.100", "fd77::100"

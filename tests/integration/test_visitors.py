@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from director.admin.control import Caller, Role
-from director.admin.errors import Conflict, Invalid, NotFound
+from director.engine.errors import Conflict, Invalid, NotFound
 from director.service import DirectorService
 from tests.integration.kit import Client, DirectorTestCase, service, until
 

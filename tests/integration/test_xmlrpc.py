@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 
 from tests.integration.kit import DirectorTestCase, service
-from tests.unit.director.small_director import USERS
+from tests.unit.admin.small_director import USERS
 
 
 class ServerProxyTests(DirectorTestCase):

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, quote
 
 from twisted.web.server import Request
 
-from director.admin.errors import Invalid
+from director.engine.errors import Invalid
 
 #: Far more fields than any form has.
 MAX_FIELDS = 50

@@ -20,11 +20,11 @@ from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
 from director.admin.control import Caller, Control, Role
-from director.admin.errors import Forbidden
 from director.admin.ui.cells import LINE_STEP_S, Cell, Loads, changed, host_cells, shown, summary, within
 from director.admin.ui.visitors import SignInFirst, Visitors
 from director.admin.web import dress, is_read, only_read
 from director.core.snapshot import DirectorPicture
+from director.engine.errors import Forbidden
 
 #: Between looks while somebody watches.
 LOOK_S = 1.0

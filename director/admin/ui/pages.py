@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from director.admin.control import Caller, Control
-from director.admin.errors import Invalid, NotFound
 from director.admin.ui.cells import MAX_ROWS, Cell, Loads, host_cells, hosts_of, listed, page_of, ref, shown, summary
 from director.admin.ui.text import page_number, value
 from director.core.plan import ABSENT, plan
 from director.core.schedulers.registry import SCHEDULERS
 from director.core.snapshot import DirectorPicture, HostPicture
+from director.engine.errors import Invalid, NotFound
 
 #: Clients of a service on the page of connections, the oldest ones; and services whose clients are listed there.
 MAX_CLIENTS = 50

@@ -13,13 +13,13 @@ from cluster.errors import StoreUnavailable
 from cluster.model import Admin
 from director.admin.auth import Throttled
 from director.admin.control import Control, Role
-from director.admin.errors import Forbidden, NotFound, Refused, away
 from director.admin.ui.acts import ACTS, read_form
 from director.admin.ui.feed import Feed
 from director.admin.ui.pages import Look, route_of
 from director.admin.ui.templates import Templates
 from director.admin.ui.visitors import SignInFirst, Visitor, Visitors, check_origin, check_token
 from director.admin.web import STATUS, Page, is_read
+from director.engine.errors import Forbidden, NotFound, Refused, away
 
 #: Everything from here and nothing inline; ``same-origin`` instead of ``no-referrer``, with which browsers would not
 #: say where a form comes from.

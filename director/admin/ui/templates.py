@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from director.admin.ui import text
 from director.admin.ui.acts import group_page, host_page, service_page
 from director.admin.ui.cells import LINE_HEIGHT, LINE_WIDTH, ref
-from director.courtesy import politely
+from director.timing.courtesy import politely
 
 #: Of a page, between two times of giving way; pieces are short.
 PIECES = 64

@@ -12,9 +12,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Request
 
 from director.admin.control import Caller
-from director.admin.errors import Forbidden
 from director.admin.gate import Gate
 from director.admin.ui.sessions import Sessions
+from director.engine.errors import Forbidden
 
 
 class SignInFirst(Exception):

@@ -25,15 +25,15 @@ ROOT = Path(__file__).parents[3]
 WALL = {
     "cluster/log/storms.py": "when a line was written",
     "director/cli.py": "from when to when a certificate is valid",
-    "director/clustering.py": "when this process started: shown to operators",
+    "director/ha/clustering.py": "when this process started: shown to operators",
     "director/ctl/tables.py": "how a time is written for an operator",
-    "director/keeping.py": "when the snapshot on disk was saved",
-    "director/log.py": "when lines were dropped",
-    "director/leading.py": "since when this director leads: shown to operators",
-    "director/node.py": "pictures, orders and the audit: shown to operators",
-    "director/peers.py": "since when a peer is linked: shown to operators",
+    "director/ha/keeping.py": "when the snapshot on disk was saved",
+    "director/logs/output.py": "when lines were dropped",
+    "director/ha/leading.py": "since when this director leads: shown to operators",
+    "director/engine/node.py": "pictures, orders and the audit: shown to operators",
+    "director/ha/peers.py": "since when a peer is linked: shown to operators",
     "director/service.py": "the history of the embedded stores",
-    "director/vips.py": "since when an address is held: shown to operators",
+    "director/ha/vips.py": "since when an address is held: shown to operators",
 }
 #: The only modules that take Twisted's own reactor, and who gives it the clock of timers.
 REACTORS = {

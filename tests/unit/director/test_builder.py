@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from cluster.errors import ConfigError
 from cluster.model import AdminEndpoint, Health, Limits, Logging, Probe
 from director.builder import Director
-from director.config import parse
+from director.config.files import parse
 
 HASH = "0" * 64
 

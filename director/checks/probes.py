@@ -1,0 +1,387 @@
+"""Active probes: connecting to a host, or asking it over HTTP, to see whether it still answers.
+
+`Prober` runs probes; `ProbeLoop` says when, with one timer for all hosts. What a result means, and when the next one is
+due, is decided in `director.core.health`.
+
+A probe leaves a host in peace: it sends FIN, reads what the host still wants to say, and only then closes, so that a
+banner or a page that nobody reads does not end in a reset and a line in the host's error log.
+
+A probe that this director could not make, for want of a descriptor, a port or memory, has no result.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import re
+import time
+from collections.abc import Callable, Hashable, Sequence
+from itertools import count
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredSemaphore, succeed
+from twisted.internet.defer import TimeoutError as ProbeTimeout
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint, connectProtocol
+from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionDone, NoRouteError
+from twisted.internet.error import ConnectionRefusedError as Refused
+from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from cluster.address import Address
+from cluster.model import Probe
+from cluster.shortage import PORTS, OutOfResources, errno_of
+from director.checks.bound_client import endpoint_from
+from director.ports.sockets import lacked, sources_for
+from director.resources.shortages import PROBE, Shortages
+from director.timing.alarm import Alarm
+
+#: Probes under way at the same time; each holds a descriptor. At 200, ten thousand hosts that all time out after 1 s
+#: still get a probe every 50 s each, and those that answer in milliseconds never wait.
+MAX_PROBES = 200
+#: What may come before and in a status line. Informational responses with their headers fit.
+MAX_HEAD_BYTES = 8192
+#: How long, and how much, a host may go on sending after the result is known.
+CLOSE_GRACE_S = 0.2
+MAX_DISCARDED_BYTES = 262_144
+#: Probes started in one turn of the reactor; more than a few hundred microseconds would delay connections.
+START_BATCH = 20
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?\r?\n")
+_HEADERS_END = re.compile(rb"\r?\n\r?\n")
+_FIELD_VALUE = re.compile(r"[!-~]+")
+#: Characters of a path and query that stand for themselves (RFC 3986); ``%`` because paths may come encoded.
+_PATH_SAFE = "/?:@!$&'()*+,;=-._~%"
+
+
+class ProbeResult(NamedTuple):
+    """What a probe saw."""
+
+    ok: bool | None  #: None: it could not be made, which says nothing about the host
+    detail: str  #: for people: ``connected in 2 ms``, ``refused``, ``timed out after 1 s``, ``HTTP 503``
+    duration_s: float  #: until the result was known
+
+
+class ProbeFailed(Exception):
+    """The host did not pass; says why."""
+
+
+class Prober(Service):
+    """Runs probes, at most `MAX_PROBES` at a time, in the order they were asked for.
+
+    :param resolve: finds the addresses of a host name; without it only literal addresses can be probed.
+    :param monotonic: seconds; measures durations.
+    :param shortages: told of every probe that could not be made.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, *, reactor: Any, resolve: Callable[[str], Deferred[tuple[str, ...]]] | None = None,
+        monotonic: Callable[[], float] = time.monotonic, shortages: Shortages | None = None,
+    ) -> None:
+        self.setName("prober")
+        self._reactor = reactor
+        self._resolve = resolve
+        self._monotonic = monotonic
+        self._shortages = shortages or Shortages(monotonic=monotonic)
+        self._gate = DeferredSemaphore(MAX_PROBES)
+        self._running: set[Deferred[Any]] = set()
+        self._turns = count()
+
+    def probe(self, target: Address, spec: Probe, sources: Sequence[str] = ()) -> Deferred[ProbeResult]:
+        """Probe *target* as *spec* says (its own address is the caller's business); ``none`` is like ``tcp``.
+
+        Never fails. The timeout counts from when the probe gets its turn. A cancelled probe, or one that is under way
+        when the service stops, ends with the detail ``cancelled``.
+
+        :param sources: addresses of this machine to probe from, in turn.
+        """
+        if not self.running:
+            return succeed(ProbeResult(False, "cancelled", 0.0))
+        begun = self._monotonic()
+
+        def finish(ok: bool | None, detail: str) -> None:
+            """Hand out the result, once: how the connection's end goes is nobody's concern."""
+            if not result.called:
+                result.callback(ProbeResult(ok, detail, self._monotonic() - begun))
+
+        async def run() -> None:
+            nonlocal begun
+            begun = self._monotonic()
+            if not self.running:  # the stop let it in, by taking others out
+                return
+            try:
+                visit = await Deferred.fromCoroutine(
+                    self._visit(target, spec, sources)).addTimeout(spec.timeout_s, self._reactor)
+            except OutOfResources as error:
+                self._shortages.met(error.what, PROBE, f"cannot probe {target}")
+                finish(None, str(error))
+            except Exception as error:
+                finish(False, self._explain(error, spec))
+            else:
+                took_ms = max(1, round((self._monotonic() - begun) * 1000))
+                finish(True, f"{visit.seen} in {took_ms} ms")
+                await visit.leave(self._reactor)
+
+        def cancel(_: object) -> None:
+            finish(False, "cancelled")
+            task.cancel()
+
+        def ended(_: object) -> None:
+            self._running.discard(task)
+            finish(False, "cancelled")  # unless it has a result: it never got its turn
+
+        result: Deferred[ProbeResult] = Deferred(cancel)
+        task: Deferred[Any] = self._gate.run(lambda: Deferred.fromCoroutine(run()))
+        self._running.add(task)
+        task.addBoth(ended)
+        return result
+
+    def stopService(self) -> Deferred[Any]:
+        """Fires when every probe has ended."""
+        super().stopService()
+        running = tuple(self._running)
+        for task in running:
+            task.cancel()
+        return DeferredList(running)
+
+    async def _visit(self, target: Address, spec: Probe, sources: Sequence[str]) -> _Visit:
+        """Connect, and ask; returns the visit, which passed. The connection is gone when this raises.
+
+        :raises OutOfResources: it could not begin.
+        """
+        visit = _Visit(_request(target, spec), spec.expect) if spec.kind == "http" else _Visit()
+        if not target.is_unix and not target.is_ip:
+            if self._resolve is None:
+                raise ProbeFailed(f"{target.host} is not an IP address")
+            try:
+                target = target._replace(host=(await self._resolve(target.host))[0])
+            except OutOfResources:
+                raise
+            except Exception as error:
+                raise ProbeFailed(str(error)) from error
+        await self._connect(target, spec, visit, sources_for(target, sources))
+        try:
+            await visit.answered
+        except Exception:
+            await visit.abort()
+            raise
+        return visit
+
+    async def _connect(self, target: Address, spec: Probe, visit: _Visit, sources: Sequence[str]) -> None:
+        """From one of *sources* that has a port left.
+
+        :raises OutOfResources: none has, or something else is lacking.
+        """
+        first = next(self._turns)
+        endpoints = [
+            endpoint_from(self._reactor, target.host, target.port, timeout_s=spec.timeout_s,
+                          source=sources[(first + i) % len(sources)]) for i in range(len(sources))
+        ] or [_endpoint(self._reactor, target, spec.timeout_s)]
+        while endpoints:
+            try:
+                await connectProtocol(endpoints.pop(0), visit)
+            except ConnectingCancelledError as error:  # so that the timeout knows its own doing
+                raise CancelledError() from error
+            except (ConnectError, OSError, MemoryError) as error:
+                what = lacked(errno_of(error), target)
+                if what == PORTS and endpoints:
+                    continue
+                if what:
+                    raise OutOfResources(what) from error
+                raise
+            return
+
+    def _explain(self, error: Exception, spec: Probe) -> str:
+        match error:
+            case ProbeFailed():
+                return str(error)
+            case ProbeTimeout() | ConnectTimeout():
+                return f"timed out after {spec.timeout_s:g} s"
+            case CancelledError():
+                return "cancelled"
+            case Refused():
+                return "refused"
+            case NoRouteError():
+                return "no route"
+            case ConnectError() if isinstance(error.osError, int):
+                return os.strerror(error.osError).lower()
+            case ConnectError() | OSError():
+                return str(error)
+        self.log.failure("a probe broke", failure=Failure(error))
+        return "internal error"
+
+
+class _Visit(Protocol):
+    """One connection to a host: with a *request* it waits for the status, without one connecting is enough."""
+
+    def __init__(self, request: bytes = b"", expect: tuple[int, ...] = ()) -> None:
+        self._request = request
+        self._expect = expect
+        self._head = b""
+        self._discarded = 0
+        self._lost = False
+        self.seen = "connected"  #: what made it pass
+        self.answered: Deferred[None] = Deferred()
+        self.gone: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:
+        if self._request:
+            self._transport.write(self._request)
+        else:
+            self.answered.callback(None)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.answered.called:
+            self._discarded += len(data)
+            if self._discarded > MAX_DISCARDED_BYTES:
+                self._transport.abortConnection()
+            return
+        self._head += data
+        try:
+            status = status_of(self._head)
+        except ProbeFailed:
+            self.answered.errback()
+            return
+        if status is None:
+            return
+        if status in self._expect or (not self._expect and 200 <= status < 400):
+            self.seen = f"HTTP {status}"
+            self.answered.callback(None)
+        else:
+            self.answered.errback(ProbeFailed(f"HTTP {status}"))
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        if not self.answered.called:
+            self.answered.errback(ProbeFailed("closed before it answered"))
+        self._lost = True
+        self.gone.callback(None)
+
+    async def leave(self, reactor: Any) -> None:
+        """Say goodbye and wait for the host's, `CLOSE_GRACE_S` at most."""
+        if self._lost:
+            return
+        self._transport.loseWriteConnection()
+        grace = reactor.callLater(CLOSE_GRACE_S, self._transport.loseConnection)
+        try:
+            await self.gone
+        except CancelledError:
+            await self.abort()
+        finally:
+            if grace.active():
+                grace.cancel()
+
+    async def abort(self) -> None:
+        """Close at once."""
+        if not self._lost:
+            self.gone = Deferred()  # the one before may have been cancelled
+            self._transport.abortConnection()
+            await self.gone
+
+    @property
+    def _transport(self) -> Any:
+        return self.transport
+
+
+def status_of(head: bytes) -> int | None:
+    """The status that an HTTP/1 response begins with, informational ones skipped; None while it has not all come.
+
+    :raises ProbeFailed: when it is not HTTP/1.
+    """
+    start = 0
+    while True:
+        line = _STATUS_LINE.match(head, start)
+        if line is None:
+            beginning = head[start:start + 5]
+            if len(head) >= MAX_HEAD_BYTES or b"\n" in head[start:] or not b"HTTP/".startswith(beginning):
+                raise ProbeFailed("not HTTP")
+            return None
+        status = int(line[1])
+        if status >= 200 or status == 101:
+            return status
+        end = _HEADERS_END.search(head, line.end() - 2)
+        if end is None:
+            if len(head) >= MAX_HEAD_BYTES:
+                raise ProbeFailed("not HTTP")
+            return None
+        start = end.end()
+
+
+def _request(target: Address, spec: Probe) -> bytes:
+    host = spec.host_header if spec.host_header is not None else "localhost" if target.is_unix else str(target)
+    if not _FIELD_VALUE.fullmatch(host):
+        raise ProbeFailed(f"host_header {host!r} can't be sent")
+    path = quote(spec.path if spec.path.startswith("/") else "/" + spec.path, safe=_PATH_SAFE)
+    return (f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: txdirector-probe\r\nAccept: */*\r\n"
+            "Connection: close\r\n\r\n").encode("ascii")
+
+
+def _endpoint(reactor: Any, target: Address, timeout_s: float) -> Any:
+    if target.path is not None:
+        path = "\0" + target.path[1:] if target.path.startswith("@") else target.path
+        return UNIXClientEndpoint(reactor, path, timeout=timeout_s)
+    kind = TCP6ClientEndpoint if ":" in target.host else TCP4ClientEndpoint
+    return kind(reactor, target.host, target.port, timeout=timeout_s)
+
+
+class ProbeLoop(Service):
+    """Calls back when a key's time comes, with one timer for all keys.
+
+    :param monotonic: the clock of the times given to `schedule`; the reactor only wakes.
+    """
+
+    log = Logger()
+
+    def __init__(self, *, reactor: Any, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.setName("probe loop")
+        self._monotonic = monotonic
+        self._alarm = Alarm(self._rung, reactor=reactor, monotonic=monotonic)
+        self._due: dict[Hashable, tuple[float, int, Callable[[], None]]] = {}
+        # Forgotten and superseded entries stay until their time comes or they outnumber the others.
+        self._heap: list[tuple[float, int, Hashable]] = []
+        self._entries = 0
+
+    def schedule(self, key: Hashable, at: float, start: Callable[[], None]) -> None:
+        """Call *start* at *at*, once; replaces what was scheduled for *key*. Before the service runs, it waits."""
+        self._entries += 1
+        self._due[key] = (at, self._entries, start)
+        heapq.heappush(self._heap, (at, self._entries, key))
+        if len(self._heap) > 2 * len(self._due) + START_BATCH:
+            self._heap = [(at, entry, key) for key, (at, entry, _) in self._due.items()]
+            heapq.heapify(self._heap)
+        self._arm()
+
+    def forget(self, key: Hashable) -> None:
+        """Drop what was scheduled for *key*, if anything."""
+        self._due.pop(key, None)
+
+    def startService(self) -> None:
+        super().startService()
+        self._arm()
+
+    def stopService(self) -> None:
+        super().stopService()
+        self._alarm.cancel()
+
+    def _arm(self) -> None:
+        if self.running and self._heap:
+            self._alarm.at(self._heap[0][0])
+
+    def _rung(self) -> None:
+        now, started = self._monotonic(), 0
+        while self._heap and self._heap[0][0] <= now and started < START_BATCH:
+            _, entry, key = heapq.heappop(self._heap)
+            due = self._due.get(key)
+            if due is None or due[1] != entry:
+                continue
+            del self._due[key]
+            started += 1
+            try:
+                due[2]()
+            except Exception:
+                self.log.failure("starting the probe of {key} broke", key=key)
+        self._arm()

@@ -1,0 +1,192 @@
+"""Configuration files: TOML into a checked `Configuration`, and back.
+
+Everything wrong is told at once, as one `ConfigError`: each problem with its place, file, line and, where there is one,
+a hint. A host may be written as its bare address: ``app1 = "10.0.0.1:80"``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from cluster.errors import ConfigError, Problem
+from cluster.model import Configuration, Host, Service
+from cluster.validate import attempt
+from director.config import check as rules
+from director.config.lines import Lines
+from director.resources.places import hard_limit
+
+#: Structs that a file may give as a bare string, and the field that this is.
+SHORTHANDS: Mapping[type, str] = {Host: "address"}
+
+#: What to do about keys that few will get right without help.
+_HINTS = {
+    "token_sha256": "`director token` prints a token and its line",
+    "password": "`directorctl password` makes the hash",
+}
+
+
+class Loaded(NamedTuple):
+    """A good configuration, and what is odd about it."""
+
+    configuration: Configuration
+    warnings: tuple[Problem, ...] = ()
+
+
+def load(path: str) -> Configuration:
+    """Read a TOML file.
+
+    :raises ConfigError: with every problem; also when the file cannot be read.
+    """
+    return examine(path).configuration
+
+
+def examine(path: str) -> Loaded:
+    """`load`, with the warnings."""
+    return _examined(_read(path), path)
+
+
+def load_services(path: str) -> dict[str, Service]:
+    """The services of a TOML file, for a director elsewhere: what is wrong with the file's own node does not matter.
+
+    :raises ConfigError: as `load` does.
+    """
+    return dict(_examined(_read(path), path, node=False).configuration.services)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return file.read().decode()
+    except OSError as error:
+        raise ConfigError([Problem("", f"cannot read it: {error.strerror or error}", file=path)]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([Problem("", f"not UTF-8: {error.reason} at byte {error.start}", file=path)]) from error
+
+
+def parse(text: str, *, file: str | None = None) -> Configuration:
+    """Parse a TOML document.
+
+    :param file: its name, for messages.
+    :raises ConfigError: with every problem.
+    """
+    return _examined(text, file).configuration
+
+
+def check(configuration: Configuration) -> list[Problem]:
+    """Every error that types do not exclude."""
+    return rules.errors(configuration, unreadable=_unreadable)
+
+
+def checked(data: object, *, node: bool = True) -> Configuration:
+    """A configuration from plain data (tables, arrays, scalars) that came from no file.
+
+    :param node: errors of the node count.
+    :raises ConfigError: with every problem.
+    """
+    configuration, problems = attempt(data, Configuration, shorthands=SHORTHANDS)
+    wrong = [problem.place for problem in problems]
+    problems += [
+        problem for problem in check(configuration) if not any(_nested(place, problem.place) for place in wrong)
+    ]
+    problems = [problem for problem in problems if node or not _nested("node", problem.place)]
+    if problems:
+        raise ConfigError(_hinted(problems))
+    return configuration
+
+
+def dump_toml(configuration: Configuration) -> str:
+    """The TOML document that `parse` turns into *configuration* again; defaults are left out."""
+    return msgspec.toml.encode(_without_defaults(configuration)).decode()
+
+
+def dump_json(configuration: Configuration) -> str:
+    """The same as JSON, indented."""
+    return msgspec.json.format(msgspec.json.encode(_without_defaults(configuration)), indent=2).decode()
+
+
+def _without_defaults(value: object) -> object:
+    """Plain data without what a reader knows anyway (msgspec's own ``omit_defaults`` keeps equal floats)."""
+    if isinstance(value, msgspec.Struct):
+        return {
+            field.encode_name: _without_defaults(getattr(value, field.name))
+            for field in msgspec.structs.fields(value)
+            if field.required or getattr(value, field.name) != _default(field)
+        }
+    if isinstance(value, dict):
+        return {key: _without_defaults(item) for key, item in value.items()}
+    return [_without_defaults(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _default(field: msgspec.structs.FieldInfo) -> object:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+
+
+def _examined(text: str, file: str | None, *, node: bool = True) -> Loaded:
+    try:
+        data: dict[str, Any] = tomllib.loads(text)
+        lines = Lines(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([_syntax_problem(error, text, file)]) from error
+    except RecursionError:
+        raise ConfigError([Problem("", "arrays or tables are nested too deeply", file=file)]) from None
+    except ValueError:  # of thousands of digits
+        raise ConfigError([Problem("", "a number is too long", file=file)]) from None
+
+    def located(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+        found = [problem._replace(file=file, line=lines.line(problem.place)) for problem in _hinted(problems)]
+        return tuple(sorted(found, key=lambda problem: problem.line or 0))
+
+    try:
+        configuration = checked(data, node=node)
+    except ConfigError as error:
+        raise ConfigError(located(error.problems)) from None
+    return Loaded(configuration, located(rules.warnings(configuration, descriptors=hard_limit(), ours=_is_ours)))
+
+
+def _is_ours(ip: str) -> bool:
+    """Whether this machine has *ip* now."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind((ip, 0))
+    except OSError:
+        return False
+    return True
+
+
+def _nested(one: str, other: str) -> bool:
+    """Whether one of two places is the other or within it: what is wrong in itself is not judged again."""
+    shorter, longer = sorted((one, other), key=len)
+    return longer.startswith(shorter) and longer[len(shorter) : len(shorter) + 1] in ("", ".", "[")
+
+
+def _syntax_problem(error: tomllib.TOMLDecodeError, text: str, file: str | None) -> Problem:
+    message, _, where = str(error).rpartition(" (at ")
+    found = re.match(r"line (\d+), column (\d+)", where)
+    line = int(found[1]) if found else text.rstrip().count("\n") + 1
+    column = f", column {found[2]}" if found else ""
+    return Problem("", f"not TOML: {message or error}{column}", line=line, file=file)
+
+
+def _hinted(problems: Iterable[Problem]) -> list[Problem]:
+    return [
+        problem if problem.hint else problem._replace(hint=_HINTS.get(problem.place.rpartition(".")[2], ""))
+        for problem in problems
+    ]
+
+
+def _unreadable(path: str) -> str:
+    """Why *path* cannot be read; empty when it can."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+    except OSError as error:
+        return error.strerror or str(error)
+    except ValueError:
+        return "no file's name holds a NUL"
+    return "" if os.path.isfile(path) else "not a file"

@@ -1,0 +1,486 @@
+"""The running director: owns the inventory, feeds it, and acts on what it answers.
+
+Here the loops of different speeds meet and stay apart: connections go through the frontends straight to the pools; a
+report only marks its group, whose weights follow at most every 50 ms; time is looked at when the earliest deadline is
+due. Everything runs on the reactor's thread.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import ip_address, ip_interface
+from typing import Any
+
+import msgspec
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from cluster.address import Address, parse_address
+from cluster.model import Caps, Configuration, Health, HostRef, Observed, Order, Probe, Reason, Registered, Service
+from director.checks.probes import ProbeLoop, Prober, ProbeResult
+from director.checks.resolver import Resolver
+from director.core import events as happened
+from director.core.entries import HostEntry
+from director.core.inventory import Inventory
+from director.engine.telling import tell_each
+from director.metrics.counters import Metrics
+from director.ports.binding import OURS, BindError, FileAccess, bind, remove
+from director.relay.interface import Counters, Relay
+from director.resources.descriptors import Descriptors
+from director.resources.shortages import Shortages
+from director.resources.usage import PortWatch
+from director.timing.alarm import Alarm
+from director.timing.courtesy import politely
+from director.traffic.frontend import Closed, Frontend, Router
+from director.traffic.listener import Listeners
+from director.traffic.origins import Origins
+from director.traffic.target import Target, Targets
+
+#: Drain deadlines and sticky tables are looked at this often: nobody waits for less than a second of either.
+HOUSEKEEPING_S = 1.0
+#: A shutdown asks this often whether the last connection has gone.
+SHUTDOWN_POLL_S = 0.05
+#: For a handshake that the kernel has answered to end, and to be accepted: the round trip of most clients. Until then nobody
+#: knows of the client.
+HANDSHAKE_S = 0.2
+
+
+class Node(MultiService):
+    """Children: the listeners, the prober and the resolver.
+
+    :param relays: by name; ``relay = "auto"`` takes the first.
+    :param monotonic: seconds; the clock of all decisions.
+    :param wall: POSIX seconds, for people.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, configuration: Configuration, relays: Mapping[str, Relay], metrics: Metrics, *, reactor: Any,
+        random: Callable[[], float], monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time, on_closed: Closed | None = None,
+    ) -> None:
+        super().__init__()
+        self.setName("node")
+        node = configuration.node
+        self.director = node.name
+        self.metrics = metrics
+        self.relays = relays
+        self.monotonic = monotonic
+        self.wall = wall
+        self.on_host: list[Callable[[HostRef], None]] = []  #: told of a host that came, went or is seen differently
+        self.on_order: Callable[[HostRef, Order | None], None] | None = None  #: told of operators' orders
+        self.started_at = wall()
+        self._balances, self._manages = "balance" in node.roles, "manage" in node.roles
+        self.inventory = Inventory(
+            now=monotonic(), random=random, panic_fraction=node.panic_fraction,
+            director=node.name if node.store == "etcd:" else None, walk=politely,
+        )
+        self.frontends: dict[str, Frontend] = {}
+        self._retired: list[Frontend] = []  # of deleted services, until their last connection ends
+        self._listeners: dict[tuple[str, str], Listeners] = {}
+        self.bind_errors: dict[tuple[str, str], BindError] = {}  #: by service and address; tried again until they end
+        self._virtual = frozenset(ip_interface(text).ip for text in node.vips.addresses)
+        self._reserved: dict[tuple[str, str], list[socket.socket]] = {}
+        self.origins = Origins() if node.control_socket is not None else None
+        self._on_closed = on_closed
+        self._random = random
+        self._reactor = reactor
+        self._tick = Alarm(self._ticked, reactor=reactor, monotonic=monotonic)
+        self._news = Alarm(self.settle, reactor=reactor, monotonic=monotonic)
+        self.inventory.on_news = self._settle_soon
+        self._recompute = Alarm(self._recomputed, reactor=reactor, monotonic=monotonic)
+        self._housekeeping = Alarm(self._housekept, reactor=reactor, monotonic=monotonic)
+        self.shortages = Shortages(monotonic=monotonic)
+        self.descriptors = Descriptors(relays, lambda: len(self.inventory.hosts) if node.agents.listen else 0)
+        self._ports = PortWatch(self.inventory, monotonic=monotonic)
+        self.resolver = Resolver(reactor=reactor, servers=node.resolvers, shortages=self.shortages)
+        self._targets = Targets(self.inventory, self.resolver)
+        self.prober = Prober(reactor=reactor, shortages=self.shortages)
+        self._probes = ProbeLoop(reactor=reactor, monotonic=monotonic)
+        self._retries: dict[HostRef, list[Deferred[None]]] = {}
+        self._stopping = False  #: no new clients
+        self._over = False  #: no connections and no timers any more
+        for child in (self.resolver, self.prober, self._probes):
+            child.setServiceParent(self)
+
+    # --- running
+
+    def startService(self) -> None:
+        """Once: what was stopped stays stopped."""
+        if self.running or self._stopping:
+            return
+        router = Router()
+        for relay in self.relays.values():
+            relay.start(router)
+        self.descriptors.resize()
+        super().startService()
+        self._housekeeping.at(self.monotonic() + HOUSEKEEPING_S)
+
+    @property
+    def open_connections(self) -> int:
+        return sum(frontend.open for frontend in self._every_frontend())
+
+    @property
+    def longest_drain_s(self) -> float:
+        """How long a stop waits for them."""
+        return max((each.service.spec.timeouts.drain_s for each in self._every_frontend()), default=0.0)
+
+    async def turn_away(self, seconds: float) -> None:
+        """Before another director takes this one's address: new clients are left unanswered, so that they try again there,
+        and those that are here, or on their way through the handshake, have *seconds* to finish."""
+        for listener in self._listeners.values():
+            listener.turn_away()
+        end = self.monotonic() + seconds
+        await _sleep(self._reactor, min(seconds, HANDSHAKE_S))
+        await self._drained(end)
+
+    async def _drained(self, deadline: float) -> None:
+        while self.open_connections and self.monotonic() < deadline:
+            await _sleep(self._reactor, SHUTDOWN_POLL_S)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop accepting, let open connections finish up to the longest ``drain_s``, cut the rest."""
+        self._stopping = True
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        for listener in self._listeners.values():
+            await _maybe(listener.disownServiceParent())
+        self._listeners.clear()
+        longest, open_now = self.longest_drain_s, self.open_connections
+        if open_now:
+            self.log.info("waiting up to {seconds:g} s for {count} connections", seconds=longest, count=open_now)
+        await self._drained(self.monotonic() + longest)
+        self.cut()
+        await _maybe(super().stopService())
+
+    def cut(self) -> None:
+        """End every connection and every timer now."""
+        self.settle()  # clients whose turn in a queue has just come are to end, too
+        self._over = True
+        for alarm in (self._tick, self._news, self._recompute, self._housekeeping):
+            alarm.cancel()
+        everybody = self._every_frontend()
+        for frontend in everybody:
+            frontend.kill(lambda connection: connection.handle == 0, Reason.SHUTDOWN)
+        for relay in self.relays.values():
+            relay.stop()
+        for frontend in everybody:
+            frontend.stop()
+
+    def _every_frontend(self) -> list[Frontend]:
+        return [*self.frontends.values(), *self._retired]
+
+    # --- configuration (from `director.engine.sync`)
+
+    def apply_service(self, name: str, spec: Service | None) -> None:
+        """Make the service what the store says; a listener that can't be bound is logged and tried again later.
+
+        Of a deleted service's clients, those who wait for a host are closed; those who are served go on.
+        """
+        if spec is not None and not self._manages:
+            spec = _unprobed(spec)
+        self.settle()  # what happened before was about the service as it was
+        now = self.monotonic()
+        self.inventory.apply_service(name, spec, now)
+        self.inventory.set_observed({}, now)  # whose "down" is believed depends on how many hosts there are
+        if spec is None:
+            frontend = self.frontends.pop(name, None)
+            self._close_listeners(name, keep=())
+            if frontend is not None:
+                frontend.kill(lambda connection: connection.handle == 0, Reason.NO_HOST)
+                frontend.stop()
+                self._retired.append(frontend)
+                self.metrics.forget_service(name)
+        else:
+            if name not in self.frontends:
+                self.frontends[name] = Frontend(
+                    self.inventory.services[name], self.inventory, self.relay_for(spec), self.metrics.service(name),
+                    reactor=self._reactor, monotonic=self.monotonic, random=self._random, on_closed=self._on_closed,
+                    origins=self.origins, shortages=self.shortages, places=self.descriptors.places,
+                )
+            else:
+                self.frontends[name].reconfigure()
+            self._targets.reconfigure(name)
+            self._close_listeners(name, keep=spec.listen)
+            self._set_access(name, file_access(spec))
+            for text in spec.listen:
+                self._open_listener(name, text)
+        self.settle()
+
+    def relay_for(self, spec: Service) -> Relay:
+        """``auto`` takes the best there is."""
+        return self.relays.get(spec.relay) or next(iter(self.relays.values()))
+
+    def listening(self, service: str) -> tuple[str, ...]:
+        """A service's addresses as bound."""
+        return tuple(str(listener.address) for (name, _), listener in self._listeners.items() if name == service)
+
+    def reserve(self, service: str, listen: tuple[str, ...], access: FileAccess = OURS) -> None:
+        """Listen on addresses that *service* is about to get, so that having them is certain before it is configured.
+
+        What the `apply_service` that follows has not taken over is given back by `release`. An address that clashes
+        with one of the service's own is left to `apply_service`, which gives up the old ones first.
+
+        :raises BindError: one cannot be had; none was taken.
+        """
+        ports = {listener.address.port for (name, _), listener in self._listeners.items() if name == service}
+        for text in listen:
+            address = parse_address(text, any_port=True)
+            if (service, text) in self._reserved or (not address.is_unix and address.port in ports):
+                continue
+            try:
+                self._reserved[service, text] = bind(address, absent=self._is_virtual(address), access=access)
+            except BindError:
+                self.release(service)
+                raise
+
+    def release(self, service: str) -> None:
+        """Give back what was reserved for *service* and not used."""
+        for key in [key for key in self._reserved if key[0] == service]:
+            remove(parse_address(key[1], any_port=True))
+            for sock in self._reserved.pop(key):
+                sock.close()
+
+    def _is_virtual(self, address: Address) -> bool:
+        """Whether another director may have it now."""
+        return address.is_ip and ip_address(address.host) in self._virtual
+
+    def _open_listener(self, service: str, text: str) -> None:
+        if (service, text) in self._listeners or self._stopping or not self._balances:
+            return
+        address = parse_address(text, any_port=True)
+        listener = Listeners(
+            address, self.frontends[service], reactor=self._reactor, absent=self._is_virtual(address),
+            sockets=self._reserved.pop((service, text), ()), access=file_access(self.frontends[service].service.spec),
+            places=self.descriptors.places, shortages=self.shortages,
+        )
+        listener.setName(f"listener {service} {text}")  # the address alone may not be unique: port 0
+        try:
+            listener.open()
+        except BindError as error:
+            if (service, text) not in self.bind_errors:
+                self.log.error("{service}: {why}", service=service, why=str(error))
+            self.bind_errors[service, text] = error
+            return
+        self.bind_errors.pop((service, text), None)
+        self._listeners[service, text] = listener
+        listener.setServiceParent(self)
+        self.log.info("{service} listens on {address}", service=service, address=str(listener.address))
+
+    def _set_access(self, service: str, access: FileAccess) -> None:
+        for (name, _), listener in self._listeners.items():
+            if name == service:
+                try:
+                    listener.set_access(access)
+                except BindError as error:
+                    self.log.error("{service}: {why}", service=service, why=str(error))
+
+    def _close_listeners(self, service: str, keep: tuple[str, ...]) -> None:
+        for key in [key for key in self._listeners if key[0] == service and key[1] not in keep]:
+            self._listeners.pop(key).disownServiceParent()
+        for key in [key for key in self.bind_errors if key[0] == service and key[1] not in keep]:
+            del self.bind_errors[key]
+
+    def set_caps(self, service: str, caps: Caps | None) -> None:
+        self.inventory.set_caps(service, caps, self.monotonic())
+        self.settle()
+
+    def set_registered(self, ref: HostRef, registered: Registered | None) -> None:
+        self.inventory.set_registered(ref, registered, self.monotonic())
+        self.inventory.set_observed({}, self.monotonic())  # as in `apply_service`
+        self.settle()
+
+    def set_order(self, ref: HostRef, by: str, order: Order | None) -> None:
+        self.inventory.set_order(ref, by, order, self.monotonic())
+        if by == "operator" and self.on_order is not None:
+            self.on_order(ref, order)
+        self.settle()
+
+    def drop_local_orders(self) -> None:
+        """The store is back: what it says of orders replaces what was ordered here alone."""
+        for ref in self.inventory.drop_local_orders(self.monotonic()):
+            self.log.info("the local order about {host} has ended: the store was read anew", host=str(ref))
+        self.settle()
+
+    def set_observed(self, records: Mapping[tuple[str, HostRef], Observed | None]) -> None:
+        self.inventory.set_observed(records, self.monotonic())
+        self.settle()
+
+    def set_directors(self, others: Iterable[str]) -> None:
+        self.inventory.set_directors(others, self.monotonic())
+        self.settle()
+
+    def leader_changed(self) -> None:
+        self.inventory.leader_changed(self.monotonic())
+        self.settle()
+
+    # --- what follows from an input
+
+    def settle(self) -> None:
+        """Act on the inventory's events and set the alarms; after every input but a connection's."""
+        self._news.cancel()
+        events = self.inventory.drain()
+        while events and not self._over:  # the end of probes and agents at a stop says nothing about hosts
+            for event in events:
+                try:
+                    self._act(event)
+                except Exception:  # what cannot be followed costs itself, not those after it
+                    self.log.failure("{event} could not be followed", event=type(event).__name__)
+            events = self.inventory.drain()
+        if not self._over:
+            self._tick.at(self.inventory.next_deadline())
+            self._recompute.at(self.inventory.next_recompute())
+
+    def _settle_soon(self) -> None:
+        """Whoever gives an input may settle at once. A connection may not: it may be amid a redispatch."""
+        if not self._over:
+            self._news.at(self.monotonic())
+
+    def _act(self, event: happened.Event) -> None:
+        match event:
+            case happened.HostAdded(entry):
+                self._tell_of(entry)
+                self._targets.add(entry)
+                self.plan_probe(entry)
+            case happened.HostRemoved(entry):
+                self._tell_of(entry)
+                self._probes.forget(entry.ref)
+                self._targets.drop(entry)
+                self.metrics.forget_host(entry.ref)
+            case happened.HostMoved(entry, transition):
+                self.metrics.transition(entry.ref, transition.after)
+                self.log.info(
+                    "{host} is {after}, was {before}: {why}", host=str(entry.ref), after=transition.after.value,
+                    before=transition.before.value, why=transition.why,
+                )
+                self._tell_of(entry)
+                self.plan_probe(entry)
+            case happened.HostJudged(entry, before):
+                if entry.verdict.why != before.why:
+                    self.log.info("{host} is {place} rotation: {why}", host=str(entry.ref),
+                                  place="out of" if entry.verdict.down else "in",
+                                  why=entry.verdict.why or "as this director sees it")
+                self._tell_of(entry)
+            case happened.Served(service, clients):
+                self.frontends[service].serve(clients)
+            case happened.IsolationChanged(isolated):
+                self.log.warn(
+                    "agents fell silent in bulk: taken for this director's own isolation"
+                    if isolated else "the isolation is over"
+                )
+
+    def _tell_of(self, entry: HostEntry) -> None:
+        tell_each(self.on_host, entry.ref)
+
+    # --- probes
+
+    def plan_probe(self, entry: HostEntry) -> None:
+        """Have the host probed when its health machine wants it, which some inputs make sooner."""
+        due = entry.health.next_probe_at
+        if due is not None:
+            self._probes.schedule(entry.ref, due, lambda: self._probe(entry))
+
+    def _probe(self, entry: HostEntry) -> None:
+        if self.inventory.hosts.get(entry.ref) is not entry or self._stopping:
+            return
+        now = self.monotonic()
+        self.inventory.probe_started(entry, now)
+        probe = self._policy(entry).probe
+        target: Target | None = entry.target
+        if probe.address is None and target is None:
+            self._probed(entry, ProbeResult(None if entry.unresolved else False, entry.address_error, 0.0))
+            return
+        address = target.address if probe.address is None and target is not None else parse_address(str(probe.address))
+        probed = self.prober.probe(address, probe, self._targets.sources(entry))
+        probed.addCallback(lambda result: self._probed(entry, result))
+
+    def retry(self, ref: HostRef) -> Deferred[None]:
+        """Probe one host now; fires when that is done, at once for a host without probes."""
+        entry = self.inventory.hosts[ref]
+        self.inventory.retry(ref, self.monotonic())
+        self.settle()
+        done: Deferred[None] = Deferred()
+        if self._policy(entry).probe.kind == "none":
+            done.callback(None)
+            return done
+        self._retries.setdefault(ref, []).append(done)
+        self.plan_probe(entry)
+        return done
+
+    def _policy(self, entry: HostEntry) -> Health:
+        return self.inventory.services[entry.ref.service].groups[entry.ref.group].spec.health
+
+    def _probed(self, entry: HostEntry, result: ProbeResult) -> None:
+        if self.inventory.hosts.get(entry.ref) is entry and not self._over:
+            if result.ok is None:
+                self.inventory.probe_void(entry, self.monotonic())
+            else:
+                self.metrics.probe(entry.ref, ok=result.ok)
+                self.inventory.probe_result(entry, result.ok, result.detail, result.duration_s, self.monotonic())
+            self.plan_probe(entry)
+            self.settle()
+        for done in self._retries.pop(entry.ref, ()):
+            done.callback(None)
+
+    # --- time
+
+    def _ticked(self) -> None:
+        self.inventory.tick(self.monotonic())
+        self.settle()
+
+    def _recomputed(self) -> None:
+        self.inventory.recompute(self.monotonic())
+        self.settle()
+
+    def _housekept(self) -> None:
+        now = self.monotonic()
+        self._housekeeping.at(now + HOUSEKEEPING_S)  # first, whatever becomes of this turn
+        self.inventory.clean_up(now)
+        self._retired = [frontend for frontend in self._retired if frontend.open]
+        for entry, deadline in self.inventory.drains():
+            if now >= deadline:
+                self.cut_host(entry, Reason.DRAIN_DEADLINE)
+        for service, text in list(self.bind_errors):
+            self._open_listener(service, text)
+        self.descriptors.resize()
+        self._ports.look()
+        self.settle()
+
+    def cut_host(self, entry: HostEntry, reason: Reason) -> int:
+        """End every connection to one host; returns how many."""
+        host = entry.host
+        return self.frontends[entry.ref.service].kill(lambda connection: connection.host is host, reason)
+
+    def counters(self) -> dict[str, Counters]:
+        return {name: relay.counters() for name, relay in self.relays.items()}
+
+
+def file_access(spec: Service) -> FileAccess:
+    """Of a service's UNIX sockets."""
+    return FileAccess(int(spec.unix.mode, 8), spec.unix.owner, spec.unix.group)
+
+
+def _sleep(reactor: Any, seconds: float) -> Deferred[None]:
+    waited: Deferred[None] = Deferred()
+    reactor.callLater(seconds, waited.callback, None)
+    return waited
+
+
+async def _maybe(answer: Any) -> None:
+    if isinstance(answer, Deferred):
+        await answer
+
+
+def _unprobed(spec: Service) -> Service:
+    """*spec* for a director that does not manage: it probes nobody, and judges hosts by their agents, by its own clients
+    and by what the others see."""
+    groups = {
+        name: msgspec.structs.replace(group, health=msgspec.structs.replace(group.health, probe=Probe(kind="none")))
+        for name, group in spec.groups.items()
+    }
+    return msgspec.structs.replace(spec, groups=groups)

@@ -1,0 +1,3 @@
+"""What makes a director one of several."""
+
+__all__ = ["clustering", "membership"]

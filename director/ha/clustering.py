@@ -1,0 +1,236 @@
+"""What makes a director one of several: who lives, who leads, who has the virtual addresses, what was last known.
+
+    Clustering
+      ├─ membership  this director among the living; on etcd
+      ├─ observing   what directors see of hosts, shared; on etcd
+      ├─ summarising what this one carries, now and then, for people; on etcd
+      ├─ peers       links to the other directors, where an address for them is configured: reports that only one of them
+      │              hears, sticky clients, promises
+      ├─ capping     the services' maxima, shared out among the directors; on etcd
+      ├─ vips        the addresses that the leader owns, if there are any
+      ├─ leading     campaigns for the leadership; last, since whoever cannot serve must not lead
+      └─ keeping     the store's content on disk, if a snapshot is configured
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import maybeDeferred
+from twisted.logger import Logger
+
+from cluster.errors import StoreUnavailable
+from cluster.etcd import Access, EtcdStore
+from cluster.keys import Keys
+from cluster.model import Configuration, Etcd, HostRef, Member
+from cluster.peer_wire import Alive
+from cluster.store import Record, Store
+from director.core.forwarding import FRESH_S
+from director.core.promises import PROMISE_S
+from director.core.snapshot import DisagreementPicture, PeerPicture
+from director.engine.node import Node
+from director.engine.sync import Sync
+from director.ha.capping import Capping
+from director.ha.exchange import Exchange
+from director.ha.keeping import Keeping, last_known
+from director.ha.leading import Known, Leading
+from director.ha.membership import Membership
+from director.ha.observing import Observing
+from director.ha.peers import Peers
+from director.ha.promising import Promising
+from director.ha.summarising import Summarising
+from director.ha.vips import Vips
+from director.ha.whereabouts import whereabouts
+from director.reports.attendance import Attendance
+from director.version import VERSION
+
+#: For short exchanges under way to finish. Well below the second after which a client repeats its unanswered SYN.
+HAND_OVER_S = 0.4
+
+
+class Clustering(MultiService):
+    """Started once the store is there.
+
+    :ivar missing: after `remember`, why there is nothing to start with; empty when there is.
+    """
+
+    log = Logger()
+
+    def __init__(self, configuration: Configuration, store: Store, keys: Keys, sync: Sync, balancer: Node,
+                 attendance: Attendance, *, reactor: Any) -> None:
+        super().__init__()
+        self.setName("clustering")
+        node = configuration.node
+        self.cluster = node.etcd.cluster
+        self.store_name = f"etcd:{','.join(node.etcd.endpoints)}" if node.etcd.endpoints else node.store
+        self.boot_id = uuid.uuid4().hex
+        self.last_known: Sequence[Record] = ()
+        self.missing = ""
+        self._store = store
+        self._balancer = balancer
+        self._sync = sync
+        self._snapshot = node.etcd.snapshot
+        self.shared = isinstance(store, EtcdStore)  #: with other directors
+        self.member = Member(
+            name=node.name, boot_id=self.boot_id, version=VERSION, started=time.time(),
+            peers=node.peers.advertise or node.peers.listen, agents=node.agents.listen,
+            admin=tuple(endpoint.listen for endpoint in node.admin.endpoints), roles=node.roles,
+            process=whereabouts(),
+        )
+        self.membership = Membership(store, keys, self.member, reactor=reactor)
+        self.observing = Observing(store, keys, balancer, self.membership, boot_id=self.boot_id, reactor=reactor)
+        keeps = node.vip_on_isolation == "keep"
+        self.leading = Leading(
+            store, keys, director=node.name, boot_id=self.boot_id, reactor=reactor, ttl_s=node.leader_lease_s,
+            hold_back_s=PROMISE_S if keeps else 0.0,
+        )
+        self.leading.on_known.append(self._leader_known)
+        self.vips = Vips(node.vips, self.leading, store, keys, reactor=reactor, right_s=self._right_s)
+        self.observing = Observing(store, keys, balancer, self.membership, boot_id=self.boot_id, reactor=reactor)
+        self.peers: Peers | None = None
+        if node.peers.listen is not None:
+            self.peers = Peers(node.peers, cluster=self.cluster, director=node.name, boot_id=self.boot_id, reactor=reactor)
+            self.exchange = Exchange(
+                self.peers, balancer, attendance, store_answers=lambda: self.available,
+                fresh_s=max(FRESH_S, 2 * node.agents.interval_s),
+            )
+            self.promising = Promising(
+                self.peers, self.leading, store, keys, members=self._others, holds=lambda: self.vips.held,
+                keep=keeps, reactor=reactor,
+            )
+            self.membership.on_members.append(self._members_changed)
+        self.capping = Capping(
+            balancer.inventory, self.leading, store, keys, balances="balance" in node.roles,
+            members=lambda: self.membership.members, alive=self._alive, peers=self.peers, reactor=reactor,
+        )
+        if self.peers is not None:
+            self.exchange.caps = self.capping.own
+        if self.shared:
+            balancer.inventory.elsewhere = self._elsewhere
+            self.membership.setServiceParent(self)
+            self.capping.setServiceParent(self)
+            self.observing.setServiceParent(self)
+            Summarising(
+                store, keys, balancer.inventory, self.membership, director=node.name, every_s=node.summary_s,
+                reactor=reactor, wall=balancer.wall,
+            ).setServiceParent(self)
+            if self.peers is not None:
+                self.peers.setServiceParent(self)
+                self.promising.setServiceParent(self)
+        if node.vips.addresses:
+            self.vips.setServiceParent(self)
+        if node.vips.addresses or (self.shared and "manage" in node.roles):
+            self.leading.setServiceParent(self)
+        if self._snapshot is not None:
+            keeping = Keeping(store, sync.prefixes, self._snapshot, self.cluster, reactor=reactor)
+            keeping.setServiceParent(self)
+            sync.on_change.append(keeping.changed)
+
+    def remember(self) -> bool:
+        """Look for what was last known; False when there is nothing, `missing` says why."""
+        snapshot, self.missing = last_known(self._snapshot, self.cluster)
+        if snapshot is None:
+            return False
+        self.last_known = snapshot.records
+        return True
+
+    async def claim(self) -> None:
+        """Have this director's name among those that share the store.
+
+        :raises director.membership.NameTaken: another has it.
+        """
+        if self.shared:
+            await self.membership.claim()
+
+    async def hand_over(self) -> None:
+        """Lead no more, so that another takes new clients. Clients of a virtual address that need longer than
+        `HAND_OVER_S` lose their connection with it."""
+        if self.vips.held:
+            await self._balancer.turn_away(HAND_OVER_S)
+        for child in (self.leading, self.vips):
+            if child.parent is not None:
+                await maybeDeferred(child.disownServiceParent)
+
+    def _leader_known(self, known: Known | None) -> None:
+        """Another leads, or (None) nobody; every term is told once."""
+        if known is not None:
+            self._balancer.leader_changed()
+
+    def _elsewhere(self, ref: HostRef) -> dict[str, int | None]:
+        """Open connections of a draining host at every other director; None where nobody can say."""
+        others = {name for name, member in self.membership.members.items() if "balance" in member.roles}
+        linked = self.exchange.in_flight(ref) if self.peers is not None else {}
+        return {**dict.fromkeys(sorted(others - {self.member.name})), **linked}
+
+    def _others(self) -> set[str]:
+        """The other directors that may lead, as last known: those that are linked though the store forgot them too."""
+        members = {name for name, member in self.membership.members.items() if "manage" in member.roles}
+        return (members | set(self.peers.names if self.peers is not None else ())) - {self.member.name}
+
+    def _alive(self) -> Mapping[str, Alive]:
+        """What the linked directors said last."""
+        return self.exchange.alive if self.peers is not None else {}
+
+    def _right_s(self) -> float:
+        """For how long the others' promises let this director keep the virtual addresses without the store."""
+        return self.promising.right_s() if self.peers is not None else 0.0
+
+    def _members_changed(self) -> None:
+        assert self.peers is not None
+        self.peers.set_members(self.membership.members)
+
+    # --- what is known
+
+    def peer_pictures(self) -> tuple[PeerPicture, ...]:
+        """The other directors that live, and whether they are linked."""
+        linked = {state.director: state for state in self.peers.states()} if self.peers is not None else {}
+        return tuple(
+            PeerPicture(
+                name=name, address=member.peers or "", connected=name in linked,
+                heard_s=linked[name].heard_s if name in linked else None,
+            )
+            for name, member in sorted(self.membership.members.items()) if name != self.member.name
+        )
+
+    def disagreements(self) -> tuple[DisagreementPicture, ...]:
+        return tuple(DisagreementPicture(host=str(ref), views=views) for ref, views in self.observing.disagreements())
+
+    @property
+    def available(self) -> bool:
+        """Whether the store answers."""
+        return self._store.available if isinstance(self._store, EtcdStore) else True
+
+    @property
+    def cold(self) -> bool:
+        """Whether a snapshot stands in for the store."""
+        return self._sync.assumed
+
+    @property
+    def leader(self) -> str | None:
+        known = self.leading.known
+        return known.leader.name if known is not None else None
+
+    @property
+    def term(self) -> int:
+        """The leader's, whoever it is; 0 without one."""
+        return self.leading.known.term if self.leading.known is not None else 0
+
+    @property
+    def vips_held(self) -> tuple[str, ...]:
+        return tuple(str(each.ip) for each in self.vips.addresses) if self.vips.held else ()
+
+
+def etcd_access(etcd: Etcd) -> Access:
+    """:raises StoreUnavailable: the password's file cannot be read."""
+    password = None
+    if etcd.password_file is not None:
+        try:
+            password = Path(etcd.password_file).read_text().rstrip("\n")
+        except OSError as error:
+            raise StoreUnavailable(f"{etcd.password_file}: {error.strerror}") from error
+    return Access(etcd.endpoints, ca=etcd.ca, certificate=etcd.certificate, key=etcd.key, user=etcd.user, password=password)

@@ -1,0 +1,298 @@
+"""This director's part in the leadership, on a store: `cluster.leadership` with a lease, a watch and a clock.
+
+Whatever only the leader may write goes through `Leading.fenced`: the store refuses it once somebody else leads, however
+late this director notices.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from cluster.errors import Misuse
+from cluster.keys import Keys
+from cluster.leadership import (
+    AskLease,
+    Campaign,
+    Effect,
+    Gained,
+    GiveUp,
+    Leadership,
+    Lost,
+    Resign,
+    State,
+)
+from cluster.model import Leader
+from cluster.store import Committed, Compare, Delete, Event, Lease, Operation, Record, Resync, Store, Watch
+from cluster.view import Unreadable, decode
+from director.engine.telling import tell_each
+from director.timing.alarm import Alarm
+
+#: For the store to take note that a leader resigns. It has other things to do before it ends, and the lease lapses anyway.
+RESIGN_TIMEOUT_S = 1.0
+#: After an order to resign: long enough for the others to take over, and for an operator to see it.
+RESIGN_HOLD_S = 10.0
+
+
+class NotLeading(Misuse):
+    """Only the leader may do that, and this director does not lead."""
+
+
+class Known(NamedTuple):
+    """Who leads, as the store says."""
+
+    leader: Leader
+    term: int
+
+
+def boottime() -> float:
+    """Seconds of a clock that runs on while the machine sleeps, as leases do."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Leading(Service):
+    """Campaigns while it runs; `stopService` resigns.
+
+    Children of the leadership (the VIPs, the share-out of maxima) append to *on_gained* and *on_lost*. A loss is told
+    before the record is deleted: what must not be done by two is over by then.
+
+    :param ttl_s: of the leader's lease.
+    :param hold_back_s: no campaign so soon after the start: what this director promised before may still count.
+    """
+
+    log = Logger()
+
+    def __init__(self, store: Store, keys: Keys, *, director: str, boot_id: str, reactor: Any, ttl_s: float = 2.0,
+                 hold_back_s: float = 0.0, boottime: Callable[[], float] = boottime,
+                 wall: Callable[[], float] = time.time) -> None:
+        self.setName("leading")
+        self.director = director
+        self.ttl_s = ttl_s
+        self.known: Known | None = None
+        self.on_gained: list[Callable[[int], None]] = []  #: called with the term
+        self.on_lost: list[Callable[[], None]] = []
+        self.on_known: list[Callable[[Known | None], None]] = []  #: another leads, or nobody
+        self.owned: set[str] = set()  #: keys that are deleted with the leader's own when it resigns
+        self._store = store
+        self._key = keys.leader()
+        self._reactor = reactor
+        self._boottime = boottime
+        self._hold_back_s = hold_back_s
+        value = msgspec.json.encode(Leader(name=director, boot_id=boot_id, since=wall()))
+        self._machine = Leadership(self._key, value)
+        self._lease: Lease | None = None
+        self._watch: Watch | None = None
+        self._alarm = Alarm(self._tick, reactor=reactor, monotonic=boottime)
+        self._over: Deferred[None] | None = None
+        self._lapsed = False
+
+    # --- what others ask
+
+    @property
+    def leads(self) -> bool:
+        """Whether this director leads at this very moment."""
+        return self.remaining_s() > 0
+
+    @property
+    def lapsed(self) -> bool:
+        """It led, and lost that to the clock: said from the lease's deadline on, even if nobody was told yet."""
+        return self._lapsed or (self._machine.state is State.LEADING and not self.leads)
+
+    @property
+    def term(self) -> int:
+        """Of the present leadership; 0 while this director does not lead."""
+        return self._machine.term if self.leads else 0
+
+    def remaining_s(self) -> float:
+        """For how long it certainly leads as things stand; 0 when it does not."""
+        now = self._look()
+        return max(0.0, self._machine.until(now) - now)
+
+    def fenced(self, operations: Sequence[Operation], *, when: Sequence[Compare] = ()) -> Deferred[Committed]:
+        """Commit as the leader. Not ``succeeded``: another leads by now, or a comparison of *when* failed.
+
+        Fails with `NotLeading`, and as `Store.commit`.
+        """
+        if not self.leads:
+            return fail(NotLeading(f"{self.director} does not lead"))
+        return self._store.commit(operations, when=[self._machine.fence(), *when])
+
+    def resign(self, hold_s: float = RESIGN_HOLD_S) -> Deferred[None]:
+        """Lead no more, and don't campaign for *hold_s*; fires when others can take over. Nothing if it does not lead."""
+        if self._over is not None or self._machine.state is not State.LEADING:
+            return succeed(None)
+        self._over = Deferred()
+        over = self._over
+        self._follow(self._machine.resign(self._boottime() + hold_s))
+        return over
+
+    def promise(self, for_s: float) -> bool:
+        """Don't campaign for *for_s*; False, and no promise, when this director leads or may at any moment."""
+        try:
+            self._machine.promise(self._boottime() + for_s)
+        except Misuse:
+            return False
+        return True
+
+    # --- running
+
+    def startService(self) -> None:
+        if self.running:
+            return
+        super().startService()
+        self._watch = self._store.watch(self._key, self._deliver)
+        self._machine.promise(self._boottime() + self._hold_back_s)
+        self._follow(self._machine.start(self._boottime()))
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
+        over: Deferred[None] = Deferred()
+        if self._machine.state is State.OFF:
+            over.callback(None)
+            return over
+        if self._over is None:
+            self._over = Deferred()
+        self._over.addCallback(over.callback)
+        if self._machine.state is not State.STOPPING:
+            self._follow(self._machine.stop())
+        return over
+
+    def _deliver(self, event: Event) -> None:
+        if isinstance(event, Resync):
+            record = next((each for each in event.listing.records if each.key == self._key), None)
+            revision = event.listing.revision
+        else:
+            revision = event.revision
+            written = [each for each in event.written if each.key == self._key]
+            if not written and self._key not in event.deleted:
+                return
+            record = written[0] if written else None
+        self._learn(record)
+        self._follow(self._machine.seen(record, revision, self._look()))
+
+    def _learn(self, record: Record | None) -> None:
+        known = None
+        if record is not None:
+            try:
+                known = Known(decode(record.value, Leader), record.create_revision)
+            except Unreadable as error:
+                self.log.error("{key} cannot be read: {why}", key=self._key, why=error)
+        if known == self.known:
+            return
+        self.known = known
+        if known is not None and known.leader.name != self.director:
+            self.log.info("{leader} leads, term {term}", leader=known.leader.name, term=known.term)
+        tell_each(self.on_known, known)
+
+    def _look(self) -> float:
+        """Read the clock, and then what the lease promises: the deadline is rather too early."""
+        now = self._boottime()
+        if self._lease is not None:
+            self._machine.extended(self._lease.id, now + self._lease.remaining_s())
+        return now
+
+    def _tick(self) -> None:
+        self._follow(self._machine.tick(self._look()))
+
+    # --- effects
+
+    def _follow(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case AskLease():
+                    self._store.lease(self.ttl_s).addCallbacks(self._granted, self._ungranted)
+                case Campaign(put, when):
+                    assert put.lease is not None
+                    self._campaign(put.lease, self._store.commit([put], when=[when]))
+                case Gained(term):
+                    self._lapsed = False
+                    self.log.info("{director} leads, term {term}", director=self.director, term=term)
+                    self._tell(self.on_gained, term)
+                case Lost(term, why, lapsed):
+                    self._lapsed = lapsed
+                    self.log.warn("{director} leads no more, term {term}: {why}", director=self.director, term=term,
+                                  why=why)
+                    self._tell(self.on_lost)
+                case GiveUp(lease):
+                    self._give_up(lease)
+                case Resign(term):
+                    Deferred.fromCoroutine(self._resign(term)).addErrback(self._unexpected)
+        self._alarm.cancel()
+        if self._machine.state is State.OFF:
+            over, self._over = self._over, None
+            if over is not None:
+                over.callback(None)
+        else:
+            self._alarm.at(self._machine.deadline())
+
+    def _tell(self, told: Sequence[Callable[..., None]], *news: int) -> None:
+        for each in told:
+            try:
+                each(*news)
+            except Exception:  # one that fails must not keep the others from knowing
+                self.log.failure("a change of leadership could not be followed")
+
+    def _granted(self, lease: Lease) -> None:
+        now = self._boottime()
+        until = now + lease.remaining_s()
+        if self._machine.state is not State.LEASING:
+            lease.revoke().addErrback(self._unrevoked)
+            return
+        self._lease = lease
+        lease.lost.addCallback(lambda _: self._follow(self._machine.lease_lost(lease.id, self._boottime())))
+        lease.lost.addErrback(self._unexpected)
+        self._follow(self._machine.granted(lease.id, until))
+
+    def _ungranted(self, failure: Failure) -> None:
+        self.log.info("no lease to campaign with: {why}", why=failure.getErrorMessage())
+        self._follow(self._machine.ungranted(self._boottime()))
+
+    def _campaign(self, lease: int, outcome: Deferred[Committed]) -> None:
+        def committed(result: Committed) -> None:
+            self._follow(self._machine.committed(lease, result.succeeded, result.revision, self._look()))
+
+        def unanswered(failure: Failure) -> None:
+            self.log.info("a campaign of unknown outcome: {why}", why=failure.getErrorMessage())
+            self._follow(self._machine.unanswered(lease, self._boottime()))
+
+        outcome.addCallbacks(committed, unanswered).addErrback(self._unexpected)
+
+    def _give_up(self, number: int) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            assert lease.id == number
+            lease.revoke().addErrback(self._unrevoked)
+
+    async def _resign(self, term: int) -> None:
+        lease, self._lease = self._lease, None
+        operations = [Delete(self._key), *map(Delete, sorted(self.owned))]
+        self.owned.clear()
+        fence = Compare(self._key, term, created=True)
+        try:
+            await self._store.commit(operations, when=[fence]).addTimeout(RESIGN_TIMEOUT_S, self._reactor)
+            if lease is not None:
+                await lease.revoke().addTimeout(RESIGN_TIMEOUT_S, self._reactor)
+        except Exception as error:
+            self.log.warn("the store does not know that {director} resigned; its lease lapses: {why}",
+                          director=self.director, why=error)
+        stopped = self._machine.state is State.STOPPING
+        self._follow(self._machine.resigned(self._boottime()))
+        over, self._over = self._over, None
+        if not stopped and over is not None:
+            over.callback(None)
+
+    def _unrevoked(self, failure: Failure) -> None:
+        self.log.info("a lease was not revoked and lapses: {why}", why=failure.getErrorMessage())
+
+    def _unexpected(self, failure: Failure) -> None:
+        self.log.failure("the leadership failed", failure)

@@ -1,0 +1,78 @@
+"""A summary of this director's load in the store, for whoever inspects the cluster with etcdctl. Nobody decides by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from twisted.application.service import Service
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from cluster.errors import Misuse, StoreUnavailable
+from cluster.keys import Keys
+from cluster.store import Lease, Put, Store
+from director.core.inventory import Inventory
+from director.ha.membership import Membership
+
+#: Hosts beyond these are only counted: a summary is to be read, and a value has at most 1 MiB.
+MAX_HOSTS = 1_000
+
+
+class Summarising(Service):
+    """Writes ``load/<director>`` every *every_s* seconds, under the membership's lease; 0: never."""
+
+    log = Logger()
+
+    def __init__(self, store: Store, keys: Keys, inventory: Inventory, membership: Membership, *, director: str,
+                 every_s: float, reactor: Any, wall: Callable[[], float]) -> None:
+        self.setName("summarising")
+        self._store = store
+        self._key = keys.load(director)
+        self._inventory = inventory
+        self._membership = membership
+        self._every_s = every_s
+        self._reactor = reactor
+        self._wall = wall
+        self._timer: Any = None
+        membership.on_lease.append(self._leased)
+
+    def stopService(self) -> None:
+        super().stopService()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _leased(self, _: Lease) -> None:
+        """A new lease has no summary yet."""
+        if self.running and self._every_s and self._timer is None:
+            self._write()
+
+    def _write(self) -> None:
+        self._timer = self._reactor.callLater(self._every_s, self._write)
+        lease = self._membership.lease
+        if lease is not None:
+            value = msgspec.json.encode(summary(self._inventory, self._wall()))
+            written = self._store.commit([Put(self._key, value, lease.id)], when=[self._membership.fence()])
+            written.addErrback(self._not_written)
+
+    def _not_written(self, failure: Failure) -> None:
+        failure.trap(StoreUnavailable, Misuse)  # Misuse: the lease ended meanwhile; a new one brings another summary
+
+
+def summary(inventory: Inventory, at: float) -> dict[str, Any]:
+    """Connections of each service, and what each host carries: state, weight, open connections, reported utilisation."""
+    hosts = {
+        str(ref): {
+            "state": entry.health.state.value, "weight": round(entry.host.weight, 3), "open": entry.host.in_flight,
+            **({"utilisation": entry.report.utilisation} if entry.report is not None else {}),
+        }
+        for ref, entry in list(inventory.hosts.items())[:MAX_HOSTS]
+    }
+    return {
+        "at": at,
+        "services": {name: {"connections": entry.admission.connections, "queued": entry.admission.queued}
+                     for name, entry in inventory.services.items()},
+        "hosts": hosts, "hosts_left_out": max(0, len(inventory.hosts) - MAX_HOSTS),
+    }

@@ -1,0 +1,225 @@
+"""The virtual addresses: the leader's, and nobody else's.
+
+While this director leads, and `director.core.vip.Custody` allows it, each address is on the interface with a lifetime of
+a second. Before it takes them, the store names it their owner (``vips/<address>``, fenced): for people to see, and for
+the next leader to know how long the addresses may outlive the lease.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from cluster.keys import Keys, VipKey
+from cluster.model import VipOwner
+from cluster.model import Vips as Config
+from cluster.store import Put, Store, Watch
+from cluster.view import View
+from director.core.vip import REFRESH_S, VALID_S, Act, Custody, linger_s, needed_s
+from director.ha.leading import Known, Leading
+from director.ha.neighbours import announce
+from director.ha.netlink import Interface, add_address, remove_address
+
+#: Neighbours are told at once, and again: a frame may be lost, and Linux ignores news of an entry that is younger than a
+#: second (``locktime``). In seconds after taking.
+ANNOUNCE_AT_S = (0.0, 0.3, 1.2, 3.0)
+#: A leader that cannot add its addresses makes room for another, once it failed so often in a row: one second.
+MOST_FAILURES = 4
+#: And does not campaign for so long: an interface does not heal in seconds.
+BROKEN_HOLD_S = 30.0
+#: Timers may be early by less than that.
+TIMER_S = 0.001
+
+
+class Link:
+    """A network interface, as far as its addresses go. Raises OSError as the kernel answers."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def add(self, address: Interface, lifetime_s: int) -> None:
+        add_address(self.device, address, lifetime_s)
+
+    def remove(self, address: Interface) -> None:
+        remove_address(self.device, address)
+
+    def announce(self, address: Interface) -> None:
+        announce(self.device, address.ip)
+
+
+class Vips(Service):
+    """Holds the addresses while it runs and may.
+
+    :param right_s: for how long the addresses may be ours besides the leader's lease: what others have promised.
+    """
+
+    log = Logger()
+
+    def __init__(self, config: Config, leading: Leading, store: Store, keys: Keys, *, reactor: Any,
+                 right_s: Callable[[], float] = lambda: 0.0, link: Link | None = None,
+                 monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
+        self.setName("vips")
+        self.addresses: tuple[Interface, ...] = tuple(map(ipaddress.ip_interface, config.addresses))
+        self._link = Link(config.interface or "") if link is None else link
+        self._device = self._link.device
+        self._leading = leading
+        self._store = store
+        self._keys = keys
+        self._reactor = reactor
+        self._right_s = right_s
+        self._monotonic = monotonic
+        self._wall = wall
+        self._custody = Custody(needed_s(leading.ttl_s))
+        self._owners = View(keys, keys.vips(), VipKey, VipOwner, keep=True)
+        self._watch: Watch | None = None
+        self._timer: Any = None
+        self._vacant_at: float | None = None  # when the last of the former leader's lease was seen
+        self._announcing: list[Any] = []
+        self._named = 0  # the term under which the store names us
+        self._failures = 0
+        self._naming = False
+        leading.on_known.append(self._known)
+        leading.on_gained.append(self._gained)
+        leading.on_lost.append(self.step)
+
+    @property
+    def held(self) -> bool:
+        """Whether the addresses are on this director's interface, as far as it is to do with us."""
+        return self._custody.held
+
+    @property
+    def owners(self) -> dict[str, VipOwner]:
+        """Who owns which address, by the store."""
+        return {place.address: owner for place, owner in self._owners.values.items()}
+
+    # --- running
+
+    def startService(self) -> None:
+        if self.running:
+            return
+        super().startService()
+        self._watch = self._store.watch(self._owners.prefix, self._owners.follow)
+        self._turn()
+
+    def stopService(self) -> None:
+        super().stopService()
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.held:
+            self._drop()
+        self._custody.held = False
+
+    def _turn(self) -> None:
+        self._timer = self._reactor.callLater(REFRESH_S, self._turn)
+        self.step()
+
+    def step(self) -> None:
+        """Look whether the addresses are ours, and act on it."""
+        if not self.running:
+            return
+        own_s = self._leading.remaining_s()
+        named = own_s > 0 and self._named == self._leading.term
+        match self._custody.step(self._monotonic(), max(own_s, self._right_s()), leads=named):
+            case Act.TAKE:
+                self._refresh()
+                self._announce()
+            case Act.REFRESH:
+                self._refresh()
+            case Act.DROP:
+                self._drop()
+        if own_s > 0 and not named and not self._naming and self.addresses:
+            self._naming = True
+            naming: Deferred[None] = Deferred.fromCoroutine(self._name_owner(self._leading.term))
+            naming.addErrback(lambda failure: self.log.failure("the virtual addresses failed", failure))
+
+    # --- leadership
+
+    def _known(self, known: Known | None) -> None:
+        if known is None:
+            self._vacant_at = self._monotonic()
+
+    def _gained(self, term: int) -> None:
+        others = [owner.linger_s for owner in self._owners.values.values() if owner.owner != self._leading.director]
+        now = self._monotonic()
+        since, self._vacant_at = now if self._vacant_at is None else self._vacant_at, None
+        wait_s = max(0.0, since + max(others, default=0.0) - now)
+        self._custody.gained(now, wait_s)
+        if self._timer is not None:
+            self._timer.reset(wait_s % REFRESH_S + TIMER_S)  # so that a turn falls on the end of the wait
+        self.step()
+
+    async def _name_owner(self, term: int) -> None:
+        """Have the store name us the owner; until it does, each turn tries again."""
+        owner = VipOwner(owner=self._leading.director, interface=self._device, term=term, since=self._wall(),
+                         linger_s=linger_s(self._leading.ttl_s))
+        puts = [Put(self._keys.vip(str(each.ip)), msgspec.json.encode(owner)) for each in self.addresses]
+        try:
+            committed = await self._leading.fenced(puts)
+        except Exception as error:
+            self.log.warn("the store does not name us the owner of the virtual addresses: {why}", why=error)
+        else:
+            if committed.succeeded:
+                self._named = term
+                self._leading.owned.update(put.key for put in puts)
+        finally:
+            self._naming = False
+        if self._named == term:
+            self.step()
+
+    # --- the interface
+
+    def _refresh(self) -> None:
+        failed = False
+        for address in self.addresses:
+            try:
+                self._link.add(address, VALID_S)
+            except OSError as error:
+                failed = True
+                if not self._failures:
+                    self.log.error("cannot add {address} to {device}: {why}", address=str(address),
+                                   device=self._device, why=error.strerror)
+        self._failures = self._failures + 1 if failed else 0
+        if self._failures >= MOST_FAILURES and self._leading.leads:
+            self._failures = 0
+            self._leading.resign(BROKEN_HOLD_S)
+
+    def _announce(self) -> None:
+        self.log.info("{count} virtual addresses taken on {device}", count=len(self.addresses), device=self._device)
+        self._announcing = [self._reactor.callLater(at, self._tell_neighbours) for at in ANNOUNCE_AT_S[1:]]
+        self._tell_neighbours()
+
+    def _tell_neighbours(self) -> None:
+        if not self.held:
+            return
+        for address in self.addresses:
+            try:
+                self._link.announce(address)
+            except OSError as error:
+                self.log.warn("neighbours of {device} are not told of {address}: {why}", device=self._device,
+                              address=str(address.ip), why=error.strerror)
+
+    def _drop(self) -> None:
+        for each in self._announcing:
+            if each.active():
+                each.cancel()
+        self._announcing.clear()
+        for address in self.addresses:
+            try:
+                self._link.remove(address)
+            except OSError as error:
+                # It is gone within a second by itself; until then the record tells whoever leads next.
+                self._leading.owned.discard(self._keys.vip(str(address.ip)))
+                self.log.error("cannot remove {address} from {device}: {why}", address=str(address),
+                               device=self._device, why=error.strerror)
+        self.log.info("{count} virtual addresses given up on {device}", count=len(self.addresses), device=self._device)

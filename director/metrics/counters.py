@@ -1,0 +1,242 @@
+"""What the director counts, exposed through prometheus-client.
+
+Counters of the hot path are plain numbers, raised by the data path and turned into prometheus-client's families at scrape:
+its own counters take a lock for each increment, half a microsecond and seven of them for a connection, and everything here
+runs on the reactor's thread. What is counted rarely (probes, transitions, reports) is a counter of the library's. Gauges are
+not stored at all but read from the one snapshot at scrape (`director.metrics.gauges`).
+
+Names begin with ``txdirector_``, units are base units, and every label is bounded: configured names, enumerations of ours,
+or the `MAX_REASONS` first reasons.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.utils import floatToGoString
+
+from cluster.model import HostRef, HostState, Reason
+from director.timing.courtesy import politely
+
+#: Hosts between two times of giving way, at a scrape.
+HOSTS = 8
+#: Observe the duration of one pick in this many: two readings of the clock cost a tenth of a pick.
+PICK_SAMPLE = 16
+#: Distinct reasons of one counter; our code has about ten. What exceeds it is counted as ``other``, so that no peer can
+#: make the label grow even if a reason ever carried its words.
+MAX_REASONS = 32
+
+DURATION_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 3600.0)
+QUEUE_WAIT_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+PICK_BUCKETS = (1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1e-2)
+
+HOST_LABELS = ("service", "group", "host")
+
+
+class Distribution:
+    """How often values fell below each of *bounds*, which ascend."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulated, as the exposition wants them."""
+        names = (*map(floatToGoString, self.bounds), "+Inf")
+        return list(zip(names, accumulate(self.counts), strict=True))
+
+
+class HostMetrics:
+    """The counters of one host."""
+
+    __slots__ = ("connect_failures", "connections", "to_client_bytes", "to_host_bytes")
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.connect_failures = 0
+        self.to_host_bytes = 0
+        self.to_client_bytes = 0
+
+
+class ServiceMetrics:
+    """The counters of one service, and of its hosts."""
+
+    __slots__ = ("accepted", "duration", "ended", "hosts", "pick", "queue_wait", "retries")
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        #: every reason is present from the start, so that a rate over its first event is not lost
+        self.ended = dict.fromkeys(Reason, 0)
+        self.retries = 0
+        self.duration = Distribution(DURATION_BUCKETS)  #: seconds from accept to end
+        self.queue_wait = Distribution(QUEUE_WAIT_BUCKETS)  #: seconds; clients that queued only
+        self.pick = Distribution(PICK_BUCKETS)  #: seconds; one pick in `PICK_SAMPLE`
+        self.hosts: dict[tuple[str, str], HostMetrics] = {}
+
+    def host(self, group: str, host: str) -> HostMetrics:
+        """The host's counters, created at first."""
+        found = self.hosts.get((group, host))
+        if found is None:
+            found = self.hosts[group, host] = HostMetrics()
+        return found
+
+
+class Metrics:
+    """All counters of one director.
+
+    After `forget_service` or `forget_host` the label sets are gone from the exposition; counting into objects that were
+    kept beyond that is harmless and invisible.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self._families = _Families(registry)
+        registry.register(self)
+        self._services: dict[str, ServiceMetrics] = {}
+        self._rejections: set[str] = set()
+        self.reports: Counter = self._families.reports  #: agents' accepted load reports
+
+    def service(self, name: str) -> ServiceMetrics:
+        """The service's counters, created at first."""
+        found = self._services.get(name)
+        if found is None:
+            found = self._services[name] = ServiceMetrics()
+        return found
+
+    def host(self, ref: HostRef) -> HostMetrics:
+        """The host's counters, created at first; by `forget_host` all that was counted under its labels goes."""
+        return self.service(ref.service).host(ref.group, ref.host)
+
+    def rejected(self, reason: str) -> None:
+        """Count an agent's message that was dropped, by why."""
+        if reason not in self._rejections:
+            if len(self._rejections) >= MAX_REASONS:
+                reason = "other"
+            self._rejections.add(reason)
+        self._families.rejected.labels(reason).inc()
+
+    def transition(self, ref: HostRef, to: HostState) -> None:
+        """Count a change of a host's operational state."""
+        self.host(ref)
+        self._families.transitions.labels(*ref, to.value).inc()
+
+    def probe(self, ref: HostRef, *, ok: bool) -> None:
+        """Count a finished active probe."""
+        self.host(ref)
+        self._families.probes.labels(*ref, "success" if ok else "failure").inc()
+
+    def forget_service(self, name: str) -> None:
+        """Drop the label sets of a service that configuration removed, and of its hosts. Unknown names are ignored."""
+        gone = self._services.pop(name, None)
+        if gone is None:
+            return
+        for group, host in gone.hosts:
+            self._families.forget_host(HostRef(name, group, host))
+
+    def forget_host(self, ref: HostRef) -> None:
+        """Drop the label sets of a host that left. Unknown hosts are ignored."""
+        service = self._services.get(ref.service)
+        if service is not None and service.hosts.pop((ref.group, ref.host), None) is not None:
+            self._families.forget_host(ref)
+
+    # --- for prometheus-client
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """The hot path's numbers as families."""
+        services = list(self._services.items())
+        hosts = [((name, *key), host) for name, service in services for key, host in service.hosts.items()]
+        yield _counter("connections_accepted", "Client connections accepted.", ("service",),
+                       (((name,), each.accepted) for name, each in services))
+        yield _counter("connections_ended", "Client connections ended, each under exactly one reason.",
+                       ("service", "reason"),
+                       (((name, reason.value), count) for name, each in services for reason, count in each.ended.items()))
+        yield _counter("connection_retries", "Connects tried on another host after one failed.", ("service",),
+                       (((name,), each.retries) for name, each in services))
+        yield _histogram("connection_duration_seconds", "Time from accept to end of a client connection.",
+                         ((name, each.duration) for name, each in services))
+        yield _histogram("queue_wait_seconds", "Time that queued clients waited for a host.",
+                         ((name, each.queue_wait) for name, each in services))
+        yield _histogram("pick_duration_seconds",
+                         f"Time of the scheduler to pick a host; one pick in {PICK_SAMPLE} is observed.",
+                         ((name, each.pick) for name, each in services))
+        yield _counter("host_connections", "Clients given to the host, retries included.", HOST_LABELS,
+                       ((where, host.connections) for where, host in politely(hosts, HOSTS)))
+        yield _counter("host_connect_failures", "Connects to the host that failed.", HOST_LABELS,
+                       ((where, host.connect_failures) for where, host in politely(hosts, HOSTS)))
+        yield _counter("host_relayed_bytes", "Bytes relayed of ended connections, by direction.",
+                       (*HOST_LABELS, "direction"),
+                       (((*where, direction), count) for where, host in politely(hosts, HOSTS)
+                        for direction, count in (("to_host", host.to_host_bytes), ("to_client", host.to_client_bytes))))
+
+
+class LogLines:
+    """What became of the log's lines.
+
+    :param dropped: how many were never written.
+    """
+
+    def __init__(self, dropped: Callable[[], int]) -> None:
+        self._dropped = dropped
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        yield _counter("log_lines_dropped", "Lines of the log that were dropped, because it was not read or its disk was "
+                       "full or too slow.", (), [((), self._dropped())])
+
+
+class _Families:
+    """What is counted rarely, in counters of the library's."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"txdirector_{name}", text, labels, registry=registry)
+
+        self.transitions = counter("host_transitions", "Changes of the host's operational state, by the new state.",
+                                   *HOST_LABELS, "to")
+        self.probes = counter("host_probes", "Active probes finished, by result.", *HOST_LABELS, "result")
+        self.reports = counter("agent_reports", "Load reports of agents accepted.")
+        self.rejected = counter("agent_messages_rejected", "Messages of agents dropped, by reason.", "reason")
+
+    def forget_host(self, ref: HostRef) -> None:
+        """Remove what transitions and probes made; removing what is absent is no error."""
+        for state in HostState:
+            _remove(self.transitions, *ref, state.value)
+        for result in ("success", "failure"):
+            _remove(self.probes, *ref, result)
+
+
+def _remove(family: Counter, *labels: str) -> None:
+    with suppress(KeyError):  # older releases of prometheus-client raise it
+        family.remove(*labels)
+
+
+def _counter(name: str, text: str, labels: tuple[str, ...],
+             values: Iterable[tuple[tuple[str, ...], float]]) -> CounterMetricFamily:
+    family = CounterMetricFamily(f"txdirector_{name}", text, labels=labels)
+    for where, value in values:
+        family.add_metric(where, value)
+    return family
+
+
+def _histogram(name: str, text: str, values: Iterable[tuple[str, Distribution]]) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(f"txdirector_{name}", text, labels=("service",))
+    for service, value in values:
+        family.add_metric((service,), value.buckets(), value.sum)
+    return family

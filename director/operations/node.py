@@ -1,0 +1,303 @@
+"""What the admin may ask of a running director (`director.admin.control.Operations`)."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal
+
+import msgspec
+from twisted.internet.defer import Deferred, succeed
+
+from cluster.address import Address
+from cluster.keys import Keys
+from cluster.model import AdminState, AuditEntry, Configuration, Host, HostRef, Member, Order, Registered, Service
+from cluster.store import Compare, Delete, Put, Record, Store
+from cluster.view import Unreadable, decode
+from director.admin.offers import Change, Process, Stored, UserPicture
+from director.core.entries import ServiceEntry
+from director.core.orders import LOCAL
+from director.core.pictures import picture_services, why_not
+from director.core.snapshot import (
+    CandidatePicture,
+    ClusterPicture,
+    ConnectionsPicture,
+    DirectorPicture,
+    Explanation,
+    MemberPicture,
+    PastPicture,
+    VipPicture,
+)
+from director.engine.errors import Conflict, NotFound
+from director.engine.node import Node
+from director.engine.swapping import Plan, Swapping
+from director.engine.sync import Sync
+from director.ha.clustering import Clustering
+from director.operations.audit import AuditTrail
+from director.operations.clients import kill_client, picture_connections
+from director.operations.past import told
+from director.operations.services import ServiceChanges
+from director.operations.users import UserChanges
+from director.traffic.frontend import Frontend
+from director.version import VERSION
+
+#: Changes of any kind that a look at one host's history goes through.
+HISTORY_LOOKED_THROUGH = 10_000
+
+
+class NodeOperations:
+    """Reads the node's inventory, writes the store; the change comes back through the node's `Sync`."""
+
+    def __init__(self, node: Node, store: Store, sync: Sync, keys: Keys, clustering: Clustering, *,
+                 boot: Configuration, audit: AuditTrail, users: UserChanges, swapping: Swapping) -> None:
+        self._node = node
+        self._store = store
+        self._sync = sync
+        self._keys = keys
+        self._clustering = clustering
+        self._boot = boot
+        self._audit = audit
+        self._users = users
+        self.own_process: Process | None = None  #: set by whoever runs this director as a process of its own
+        self._swapping = swapping
+        self._changes = ServiceChanges(node, store, swapping, keys, boot.node)
+
+    # --- looking
+
+    def snapshot(self) -> DirectorPicture:
+        node, clustering = self._node, self._clustering
+        now = node.monotonic()
+        return DirectorPicture(
+            name=node.director,
+            version=VERSION,
+            at=node.wall(),
+            started=node.started_at,
+            isolated=node.inventory.isolation.isolated,
+            grace=node.inventory.in_grace(now),
+            store=clustering.store_name,
+            store_available=clustering.available,
+            cold_start=clustering.cold,
+            leader=clustering.leader,
+            leads=clustering.leading.leads,
+            vips_held=clustering.vips_held,
+            peers=clustering.peer_pictures(),
+            problems=self._users.problems,
+            services=picture_services(node.inventory, now, node.wall() - now, node.listening),
+            store_problems=self._sync.problems,
+        )
+
+    def explain(self, service: str, client: str) -> Explanation:
+        node = self._node
+        entry = node.inventory.services.get(service)
+        if entry is None:
+            raise NotFound(f"no service is called {service!r}")
+        packed = ipaddress.ip_address(client).packed
+        group = entry.enabled
+        steps = [_access_step(entry, packed, client), *_limit_steps(entry)]
+        if group is None:
+            return Explanation(
+                service=service, client=client, group=None, scheduler="", host=None, random=False, sticky=False,
+                candidates=(), steps=(*steps, "no group is enabled: the client is refused"),
+            )
+        explanation = group.pool.explain(packed, node.monotonic())
+        sticky = entry.spec.sticky is not None
+        steps.append(f"group {group.name} is enabled; {group.pool.eligible} of {len(group.hosts)} hosts take connections")
+        if group.pool.failing_open:
+            steps.append("every host is bad and the group fails open: all hosts that no order forbids are tried")
+        if group.pool.backups_in_use:
+            steps.append("no other host is available: backups are in use")
+        if sticky:
+            steps.append("the service is sticky: the client's former host is preferred")
+        steps += [f"{name}: {entry.verdict.why}" for name, entry in group.hosts.items() if entry.verdict.why]
+        chosen = explanation.chosen
+        if chosen is not None:
+            steps.append(f"{group.spec.scheduler} chooses {chosen.name}")
+        elif explanation.random:
+            steps.append(f"{group.spec.scheduler} draws among them by weight or chance")
+        else:
+            steps.append("nobody can take the client now")
+        return Explanation(
+            service=service, client=client, group=group.name, scheduler=group.spec.scheduler,
+            host=chosen.name if chosen is not None else None, random=explanation.random, sticky=sticky,
+            candidates=tuple(
+                CandidatePicture(
+                    group=group.name, host=each.host.name, eligible=each.eligible,
+                    why_not=why_not(group, group.hosts[each.host.name]), factors=dict(each.factors),
+                )
+                for each in explanation.hosts
+            ),
+            steps=tuple(steps),
+        )
+
+    # --- changing
+
+    def order(
+        self, ref: HostRef, state: AdminState, *, who: str, why: str, deadline_s: float | None = None,
+        local: bool = False,
+    ) -> Deferred[None]:
+        order = Order(state=state, who=who, why=why, at=self._node.wall(), deadline_s=deadline_s)
+        if local:
+            self._node.set_order(ref, LOCAL, order)
+            return succeed(None)
+        key = self._keys.admin(ref, "operator")
+        return self._swapping.change(key, partial(self._ordered, ref, order)).addCallback(_done)
+
+    async def _ordered(self, ref: HostRef, order: Order, record: Record | None) -> Plan | None:
+        key = self._keys.admin(ref, "operator")
+        if order.state is not AdminState.UP:
+            return Plan(Put(key, msgspec.json.encode(order)))
+        if record is None:
+            self._node.set_order(ref, LOCAL, None)
+            return None
+        return Plan(Delete(key))
+
+    def set_weight(self, ref: HostRef, weight: float, *, who: str) -> Deferred[None]:
+        entry = self._node.inventory.hosts.get(ref)
+        if entry is not None and entry.registered:
+            return self._change_registered(ref, lambda it: msgspec.structs.replace(
+                it, weight=weight, host=msgspec.structs.replace(it.host, weight=weight)))
+        changed = self._changes.change(ref.service, lambda spec: _with_weight(spec, ref, weight), None)
+        return Deferred.fromCoroutine(changed).addCallback(_done)
+
+    def approve(self, ref: HostRef, *, who: str) -> Deferred[None]:
+        if self._node.inventory.registered(ref) is None and ref in self._node.inventory.hosts:
+            return succeed(None)
+        return self._change_registered(ref, lambda it: msgspec.structs.replace(it, approved=True))
+
+    def _change_registered(self, ref: HostRef, change: Callable[[Registered], Registered]) -> Deferred[None]:
+        key = self._keys.registered(ref)
+
+        async def decide(record: Record | None) -> Plan | None:
+            if record is None:
+                raise NotFound(f"no host {ref} has registered")
+            try:
+                before = decode(record.value, Registered)
+            except Unreadable as error:
+                raise Conflict(f"what is stored of {ref} cannot be read: {error}") from error
+            after = change(before)
+            return None if after == before else Plan(Put(key, msgspec.json.encode(after)))
+
+        return self._swapping.change(key, decide).addCallback(_done)
+
+    def retry(self, ref: HostRef) -> Deferred[None]:
+        return self._node.retry(ref)
+
+    def forget(self, ref: HostRef) -> Deferred[int | None]:
+        key, order_key = self._keys.registered(ref), self._keys.admin(ref, "operator")
+
+        async def decide(record: Record | None) -> Plan | None:
+            if record is None:
+                return None
+            order = await self._store.get(order_key)
+            if order is None:
+                return Plan(Delete(key), when=[Compare(order_key, 0)])
+            return Plan(Delete(key), [Delete(order_key)], [Compare(order_key, order.mod_revision)])
+
+        return self._swapping.change(key, decide).addCallback(lambda revision: revision or None)
+
+    # --- what runs
+
+    def connections(self, service: str, limit: int) -> ConnectionsPicture:
+        return picture_connections(self._frontend(service), limit, self._node.monotonic())
+
+    def kill_connection(self, service: str, client: Address) -> int:
+        return kill_client(self._frontend(service), client)
+
+    def _frontend(self, service: str) -> Frontend:
+        frontend = self._node.frontends.get(service)
+        if frontend is None:
+            raise NotFound(f"no service is called {service!r}")
+        return frontend
+
+    def audit(self, limit: int) -> tuple[AuditEntry, ...]:
+        return self._audit.newest(limit)
+
+    def process(self) -> Process:
+        if self.own_process is None:
+            raise Conflict("this director runs within another program, which has its own ways for that")
+        return self.own_process
+
+    # --- users
+
+    def users(self) -> tuple[UserPicture, ...]:
+        return self._users.listed()
+
+    def put_user(self, name: str, password: str | None, role: Literal["readonly", "full"]) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._users.put(name, password, role))
+
+    def del_user(self, name: str) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._users.delete(name))
+
+    # --- configuration
+
+    def boot(self) -> Configuration:
+        return self._boot
+
+    def stored(self) -> Deferred[Mapping[str, Stored]]:
+        return Deferred.fromCoroutine(self._changes.stored())
+
+    # --- the directors together
+
+    def cluster(self) -> ClusterPicture:
+        clustering = self._clustering
+        leader = clustering.leader
+        members = clustering.membership.members if clustering.shared else {clustering.member.name: clustering.member}
+        return ClusterPicture(
+            cluster=clustering.cluster, director=self._node.director, store=clustering.store_name,
+            store_available=clustering.available, cold_start=clustering.cold, leader=leader, term=clustering.term,
+            members=tuple(
+                MemberPicture(**_described(member), leads=name == leader)
+                for name, member in sorted(members.items())
+            ),
+            vips=tuple(
+                VipPicture(address=address, owner=owner.owner, since=owner.since, term=owner.term)
+                for address, owner in sorted(clustering.vips.owners.items())
+            ),
+            disagreements=clustering.disagreements(), store_problems=self._sync.problems,
+        )
+
+    def history(self, ref: HostRef | None, limit: int) -> Deferred[tuple[PastPicture, ...]]:
+        changes = self._store.history(self._keys.root, limit=HISTORY_LOOKED_THROUGH)
+        return changes.addCallback(told, self._keys, ref, limit)
+
+    def change(self, service: str, change: Change, *, revision: int | None = None) -> Deferred[int]:
+        return Deferred.fromCoroutine(self._changes.change(service, change, revision))
+
+
+def _described(member: Member) -> dict[str, Any]:
+    """All but its process, which is the directors' own business."""
+    return {name: value for name, value in msgspec.structs.asdict(member).items() if name != "process"}
+
+
+def _done(_: object) -> None:
+    """Who ordered it needs no more than that."""
+
+
+def _with_weight(spec: Service | None, ref: HostRef, weight: float) -> Service:
+    """*spec* with one host's weight changed."""
+    group = spec.groups.get(ref.group) if spec is not None else None
+    if spec is None or group is None or ref.host not in group.hosts:
+        raise NotFound(f"{ref} is not configured any more")
+    host: Host = msgspec.structs.replace(group.hosts[ref.host], weight=weight)
+    group = msgspec.structs.replace(group, hosts={**group.hosts, ref.host: host})
+    return msgspec.structs.replace(spec, groups={**spec.groups, ref.group: group})
+
+
+def _access_step(entry: ServiceEntry, packed: bytes, client: str) -> str:
+    if entry.access.allows(packed):
+        return f"the access list lets {client} in"
+    return f"the access list denies {client}: the connection is closed at once"
+
+
+def _limit_steps(entry: ServiceEntry) -> list[str]:
+    limits, admission = entry.spec.limits, entry.admission
+    if not limits.max_connections:
+        return []
+    step = f"{admission.connections} of at most {admission.maximum:g} connections are open"
+    if admission.maximum < limits.max_connections:
+        step += f" (this director's part of {limits.max_connections})"
+    if admission.connections < admission.maximum:
+        return [step]
+    waits = f"; the client waits behind {admission.queued} others" if limits.queue else "; the client is refused"
+    return [step + waits]

@@ -1,0 +1,448 @@
+"""Where agents connect: listeners, connections and their time-outs. What agents may do is the `Roster`'s decision.
+
+One connection of an agent is an ordinary Twisted protocol: there is one for each backend host, not for each client.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from OpenSSL import SSL
+from twisted.application.service import MultiService, Service
+from twisted.internet import ssl
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from cluster.address import Address, parse_address
+from cluster.errors import ConfigError, Misuse, Problem
+from cluster.model import AgentListeners, HostRef
+from cluster.wire import (
+    MAX_DIRECTORS,
+    VERSION,
+    Connection,
+    Hello,
+    Leaving,
+    Message,
+    Order,
+    Refused,
+    RemoteProtocolError,
+    Report,
+    Role,
+    Welcome,
+)
+from director.core.bucket import TokenBucket
+from director.ports.binding import FileAccess
+from director.ports.tls import certificate_names, server_options
+from director.ports.twisted_ports import Ports
+from director.reports.roster import LEFT, RETRY_REFUSED_S, AgentSink, Evidence, Refusal, Reject, Roster, Speaker
+from director.timing.courtesy import give_way
+
+__all__ = ["LEFT", "AgentConnection", "AgentListener", "AgentPort", "AgentSink", "Reject"]
+
+#: From accept to hello, TLS included: generous for a machine that swaps, short for one that plays dead.
+HANDSHAKE_TIMEOUT_S = 10.0
+#: A connection from which nothing came for so long is cut. Health knows after seconds; this frees the descriptor.
+SILENCE_TIMEOUT_S = 60.0
+#: Open connections, those still shaking hands included: ten thousand hosts, each reconnecting at once.
+MAX_CONNECTIONS = 20_000
+#: Accepted in one go before the rate applies: a pair of racks.
+HANDSHAKE_BURST = 100.0
+#: Only the owner and the group may connect: whoever can, may speak for hosts.
+UNIX_MODE = 0o660
+
+
+class AgentConnection(NamedTuple):
+    """One agent, for an operator's eye."""
+
+    agent: str
+    identity: str  #: '' when none are configured
+    boot_id: str
+    address: str
+    since: float  #: POSIX seconds
+    heard_s: float  #: seconds since its last message
+    seq: int
+    hosts: tuple[str, ...]  #: that it speaks for
+    refused: dict[str, str]  #: hosts that it claimed in vain, and why
+    leaving: bool
+
+
+@implementer(IPushProducer)
+class _AgentProtocol(Protocol):
+    """One connection: bytes to messages, messages to the roster, answers back."""
+
+    transport: Any  # TCP, TLS or UNIX
+
+    def __init__(self, listener: AgentListener) -> None:
+        self._listener = listener
+        self._wire = Connection(Role.DIRECTOR)
+        self._timer: Any = None
+        self._over = False
+        self.speaker: Speaker | None = None
+        self.since = 0.0
+
+    def connectionMade(self) -> None:
+        self._timer = self._listener.reactor.callLater(HANDSHAKE_TIMEOUT_S, self._handshake_timed_out)
+        self.transport.registerProducer(self, True)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._wire.receive_data(data)
+        try:
+            while not self._over:
+                message = self._wire.next_message()
+                if message is None:
+                    give_way()
+                    return
+                self._handle(message)
+        except RemoteProtocolError as error:
+            self._listener.sink.rejected(error.reason)
+            self.abort(str(error))
+
+    def _handle(self, message: Message) -> None:
+        now = self._listener.monotonic()
+        roster = self._listener.roster
+        if isinstance(message, Hello):
+            answer = roster.hello(message, self._evidence(), now)
+            if isinstance(answer, Refusal):
+                self.refuse(answer.reason, answer.retry_after_s)
+                return
+            self._greeted(message, answer.speaker)
+            if answer.replaced is not None:
+                self._listener.refuse(answer.replaced, Reject.REPLACED)
+            return
+        assert self.speaker is not None
+        if isinstance(message, Report):
+            problem = roster.report(self.speaker, message, now)
+            if problem is not None:
+                self.refuse(problem, RETRY_REFUSED_S)
+        elif isinstance(message, Leaving):
+            self.speaker.heard_at = now
+            roster.leaving(self.speaker, message.deadline_s)
+
+    def _greeted(self, hello: Hello, speaker: Speaker) -> None:
+        self.speaker = speaker
+        self.since = self._listener.wall()
+        self._timer.cancel()
+        self._timer = self._listener.reactor.callLater(SILENCE_TIMEOUT_S, self._check_silence)
+        self.send(self._listener.welcome(speaker))
+        self._listener.joined(self)
+
+    def _evidence(self) -> Evidence:
+        peer = self.transport.getPeer()
+        names = certificate_names(self.transport)
+        if not isinstance(peer, IPv4Address | IPv6Address):
+            return Evidence("unix", "", True, names)
+        ip = ipaddress.ip_address(peer.host.partition("%")[0])
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        return Evidence(str(Address(str(ip), peer.port)), str(ip), ip.is_loopback, names)
+
+    # --- out
+
+    def send(self, message: Message) -> None:
+        if not self._over:
+            self.transport.write(self._wire.send(message))
+
+    def refuse(self, reason: Reject, retry_after_s: float = 0.0) -> None:
+        """Say why, and close."""
+        self.send(Refused(reason=reason.value, retry_after_s=retry_after_s))
+        self.leave(reason.value)
+
+    def leave(self, why: str) -> None:
+        """Close once what was said is sent; cut if the peer does not take it."""
+        if not self._over:
+            self._finish(why)
+            self._timer = self._listener.reactor.callLater(HANDSHAKE_TIMEOUT_S, self.transport.abortConnection)
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+
+    def abort(self, why: str) -> None:
+        """Close at once."""
+        if not self._over:
+            self._finish(why)
+            self.transport.abortConnection()
+
+    def _finish(self, why: str) -> None:
+        self._over = True
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        if self.speaker is not None:
+            self._listener.gone(self, why)
+
+    # --- silence, stalls, loss
+
+    def _handshake_timed_out(self) -> None:
+        self._listener.sink.rejected(Reject.HANDSHAKE_TIMEOUT)
+        self.abort("no hello in time")
+
+    def _check_silence(self) -> None:
+        """Look now and then instead of moving a timer with every report."""
+        assert self.speaker is not None
+        left = self.speaker.heard_at + SILENCE_TIMEOUT_S - self._listener.monotonic()
+        if left > 0:
+            self._timer = self._listener.reactor.callLater(left, self._check_silence)
+        else:
+            self._listener.sink.rejected(Reject.SILENT)
+            self.abort("silent")
+
+    def pauseProducing(self) -> None:
+        """The transport's buffer is full: the agent does not read the little that it is told."""
+        self._listener.sink.rejected(Reject.STALLED)
+        self.abort("does not read")
+
+    def resumeProducing(self) -> None:
+        """Never paused, only cut."""
+
+    def stopProducing(self) -> None:
+        """The connection is lost; `connectionLost` follows."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.speaker is None and not self._over and reason.check(SSL.Error, ssl.VerificationError):
+            self._listener.sink.rejected(Reject.TLS)
+        if not self._over:
+            self._finish("the connection closed" if reason.check(ConnectionDone) else "the connection broke")
+        elif self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._listener.closed(self)
+
+
+class _AgentFactory(Factory[_AgentProtocol]):
+    noisy = False
+
+    def __init__(self, listener: AgentListener, port: AgentPort) -> None:
+        self._listener = listener
+        self._port = port
+
+    def buildProtocol(self, addr: Any) -> _AgentProtocol | None:
+        self._port.accepted()
+        return self._listener.admit()
+
+
+class AgentPort(Service):
+    """One address for agents. Its start raises `director.ports.binding.BindError`."""
+
+    def __init__(self, listener: AgentListener, address: Address, options: ssl.CertificateOptions | None) -> None:
+        self.name = str(address)
+        self._listener = listener
+        self._address = address
+        self._options = None if address.is_unix else options
+        self._ports: Ports | None = None
+        self._resume: Any = None
+
+    @property
+    def address(self) -> Address:
+        """As bound."""
+        return self._address if self._ports is None else self._ports.address
+
+    def factory(self) -> _AgentFactory:
+        """Of the connections that are accepted here."""
+        return _AgentFactory(self._listener, self)
+
+    def startService(self) -> None:
+        if self._ports is None:
+            self._ports = Ports(
+                self._address, self.factory(), reactor=self._listener.reactor, tls=self._options,
+                access=FileAccess(UNIX_MODE),
+            )
+        super().startService()
+
+    def accepted(self) -> None:
+        """One more; beyond the rate, the others wait in the kernel's queue: a storm is slowed down, not refused."""
+        wait = self._listener.handshakes.spend(self._listener.monotonic())
+        if wait > 0 and self._ports is not None and self._resume is None:
+            self._ports.pauseProducing()
+            self._resume = self._listener.reactor.callLater(wait, self._accept_again)
+
+    def _accept_again(self) -> None:
+        self._resume = None
+        if self._ports is not None:
+            self._ports.resumeProducing()
+
+    def stopService(self) -> Deferred[Any] | None:
+        super().stopService()
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
+        ports, self._ports = self._ports, None
+        return ports.stopListening() if ports is not None else None
+
+
+class AgentListener(MultiService):
+    """The director's side of the heartbeat protocol: a service with one `AgentPort` for each address.
+
+    :param config: where to listen, TLS, identities, intervals.
+    :param sink: who is told.
+    :param name: this director's.
+    :param monotonic: seconds; ages and deadlines.
+    :param wall: POSIX seconds; for people.
+    :raises ConfigError: files of TLS that do not do; an address beyond this machine without TLS and without
+        ``insecure``; no identities though an address is beyond this machine.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        config: AgentListeners,
+        sink: AgentSink,
+        *,
+        reactor: Any,
+        name: str,
+        monotonic: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        super().__init__()
+        addresses = _checked_addresses(config)
+        options = None if config.tls is None else server_options(config.tls, place="node.agents.tls")
+        self.setName("agents")
+        self.config = config
+        self.sink = sink
+        self.reactor = reactor
+        self.director = name
+        self.monotonic = monotonic
+        self.wall = wall
+        self.roster = Roster(config.identities, sink)
+        self.handshakes = TokenBucket(config.handshakes_per_s, HANDSHAKE_BURST, monotonic())
+        self.ports = tuple(AgentPort(self, address, options) for address in addresses)
+        for port in self.ports:
+            port.setServiceParent(self)
+        self._directors = config.advertise[:MAX_DIRECTORS]
+        self._leader: str | None = None
+        self._open: set[_AgentProtocol] = set()
+        self._joined: dict[Speaker, _AgentProtocol] = {}
+        self._stopping: list[Deferred[None]] = []  # fired when the last connection is closed
+
+    # --- for the node
+
+    def order(self, ref: HostRef, order: Order) -> bool:
+        """Send *order*, about *ref* alone, to the agent that speaks for it; whether there is one."""
+        speaker = self.roster.speaker(ref)
+        protocol = None if speaker is None else self._joined.get(speaker)
+        if protocol is None:
+            return False
+        protocol.send(Order(order=order.order, hosts=[str(ref)], deadline_s=order.deadline_s,
+                            interval_s=order.interval_s))
+        return True
+
+    def announce(self, *, directors: Sequence[str], leader: str | None) -> None:
+        """Tell every agent, now and from now on, where the directors are and who leads them.
+
+        :raises Misuse: more directors than one welcome may name.
+        """
+        if len(directors) > MAX_DIRECTORS:
+            raise Misuse(f"agents are told of at most {MAX_DIRECTORS} directors")
+        self._directors, self._leader = tuple(directors), leader
+        for speaker, protocol in list(self._joined.items()):
+            protocol.send(self.welcome(speaker))
+
+    def connections(self) -> tuple[AgentConnection, ...]:
+        """The agents connected now."""
+        now = self.monotonic()
+        return tuple(
+            AgentConnection(
+                agent=speaker.agent,
+                identity=speaker.identity,
+                boot_id=speaker.boot_id,
+                address=speaker.address,
+                since=protocol.since,
+                heard_s=now - speaker.heard_at,
+                seq=speaker.record.seq,
+                hosts=tuple(text for text, ref in speaker.claims.items() if self.roster.speaker(ref) is speaker),
+                refused=dict(speaker.refused),
+                leaving=speaker.leaving,
+            )
+            for speaker, protocol in self._joined.items()
+        )
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop listening and close every agent's connection; agents come back when somebody listens again."""
+        stopped = maybeDeferred(super().stopService)
+        closed: Deferred[None] = Deferred()
+        self._stopping.append(closed)
+        for protocol in list(self._open):
+            protocol.leave("the director stops")
+        self._check_stopped()
+        return DeferredList([stopped, closed], fireOnOneErrback=True, consumeErrors=True)
+
+    # --- for connections
+
+    def admit(self) -> _AgentProtocol | None:
+        """A protocol for a connection just accepted; None (it is closed) when there are too many."""
+        if len(self._open) >= MAX_CONNECTIONS:
+            self.sink.rejected(Reject.TOO_MANY_AGENTS)
+            return None
+        protocol = _AgentProtocol(self)
+        self._open.add(protocol)
+        return protocol
+
+    def welcome(self, speaker: Speaker) -> Welcome:
+        """What *speaker* is told of us."""
+        return Welcome(
+            version=VERSION,
+            director=self.director,
+            directors=list(self._directors),
+            interval_s=self.config.interval_s,
+            leader=self._leader,
+            refused=speaker.refused,
+        )
+
+    def joined(self, protocol: _AgentProtocol) -> None:
+        speaker = protocol.speaker
+        assert speaker is not None
+        self._joined[speaker] = protocol
+        self._log.info("agent {agent} connected from {address}", agent=speaker.agent, address=speaker.address)
+
+    def refuse(self, speaker: Speaker, reason: Reject) -> None:
+        """Close *speaker*'s connection with a reason."""
+        protocol = self._joined.get(speaker)
+        if protocol is not None:
+            protocol.refuse(reason)
+
+    def gone(self, protocol: _AgentProtocol, why: str) -> None:
+        """*protocol* speaks no more."""
+        speaker = protocol.speaker
+        assert speaker is not None
+        del self._joined[speaker]
+        self._log.info("agent {agent} disconnected: {why}", agent=speaker.agent, why=why)
+        self.roster.lost(speaker, why)
+
+    def closed(self, protocol: _AgentProtocol) -> None:
+        """*protocol*'s descriptor is free."""
+        self._open.discard(protocol)
+        self._check_stopped()
+
+    def _check_stopped(self) -> None:
+        if not self._open:
+            stopping, self._stopping = self._stopping, []
+            for closed in stopping:
+                closed.callback(None)
+
+
+def _checked_addresses(config: AgentListeners) -> list[Address]:
+    problems, addresses = [], []
+    for index, text in enumerate(config.listen):
+        place = f"node.agents.listen[{index}]"
+        try:
+            address = parse_address(text, any_port=True)
+        except ValueError as error:
+            problems.append(Problem(place, str(error)))
+            continue
+        addresses.append(address)
+        if address.is_loopback:
+            continue
+        if config.tls is None and not config.insecure:
+            problems.append(Problem(place, f"{text} is beyond this machine and has no TLS",
+                                    "give node.agents.tls, or insecure = true"))
+        if not config.identities:
+            problems.append(Problem(place, f"{text} is beyond this machine and no identities are configured",
+                                    "without identities any agent may speak for any host"))
+    if problems:
+        raise ConfigError(problems)
+    return addresses

@@ -1,0 +1,165 @@
+"""What agents say, applied to the node (`director.reports.agents.AgentSink`).
+
+An agent's drain and down are orders of the agent's own: they join the operator's, and only a later report, or another
+boot of the agent, lifts them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+import msgspec
+from twisted.logger import Logger
+
+from cluster.address import parse_address
+from cluster.keys import Keys
+from cluster.model import AdminState, Host, HostRef, LoadReport, Order, Registered
+from cluster.store import Put, Record
+from cluster.view import Unreadable, decode
+from director.engine.node import Node
+from director.engine.swapping import Plan, Swapping
+from director.metrics.counters import Metrics
+from director.reports.roster import LEFT
+
+_ORDERED = {"drain": AdminState.DRAIN, "down": AdminState.DOWN}
+
+
+class Attendance:
+    """Between the agents' listener and the inventory; writes registrations into the store."""
+
+    log = Logger()
+
+    def __init__(self, node: Node, swapping: Swapping, keys: Keys, metrics: Metrics) -> None:
+        self._node = node
+        self._swapping = swapping
+        self._claims: dict[HostRef, Registered] = {}  # under way into the store
+        self._keys = keys
+        self._metrics = metrics
+
+    def known(self, ref: HostRef) -> bool:
+        return ref in self._node.inventory.hosts
+
+    def registered(self, ref: HostRef, agent: str, boot_id: str, address: str, weight: float, *, peer: str) -> str:
+        inventory = self._node.inventory
+        service = inventory.services.get(ref.service)
+        group = service.groups.get(ref.group) if service is not None else None
+        if group is None:
+            return "no such group"
+        if ref.host in group.spec.hosts:
+            return ""
+        policy = group.spec.registration
+        if policy.mode == "off":
+            return "the group takes no registrations"
+        refusal = _address_refusal(address, peer, policy.networks)
+        if refusal:
+            return refusal
+        claimed = Registered(host=Host(address=address, weight=weight), agent=agent, boot_id=boot_id, at=self._node.wall(),
+                             approved=policy.mode == "auto")
+        before = inventory.registered(ref)
+        after = _again(before, claimed)
+        if before is None or after != before:
+            self._register(ref, claimed)
+        return "" if after.approved else "waits for an operator's approval"
+
+    def _register(self, ref: HostRef, claimed: Registered) -> None:
+        key = self._keys.registered(ref)
+        self._claims[ref] = claimed
+
+        async def decide(record: Record | None) -> Plan | None:
+            if self._claims.get(ref) is not claimed:
+                return None  # a later one goes on
+            try:
+                before = decode(record.value, Registered) if record is not None else None
+            except Unreadable:  # nobody's any more
+                before = None
+            after = _again(before, claimed)
+            return None if after == before else Plan(Put(key, msgspec.json.encode(after)))
+
+        def done() -> None:
+            if self._claims.get(ref) is claimed:
+                del self._claims[ref]
+                self.log.info("{host} registered at {address} by agent {agent}", host=str(ref),
+                              address=claimed.host.address, agent=claimed.agent)
+
+        self._swapping.persist(key, decide, done)
+
+    def agent_connected(self, ref: HostRef, agent: str, boot_id: str, address: str) -> None:
+        self.log.info("agent {agent} ({address}) speaks for {host}", agent=agent, address=address, host=str(ref))
+        self._node.inventory.agent_connected(ref, agent, boot_id, self._node.monotonic())
+        self._node.settle()
+
+    def reported(self, ref: HostRef, report: LoadReport) -> None:
+        self._metrics.reports.inc()
+        self._node.inventory.reported(ref, report, self._node.monotonic())
+        self._follow(ref, report)
+
+    def relayed(self, ref: HostRef, report: LoadReport, age_s: float) -> None:
+        """A report that only another director had from the agent, *age_s* ago."""
+        self._node.inventory.relayed(ref, report, age_s, self._node.monotonic())
+        self._follow(ref, report)
+
+    def _follow(self, ref: HostRef, report: LoadReport) -> None:
+        """What the agent reports its host's state to be becomes, or ends, its order."""
+        entry = self._node.inventory.hosts.get(ref)
+        if entry is None:
+            return
+        standing = entry.orders.get("agent")
+        asked = _ORDERED.get(report.state)
+        if asked is not (standing.state if standing is not None else None):
+            order = None if asked is None else self._order(ref, asked, "the agent reports it", None)
+            self._node.set_order(ref, "agent", order)
+        else:
+            self._node.settle()
+
+    def agent_leaving(self, ref: HostRef, deadline_s: float) -> None:
+        self._node.set_order(ref, "agent", self._order(ref, AdminState.DRAIN, "the agent is leaving", deadline_s))
+
+    def agent_lost(self, ref: HostRef, why: str) -> None:
+        now = self._node.monotonic()
+        if why == LEFT:
+            self._node.inventory.agent_left(ref, now)
+        else:
+            self._node.inventory.agent_lost(ref, why, now)
+        self._node.settle()
+        entry = self._node.inventory.hosts.get(ref)
+        if entry is not None:
+            self._node.plan_probe(entry)
+
+    def rejected(self, reason: str) -> None:
+        self._metrics.rejected(reason)
+
+    def _order(self, ref: HostRef, state: AdminState, why: str, deadline_s: float | None) -> Order:
+        entry = self._node.inventory.hosts.get(ref)
+        agent = entry.agent if entry is not None else None
+        boot_id = entry.boot_id if entry is not None else None
+        return Order(state=state, who=agent or "agent", why=why, at=self._node.wall(), deadline_s=deadline_s,
+                     boot_id=boot_id)
+
+
+def _again(before: Registered | None, claimed: Registered) -> Registered:
+    """What an agent *claimed*, but for what an operator decided: the approval and the weight are theirs."""
+    if before is None:
+        return claimed
+    host = claimed.host if before.weight is None else msgspec.structs.replace(claimed.host, weight=before.weight)
+    after = msgspec.structs.replace(
+        claimed, host=host, weight=before.weight, approved=claimed.approved or before.approved)
+    same = msgspec.structs.replace(after, at=before.at) == before
+    return before if same else after
+
+
+def _address_refusal(address: str, peer: str, networks: tuple[str, ...]) -> str:
+    """Why *address* may not be registered from *peer*; empty when it may: its own, or inside *networks*."""
+    try:
+        parsed = parse_address(address)
+    except ValueError as error:
+        return str(error)
+    if parsed.is_unix:
+        return "" if not peer else "a UNIX socket is registered from the same machine only"
+    if not parsed.is_ip:
+        return "an IP address is registered, not a name"
+    if parsed.host == peer:
+        return ""
+    registered = ipaddress.ip_address(parsed.host)
+    if any(registered in ipaddress.ip_network(network) for network in networks):
+        return ""
+    return f"{parsed.host} is neither the agent's own address nor in the group's networks"

@@ -1,0 +1,47 @@
+"""The process's descriptors: how many relays may spend on pipes, and how many clients there are places for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from director.relay.interface import Relay
+from director.relay.pipes import MAX_PIPES
+from director.resources.places import OWN, PER_PIPE, Places, Room, divide, in_use, soft_limit
+
+#: Pipes only make bulk cheaper: one for so many descriptors.
+DESCRIPTORS_PER_PIPE = 32
+
+
+def pipes_for(limit: float) -> int:
+    """How many pipes a relay may have."""
+    return MAX_PIPES if math.isinf(limit) else min(MAX_PIPES, int(limit) // DESCRIPTORS_PER_PIPE)
+
+class Descriptors:
+    """Divides what this process may have open, and keeps `places` to it.
+
+    :param relays: whose pipes count, and whose open connections are no descriptors of the process's own.
+    :param agents: how many may connect.
+    """
+
+    def __init__(self, relays: Mapping[str, Relay], agents: Callable[[], int]) -> None:
+        self.places = Places()
+        self._relays = relays
+        self._agents = agents
+        self._own = OWN
+
+    def room(self) -> Room:
+        """As things stand."""
+        limit = soft_limit()
+        return divide(limit, own=self._own, agents=self._agents(), pipes=len(self._relays) * pipes_for(limit))
+
+    def resize(self) -> None:
+        """Hosts came or went, or somebody changed the limit."""
+        self.places.resize(self.room().clients)
+
+    def count_own(self) -> None:
+        """Everything is open now that this process needs besides its clients and agents."""
+        relayed = [relay.counters() for relay in self._relays.values()]
+        clients = self.places.taken + sum(counters.open + PER_PIPE * counters.pipes for counters in relayed)
+        self._own = max(OWN, in_use() - clients)
+        self.resize()

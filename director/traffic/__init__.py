@@ -1,0 +1,3 @@
+"""One client's way: accepted, admitted, connected, handed to a relay."""
+
+__all__ = ["frontend", "listener", "origins", "target"]

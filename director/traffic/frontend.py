@@ -1,0 +1,463 @@
+"""One service's clients, from accept to close: the per-connection loop.
+
+Accept → access list → admission and pick → non-blocking connect on a plain socket → both descriptors to the relay →
+its events back. No Deferreds, no transports; one small object for each connection. Every accepted client is counted
+under exactly one `Reason`.
+
+A connect that fails gives the client's descriptor back, unread, and another host is tried: at most `MAX_TRIES` hosts,
+each once, all under the service's one connect deadline, which the tries left share evenly. A connect that this director
+could not begin, for want of a port, a descriptor or memory, is nothing the host did: no try is counted, no strike given.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+from twisted.logger import Logger
+
+from cluster.address import Address
+from cluster.model import Reason
+from cluster.shortage import PORTS
+from director.core.access import UNIX_PEERS, parse_networks
+from director.core.admission import Admission
+from director.core.entries import ServiceEntry
+from director.core.host import Host
+from director.core.inventory import Inventory
+from director.core.pool import Ticket
+from director.core.proxy_protocol import Header, encode
+from director.metrics.counters import PICK_SAMPLE, ServiceMetrics
+from director.ports.sockets import family_of, lacked, local_name, packed_name
+from director.relay.interface import Limits, Relay
+from director.resources.places import Places
+from director.resources.shortages import CONNECT, Shortages
+from director.traffic.origins import Origins
+from director.traffic.proxy_in import HeaderReader
+from director.traffic.tries import MAX_TRIES, NO_PORT_S, Tries
+
+#: Between tries of a UNIX connect whose listener's backlog is full: the kernel tells no one when there is room again.
+UNIX_RETRY_S = 0.01
+
+
+class Closed(Protocol):
+    """Told of every connection's end, for the access log."""
+
+    def __call__(self, connection: Connection, reason: Reason, to_host: int, to_client: int, now: float) -> None: ...
+
+
+class Connection:
+    """One client. Tens of thousands may live at once: slots only, nothing derived is stored."""
+
+    __slots__ = ("accepted_at", "fd", "frontend", "handle", "name", "tail", "ticket")
+
+    def __init__(self, frontend: Frontend, fd: int, name: bytes | None, now: float) -> None:
+        self.frontend = frontend
+        self.fd = fd  #: ours while no relay has it, else -1
+        self.name = name  #: the packed address and two bytes of port; None for a UNIX client
+        self.accepted_at = now
+        self.ticket: Ticket | None = None
+        self.handle = 0  #: the relay's; 0 while not relayed
+        self.tail: Tries | None = None
+
+    @property
+    def host(self) -> Host | None:
+        return self.ticket.host if self.ticket is not None else None
+
+    @property
+    def ip(self) -> bytes | None:
+        """Packed."""
+        return None if self.name is None else self.name[:-2]
+
+    @property
+    def address(self) -> Address | None:
+        """The client's; None for a UNIX client."""
+        if self.name is None:
+            return None
+        ip, port = self.name[:-2], self.name[-2:]
+        return Address(socket.inet_ntop(family_of(ip), ip), int.from_bytes(port, "big"))
+
+    @property
+    def peer(self) -> str:
+        """The client's address as text."""
+        return str(self.address or "unix")
+
+
+class Frontend:
+    """The per-connection decisions of one service.
+
+    :param monotonic: seconds; the clock of everything here.
+    :param random: uniform in [0, 1), for the jitter of the maximum age.
+    :param origins: told of every connection to a host, when somebody may ask who is behind it.
+    :param shortages: told of every connect that could not begin.
+    :param places: where each accepted client takes one until its end.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, service: ServiceEntry, inventory: Inventory, relay: Relay, metrics: ServiceMetrics, *,
+        reactor: Any, monotonic: Callable[[], float], random: Callable[[], float], on_closed: Closed | None = None,
+        origins: Origins | None = None, shortages: Shortages | None = None, places: Places | None = None,
+    ) -> None:
+        self.service = service
+        self.relay = relay
+        self.open = 0  #: connections that have not ended
+        self._no_port: dict[Host, float] = {}  # to be passed over until then
+        self._retrying: set[Connection] = set()  # those that wait for a UNIX socket's backlog
+        self._inventory = inventory
+        self._metrics = metrics
+        self._reactor = reactor
+        self._monotonic = monotonic
+        self._random = random
+        self._on_closed = on_closed
+        self._origins = origins
+        self._places = places or Places()
+        self._shortages = shortages or Shortages(monotonic=monotonic)
+        self._queue_timer: Any = None
+        self._picks = 0
+        self._readers: set[HeaderReader] = set()
+        self._served: deque[tuple[Any, Ticket]] = deque()
+        self._serving = False
+        self.reconfigure()
+
+    def reconfigure(self) -> None:
+        """Take over the service's configuration as it is now; open connections keep the limits they began with."""
+        self._no_port.clear()  # some of the hosts may be gone, or be reached from more addresses
+        spec = self.service.spec
+        timeouts = spec.timeouts
+        self._admission: Admission = self.service.admission
+        self._connect_s = timeouts.connect_s
+        #: of a first try, by the number of tries that share the connect deadline
+        self._limits = [
+            Limits(timeouts.connect_s / max(1, tries), timeouts.idle_s, timeouts.half_closed_s)
+            for tries in range(MAX_TRIES + 1)
+        ]
+        self._max_age_s = timeouts.max_age_s
+        self._max_age_jitter = timeouts.max_age_jitter
+        self._trusted = parse_networks(text for text in spec.proxy.accept_from if text != UNIX_PEERS)
+        self._trusts_unix = UNIX_PEERS in spec.proxy.accept_from
+        self._header_timeout_s = spec.proxy.timeout_s
+        self._send_proxy = None if spec.proxy.send == "off" else spec.proxy.send
+
+    # --- a client arrives
+
+    def accepted(self, fd: int, name: bytes | None) -> None:
+        """A listener's client; its address is the socket's, or a trusted proxy's word."""
+        self._places.taken += 1
+        if self._trusts_unix if name is None else self._trusted and name[:-2] in self._trusted:
+            family = socket.AF_UNIX if name is None else family_of(name[:-2])
+            client = socket.socket(family, socket.SOCK_STREAM, fileno=fd)
+            client.setblocking(False)
+            self._readers.add(HeaderReader(
+                client, lambda reader, header: self._header_read(reader, header, name),
+                reactor=self._reactor, timeout_s=self._header_timeout_s,
+            ))
+            return
+        self.arrived(Connection(self, fd, name, self._monotonic()))
+
+    def _header_read(self, reader: HeaderReader, header: Header | None, name: bytes | None) -> None:
+        """A trusted proxy's header arrived, or (None) did not."""
+        self._readers.discard(reader)
+        connection = Connection(self, reader.client.detach(), name, self._monotonic())
+        if header is None:
+            self._metrics.accepted += 1
+            self.open += 1
+            self._end(connection, Reason.BAD_PROXY_HEADER)
+            return
+        if header.source is not None and header.source.is_ip:
+            connection.name = packed_name(header.source)
+            connection.tail = Tries(header.destination)
+        self.arrived(connection)
+
+    def arrived(self, connection: Connection) -> None:
+        """Decide: deny, refuse, queue, or connect."""
+        self._metrics.accepted += 1
+        self.open += 1
+        ip = connection.ip
+        if not self.service.access.allows(ip):
+            self._end(connection, Reason.DENIED)
+            return
+        now = connection.accepted_at
+        self._picks += 1
+        if self._picks % PICK_SAMPLE:
+            answer = self._admission.arrive(ip, connection, now)
+        else:
+            before = self._monotonic()
+            answer = self._admission.arrive(ip, connection, now)
+            self._metrics.pick.observe(self._monotonic() - before)
+        if isinstance(answer, Ticket):
+            connection.ticket = answer
+            self._connect(connection, now)
+        elif answer is None:
+            self._watch_queue()
+        else:
+            self._end(connection, answer)
+
+    # --- the queue
+
+    def serve(self, served: list[tuple[Any, Ticket]]) -> None:
+        """Clients of the queue whose turn came, with their tickets.
+
+        A connect that fails at once serves the next in the queue: by this loop, not by recursion.
+        """
+        self._served.extend(served)
+        if self._serving:
+            return
+        self._serving = True
+        now = self._monotonic()
+        try:
+            while self._served:
+                connection, ticket = self._served.popleft()
+                connection.ticket = ticket
+                self._metrics.queue_wait.observe(now - connection.accepted_at)
+                try:
+                    self._connect(connection, now)
+                except Exception:  # one client's trouble must not be that of all who wait behind it
+                    self.log.failure("a client of the queue was not served")
+                    if not connection.handle and ticket.pool is not None:
+                        self._leave(connection, Reason.RELAY_ERROR)
+        finally:
+            self._serving = False
+
+    def _watch_queue(self) -> None:
+        expiry = self._admission.next_expiry()
+        if self._queue_timer is None and expiry is not None:
+            self._queue_timer = self._reactor.callLater(max(0.0, expiry - self._monotonic()), self._expire_queue)
+
+    def _expire_queue(self) -> None:
+        self._queue_timer = None
+        for waiter in self._admission.expire(self._monotonic()):
+            assert isinstance(waiter, Connection)
+            self._end(waiter, Reason.QUEUE_TIMEOUT)
+        self._watch_queue()
+
+    # --- connecting
+
+    def _connect(self, connection: Connection, now: float) -> None:
+        """Start the connect to the ticket's host. Failures of any kind come out of `_try_failed`."""
+        ticket = connection.ticket
+        assert ticket is not None
+        host = ticket.host
+        entry = self._inventory.entry_of(host)
+        if entry is None or entry.target is None:
+            if entry is not None and entry.unresolved:
+                self._pass_over(connection, ticket, now)
+            else:
+                self._try_failed(connection, errno.EHOSTUNREACH, entry.address_error if entry else "removed", now)
+            return
+        if self._no_port and now < self._no_port.get(host, now):
+            self._no_port_left(connection, ticket, now)
+            return
+        connecting = entry.target.connect()
+        if connecting >= 0:
+            limits = self._limits_of(connection, ticket, now)
+            preface = self._preface(connection, self._send_proxy) if self._send_proxy else b""
+            if self._origins is not None:
+                self._origins.began(connection, connecting)
+            fd, connection.fd = connection.fd, -1
+            connection.handle = self.relay.relay(connection, fd, connecting, limits, preface)
+            return
+        error = -connecting
+        if error == errno.EAGAIN and entry.target.address.is_unix and now < self._deadline(connection, ticket):
+            self._retrying.add(connection)
+            self._reactor.callLater(UNIX_RETRY_S, self._retry, connection)
+        else:
+            self._not_connected(connection, error, now)
+
+    def _retry(self, connection: Connection) -> None:
+        if connection in self._retrying:
+            self._retrying.discard(connection)
+            self._connect(connection, self._monotonic())
+
+    def _limits_of(self, connection: Connection, ticket: Ticket, now: float) -> Limits:
+        tail, pool = connection.tail, ticket.pool
+        assert pool is not None
+        if tail is None or not tail.deadline:
+            limits = self._limits[min(MAX_TRIES, pool.eligible)]
+        else:
+            tries_left = max(1, min(MAX_TRIES - tail.failed, pool.eligible))
+            limits = self._limits[1]._replace(connect_s=max(0.001, (tail.deadline - now) / tries_left))
+        if self._max_age_s:
+            jitter = self._max_age_jitter * (2.0 * self._random() - 1.0)
+            limits = limits._replace(max_age_s=self._max_age_s * (1.0 + jitter))
+        return limits
+
+    def _deadline(self, connection: Connection, ticket: Ticket) -> float:
+        """Of all tries; counted from the first pick."""
+        tail = connection.tail
+        return tail.deadline if tail is not None and tail.deadline else ticket.picked_at + self._connect_s
+
+    def _not_connected(self, connection: Connection, error: int, now: float) -> None:
+        """A connect did not come about: the host's doing, or our own shortage."""
+        ticket = connection.ticket
+        assert ticket is not None
+        host = ticket.host
+        entry = self._inventory.entry_of(host)
+        what = lacked(error, entry.target.address if entry is not None and entry.target is not None else None)
+        if not what:
+            self._try_failed(connection, error, os.strerror(error), now)
+            return
+        if what == PORTS:  # which each host has of its own
+            self._no_port[host] = now + NO_PORT_S
+            self._no_port_left(connection, ticket, now)
+        else:
+            self._shortages.met(what, CONNECT, f"cannot connect to {host.ref}: {os.strerror(error)}")
+            self._leave(connection, Reason.OUT_OF_RESOURCES)
+
+    def _no_port_left(self, connection: Connection, ticket: Ticket, now: float) -> None:
+        """To the ticket's host; another one has ports of its own."""
+        self._shortages.met(PORTS, CONNECT, f"no port left for a connection to {ticket.host.ref}")
+        self._tail_of(connection, ticket).short = True
+        self._pass_over(connection, ticket, now)
+
+    def _pass_over(self, connection: Connection, ticket: Ticket, now: float) -> None:
+        """The ticket's host cannot be tried now, which is not its fault."""
+        tail = self._tail_of(connection, ticket)
+        if tail.may_pass_over:
+            self._try_another(connection, ticket, tail, Reason.CONNECT_FAILED, now)
+        else:
+            self._leave(connection, Reason.OUT_OF_RESOURCES if tail.short else Reason.CONNECT_FAILED)
+
+    def _try_failed(self, connection: Connection, error: int, why: str, now: float) -> None:
+        """The host did not take the connect."""
+        ticket = connection.ticket
+        assert ticket is not None
+        tail, host = self._tail_of(connection, ticket), ticket.host
+        self._metrics.host(host.ref.group, host.ref.host).connect_failures += 1
+        self._inventory.connect_failed(host, why, now)
+        tail.failed += 1
+        if now >= tail.deadline:
+            self._leave(connection, Reason.CONNECT_TIMEOUT)
+        elif tail.failed >= MAX_TRIES:
+            self._leave(connection, Reason.CONNECT_FAILED)
+        else:
+            reason = Reason.CONNECT_TIMEOUT if error == errno.ETIMEDOUT else Reason.CONNECT_FAILED
+            self._try_another(connection, ticket, tail, reason, now)
+
+    def _try_another(self, connection: Connection, ticket: Ticket, tail: Tries, reason: Reason, now: float) -> None:
+        """Connect to a host that was not tried; when there is none the client ends, under *reason* unless a shortage of
+        our own kept it from one."""
+        tail.tried += (ticket.host,)
+        reason = Reason.OUT_OF_RESOURCES if tail.short else reason
+        again = self._admission.redispatch(ticket, connection.ip, reason, now, tail.tried)
+        connection.ticket = again
+        if self._admission.queued:
+            self.serve(self._admission.serve(now))
+        if again is None:
+            self._leave(connection, reason)
+        else:
+            self._metrics.retries += 1
+            self._connect(connection, now)
+
+    def _tail_of(self, connection: Connection, ticket: Ticket) -> Tries:
+        """Made when a first try fails, with the deadline of all."""
+        if connection.tail is None:
+            connection.tail = Tries()
+        connection.tail.deadline = self._deadline(connection, ticket)
+        return connection.tail
+
+    def _preface(self, connection: Connection, version: Literal["v1", "v2"]) -> bytes:
+        """The PROXY header; a client that can't be asked any more gets an UNKNOWN one."""
+        source = connection.address
+        destination = connection.tail.destination if connection.tail is not None else None
+        if source is not None and destination is None:
+            name = local_name(connection.fd, socket.AF_INET6 if ":" in source.host else socket.AF_INET)
+            destination = Address(name[0], name[1]) if name else None
+        return encode(version, source, destination)
+
+    # --- what the relay says (RelayEvents, by way of `Router`)
+
+    def connected(self, connection: Connection) -> None:
+        ticket = connection.ticket
+        assert ticket is not None
+        connection.tail = None
+        host = ticket.host
+        self._metrics.host(host.ref.group, host.ref.host).connections += 1
+        self._inventory.connect_succeeded(host, self._monotonic)
+
+    def connect_failed(self, connection: Connection, client: int, error: int) -> None:
+        connection.fd, connection.handle = client, 0
+        self._not_connected(connection, error, self._monotonic())
+
+    def closed(self, connection: Connection, reason: Reason, to_host: int, to_client: int) -> None:
+        ticket = connection.ticket
+        assert ticket is not None
+        metrics = self._metrics.host(ticket.host.ref.group, ticket.host.ref.host)
+        metrics.to_host_bytes += to_host
+        metrics.to_client_bytes += to_client
+        connection.handle = 0
+        self._leave(connection, reason, to_host, to_client)
+
+    # --- the end
+
+    def _leave(self, connection: Connection, reason: Reason, to_host: int = 0, to_client: int = 0) -> None:
+        """A client that had been admitted ends."""
+        now = self._monotonic()
+        served = self._admission.leave(connection.ticket, reason, now)
+        self._end(connection, reason, to_host, to_client, now)
+        if served:
+            self.serve(served)
+
+    def _end(
+        self, connection: Connection, reason: Reason, to_host: int = 0, to_client: int = 0, now: float | None = None
+    ) -> None:
+        """Count and forget *connection*, closing its descriptor if it is still ours."""
+        if connection.fd >= 0:
+            os.close(connection.fd)
+            connection.fd = -1
+        self.open -= 1
+        self._places.leave()
+        if self._origins is not None:
+            self._origins.ended(connection)
+        now = self._monotonic() if now is None else now
+        self._metrics.ended[reason] += 1
+        self._metrics.duration.observe(now - connection.accepted_at)
+        if self._on_closed is not None:
+            self._on_closed(connection, reason, to_host, to_client, now)
+
+    def connections(self) -> list[Connection]:
+        """All that are open: the relay's, and those that wait. Looks at every one of the relay's."""
+        relayed = [token for token in self.relay.tokens() if isinstance(token, Connection) and token.frontend is self]
+        waiting = [waiter for waiter in self._admission.waiters() if isinstance(waiter, Connection)]
+        return [*relayed, *self._retrying, *waiting]
+
+    def kill(self, chosen: Callable[[Connection], bool], reason: Reason) -> int:
+        """End the connections that *chosen* picks; queued and connecting ones too. Returns how many."""
+        doomed = [connection for connection in self.connections() if chosen(connection)]
+        for connection in doomed:
+            if connection.handle:
+                self.relay.kill(connection.handle, reason)
+            elif connection.ticket is not None:
+                self._retrying.discard(connection)
+                self._leave(connection, reason)
+            elif self._admission.abandon(connection):
+                self._end(connection, reason)
+        return len(doomed)
+
+    def stop(self) -> None:
+        """No timer and no half-read header is left behind; the relay ends what it has."""
+        for reader in self._readers:
+            reader.cancel()
+            reader.client.close()
+            self._places.leave()
+        self._readers.clear()
+        if self._queue_timer is not None:
+            self._queue_timer.cancel()
+            self._queue_timer = None
+
+
+class Router:
+    """The relay's `RelayEvents`: each event goes to the frontend of its connection."""
+
+    def connected(self, token: Any) -> None:
+        token.frontend.connected(token)
+
+    def connect_failed(self, token: Any, client: int, error: int) -> None:
+        token.frontend.connect_failed(token, client, error)
+
+    def closed(self, token: Any, reason: Reason, to_host: int, to_client: int) -> None:
+        token.frontend.closed(token, reason, to_host, to_client)

@@ -1,0 +1,53 @@
+"""What the parts of a cluster's director tell each other."""
+
+from __future__ import annotations
+
+import msgspec
+from twisted.trial.unittest import SynchronousTestCase
+
+from cluster.keys import Keys
+from cluster.memory import MemoryStore
+from cluster.model import Configuration, Group, Health, Host, Leader, Service
+from cluster.model import Node as NodeConfiguration
+from cluster.store import Put
+from director.engine.sync import Sync
+from director.ha.clustering import Clustering
+from director.reports.attendance import Attendance
+from tests.unit.engine.virtual_director import VirtualDirector
+
+KEYS = Keys("c")
+HEALTH = Health()
+
+
+class LeaderTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.director = VirtualDirector()
+        self.addCleanup(self.director.close)
+        node, clock = self.director.node, self.director.clock
+        node.apply_service("web", Service(groups={"blue": Group(hosts={"a": Host(address="10.0.0.1:80")})}))
+        self.store = MemoryStore(clock=clock, wall=clock.seconds)
+        self.successResultOf(self.store.start())
+        attendance = Attendance(node, self.store, KEYS, self.director.metrics)
+        sync = Sync(self.store, KEYS, node, lambda name, user: None)
+        self.clustering = Clustering(Configuration(node=NodeConfiguration(name="d1")), self.store, KEYS, sync, node,
+                                     attendance, reactor=clock)
+
+    def lead(self, name: str, since: float) -> None:
+        leader = Leader(name=name, boot_id="1", since=since)
+        committed = self.store.commit([Put(KEYS.leader(), msgspec.json.encode(leader))])
+        self.director.run()
+        self.successResultOf(committed)
+
+    def test_change_of_leader_gives_grace(self) -> None:
+        """Nothing is evicted for one heartbeat timeout after another director was found to lead; told once for each."""
+        inventory = self.director.node.inventory
+        self.lead("d2", 1.0)
+        self.clustering.leading.startService()
+        self.director.run(HEALTH.timeout_s)
+        self.assertFalse(inventory.in_grace(self.director.now))
+        self.lead("d3", 2.0)
+        self.assertTrue(inventory.in_grace(self.director.now))
+        self.director.run(HEALTH.timeout_s)
+        self.assertFalse(inventory.in_grace(self.director.now))
+        self.lead("d3", 2.0)
+        self.assertFalse(inventory.in_grace(self.director.now))

@@ -1,0 +1,229 @@
+"""Virtual addresses: named in the store, taken, told, given up, in that order; the interface is a list here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import msgspec
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from cluster.errors import StoreUnavailable
+from cluster.keys import Keys
+from cluster.memory import MemoryStore
+from cluster.model import Leader, VipOwner
+from cluster.model import Vips as Config
+from cluster.store import Delete, Put
+from cluster.table import Transaction
+from director.core.vip import OUTLIVES_S, VALID_S
+from director.ha.leading import Leading
+from director.ha.netlink import Interface
+from director.ha.vips import ANNOUNCE_AT_S, Link, Vips
+
+KEYS = Keys("c")
+ADDRESS = "10.0.0.100/24"
+KEY = KEYS.vip("10.0.0.100")
+
+
+class RecordingLink(Link):
+    """An interface that does what it is told, and remembers it."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        super().__init__("eth0")
+        self.store = store
+        self.done: list[str] = []
+        self.at: list[float] = []
+        self.broken = False
+        self.named: list[bool] = []  #: whether the record was there, at each change
+
+    def _do(self, what: str) -> None:
+        self.done.append(what)
+        self.at.append(self.store._clock.seconds())
+        self.named.append(any(record.key == KEY for record in self.store._table.records))
+        if self.broken:
+            raise OSError(19, "No such device")
+
+    def times(self, what: str) -> list[float]:
+        return [at for at, done in zip(self.at, self.done, strict=True) if done.startswith(what)]
+
+    def add(self, address: Interface, lifetime_s: int) -> None:
+        self._do(f"add {address} {lifetime_s}")
+
+    def remove(self, address: Interface) -> None:
+        self._do(f"remove {address}")
+
+    def announce(self, address: Interface) -> None:
+        self._do(f"announce {address}")
+
+
+class FailingStore(MemoryStore):
+    """A store that can't write some keys."""
+
+    refused: str | None = None  #: a prefix of keys that cannot be written
+
+    async def _persist(self, transactions: Sequence[Transaction]) -> None:
+        written = [record.key for transaction in transactions for record in transaction.written]
+        if self.refused is not None and any(key.startswith(self.refused) for key in written):
+            raise StoreUnavailable("away")
+
+
+class VipsTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.store = FailingStore(clock=self.clock, wall=lambda: 0.0)
+        self.successResultOf(self.store.start())
+        self.promised_s = 0.0
+
+    def director(self, name: str = "d1", ttl_s: float = 2.0) -> tuple[Leading, Vips, RecordingLink]:
+        leading = Leading(self.store, KEYS, director=name, boot_id="1", reactor=self.clock, ttl_s=ttl_s,
+                          boottime=self.clock.seconds, wall=lambda: 5.0)
+        link = RecordingLink(self.store)
+        vips = Vips(Config(interface="eth0", addresses=(ADDRESS,)), leading, self.store, KEYS, reactor=self.clock,
+                    link=link, right_s=lambda: self.promised_s, monotonic=self.clock.seconds, wall=lambda: 5.0)
+        vips.startService()
+        leading.startService()
+        self.pass_time()
+        return leading, vips, link
+
+    def pass_time(self, seconds: float = 0.0) -> None:
+        self.clock.pump([0.0] * 6 + [0.05] * round(seconds / 0.05))
+
+    def owner(self) -> VipOwner | None:
+        record = self.successResultOf(self.store.get(KEY))
+        return None if record is None else msgspec.json.decode(record.value, type=VipOwner)
+
+
+class HoldingTests(VipsTestCase):
+    def test_taken(self) -> None:
+        """The owner is named before the address is added; neighbours are told at once and again; then it is refreshed."""
+        leading, vips, link = self.director()
+        self.assertTrue(vips.held)
+        self.assertEqual(link.done, [f"add {ADDRESS} 1", f"announce {ADDRESS}"])
+        self.assertEqual(self.owner(), VipOwner(owner="d1", interface="eth0", term=leading.term, since=5.0))
+        self.pass_time(4.0)
+        self.assertEqual(link.done.count(f"announce {ADDRESS}"), len(ANNOUNCE_AT_S))
+        adds = [0.0, *link.times("add"), self.clock.seconds()]
+        self.assertLess(max(later - earlier for earlier, later in pairwise(adds)), VALID_S)
+        self.assertTrue(all(link.named))
+
+    def test_not_named_not_taken(self) -> None:
+        """While the store does not take the owner's name the address is not taken; then it is."""
+        self.store.refused = KEYS.vips()
+        leading, vips, link = self.director()
+        self.pass_time(1.0)
+        self.assertTrue(leading.leads)
+        self.assertFalse(vips.held)
+        self.assertEqual(link.done, [])
+        self.store.refused = None
+        self.pass_time(0.3)
+        self.assertTrue(vips.held)
+
+    def test_given_up_before_the_record(self) -> None:
+        """At a resignation the address goes first; only then does the store forget the owner and the leader."""
+        leading, _, link = self.director()
+        resigned = leading.resign(hold_s=60.0)
+        self.assertEqual((link.done[-1], link.named[-1]), (f"remove {ADDRESS}", True))
+        self.pass_time()
+        self.successResultOf(resigned)
+        self.assertIsNone(self.owner())
+        self.pass_time(5.0)
+        self.assertEqual(link.done[-1], f"remove {ADDRESS}", "no late announcement, no refresh")
+
+    def test_address_that_stays_keeps_its_record(self) -> None:
+        """What could not be removed lives on for a moment: its record stays, for whoever leads next."""
+        leading, _, link = self.director()
+        link.broken = True
+        self.successResultOf(leading.resign())
+        self.assertIsNotNone(self.owner())
+
+    def test_stopped(self) -> None:
+        """A stop removes what is held and leaves no timer."""
+        leading, vips, link = self.director()
+        vips.stopService()
+        self.assertEqual(link.done[-1], f"remove {ADDRESS}")
+        self.successResultOf(leading.stopService())
+        self.successResultOf(self.store.stop())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_store_lost(self) -> None:
+        """When the lease is not renewed any more the refreshing ends before it, and the address goes with it."""
+        leading, vips, link = self.director()
+        lease = leading._lease
+        assert lease is not None
+        lease.forget()  # type: ignore[attr-defined]
+        lease.live = True  # type: ignore[attr-defined]  # promised, but not renewed
+        end = self.clock.seconds() + leading.remaining_s()
+        self.pass_time(2.1)
+        adds = link.times("add")
+        self.assertLessEqual(adds[-1], end - OUTLIVES_S + 1e-6)
+        self.assertGreater(adds[-1], end - OUTLIVES_S - 0.3, "but it is refreshed up to there")
+        self.assertEqual(link.done[-1], f"remove {ADDRESS}")
+        self.assertFalse(vips.held)
+
+    def test_promises_keep(self) -> None:
+        """What the others have promised keeps the address where it is after the leadership has lapsed."""
+        leading, vips, link = self.director()
+        self.promised_s = 6.0
+        self.store.refused = KEYS.leader()
+        leading._follow(leading._machine.lease_lost(leading._lease.id, self.clock.seconds()))  # type: ignore[union-attr]
+        del link.done[:]
+        self.pass_time(2.0)
+        self.assertFalse(leading.leads)
+        self.assertTrue(vips.held)
+        self.assertEqual(set(link.done), {f"add {ADDRESS} 1", f"announce {ADDRESS}"})
+        self.promised_s = 0.0
+        self.pass_time(0.3)
+        self.assertFalse(vips.held)
+
+    def test_broken_interface(self) -> None:
+        """A leader that fails to add the address for a second makes room for another, and comes back later."""
+        leading, _, link = self.director()
+        link.broken = True
+        self.pass_time(1.2)
+        self.assertFalse(leading.leads)
+        link.broken = False
+        self.pass_time(31.0)
+        self.assertTrue(leading.leads)
+
+
+class LingerTests(VipsTestCase):
+    def former(self, linger_s: float) -> None:
+        owner = VipOwner(owner="d9", interface="eth0", term=1, since=1.0, linger_s=linger_s)
+        self.successResultOf(self.store.commit([Put(KEY, msgspec.json.encode(owner))]))
+
+    def test_waits_for_the_former_owner(self) -> None:
+        """An address that may outlive the former owner's short lease is not taken before it is gone."""
+        self.former(0.7)
+        leading, vips, _ = self.director(ttl_s=1.0)
+        self.assertTrue(leading.leads)
+        self.pass_time(0.6)
+        self.assertFalse(vips.held)
+        self.pass_time(0.3)
+        self.assertTrue(vips.held)
+        owner = self.owner()
+        assert owner is not None
+        self.assertEqual((owner.owner, round(owner.linger_s, 2)), ("d1", 0.5))
+
+    def test_no_longer_than_needed(self) -> None:
+        """The wait counts from when the former leader's record was seen to be gone, not from when a campaign succeeded, and
+        the address is taken at its end, not at the next turn."""
+        self.former(0.7)
+        leader = Leader(name="d9", boot_id="9", since=1.0)
+        self.successResultOf(self.store.commit([Put(KEYS.leader(), msgspec.json.encode(leader))]))
+        leading, vips, link = self.director(ttl_s=1.0)
+        self.pass_time(0.5)
+        self.assertFalse(leading.leads)
+        self.store.refused = KEYS.leader()  # campaigns fail for a while
+        gone = self.clock.seconds()
+        self.successResultOf(self.store.commit([Delete(KEYS.leader())]))
+        self.pass_time(0.1)
+        self.store.refused = None
+        while not vips.held and self.clock.seconds() < gone + 5:
+            self.clock.pump([0.0, 0.0, 0.001])
+        self.assertTrue(0.7 <= link.times("add")[0] - gone < 0.71)
+
+    def test_no_wait_after_a_default_lease(self) -> None:
+        """A lease of two seconds outlives its address: the next leader takes it at once."""
+        self.former(0.0)
+        self.assertTrue(self.director()[1].held)

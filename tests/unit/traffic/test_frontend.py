@@ -1,0 +1,154 @@
+"""What a frontend does with those who wait, and when something breaks, in virtual time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from cluster.model import AdminState, Group, Health, Host, HostRef, Limits, LoadReport, Order, Probe, Reason, Service
+from director.traffic.frontend import Connection
+from tests.unit.engine.virtual_director import VirtualDirector
+
+HEALTH = Health(probe=Probe(kind="none"), jitter=0.0)
+
+
+def ref(host: str) -> HostRef:
+    return HostRef("web", "blue", host)
+
+
+def address(host: str) -> str:
+    return f"10.0.0.{'abc'.index(host) + 1}:80"
+
+
+class FrontendTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.director = VirtualDirector()
+        self.addCleanup(self.director.close)
+
+    def web(self, **hosts: Host) -> None:
+        """A service whose queue is long enough; past the grace."""
+        self.director.node.apply_service("web", Service(
+            groups={"blue": Group(hosts=hosts, health=HEALTH, scheduler="leastconns")}, limits=Limits(queue=9)))
+        self.director.run(HEALTH.timeout_s)
+
+    def host(self, name: str, **changes: Any) -> Host:
+        return Host(address=address(name), **{"max_connections": 1, **changes})
+
+    def arrive(self, number: int = 1) -> list[Connection]:
+        return [self.director.arrive("web", client) for client in range(number)]
+
+    def order(self, name: str, state: AdminState | None) -> None:
+        order = None if state is None else Order(state=state, who="ann", at=0.0)
+        self.director.node.set_order(ref(name), "operator", order)
+
+    def served(self, clients: list[Connection]) -> list[str | None]:
+        """On which host each is."""
+        return [client.host.name if client.host is not None else None for client in clients]
+
+    def ended(self, reason: Reason) -> int:
+        return self.director.metrics.service("web").ended[reason]
+
+
+class QueueTests(FrontendTestCase):
+    def test_one_that_breaks_does_not_silence_the_queue(self) -> None:
+        """An exception while one client of the queue is connected ends that client; the others are served, and later ones."""
+        self.web(a=self.host("a"))
+        first, *waiting = self.arrive(4)
+        entry, calls = self.director.entry(ref("a")), []
+
+        def connect() -> int:
+            calls.append(1)
+            if len(calls) == 1:
+                raise RuntimeError("broken")
+            return self.director.connect(address("a"))
+
+        self.director.node.inventory.resolved(entry, entry.target._replace(connect=connect))
+        self.director.relay.turn()
+        self.director.relay.close(first.handle, Reason.CLIENT_CLOSED)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual((self.ended(Reason.RELAY_ERROR), self.served(waiting)), (1, ["a", "a", None]))
+        self.director.relay.turn()
+        self.director.relay.close(waiting[1].handle, Reason.CLIENT_CLOSED)
+        self.assertTrue(waiting[2].handle)
+        self.assertEqual(entry.host.in_flight, 1)
+
+    def test_who_was_let_in_goes_before_who_waits(self) -> None:
+        """The client whose failed connect brings the backup in gets its place, and not the next of the queue."""
+        self.web(a=self.host("a", max_connections=3), b=self.host("b", backup=True))
+        clients = self.arrive(6)
+        self.assertEqual(self.served(clients), ["a", "a", "a", None, None, None])
+        self.director.world.unreachable.add(address("a"))
+        self.director.relay.turn()  # the third failure takes the host out
+        self.assertEqual(self.served(clients)[2:], ["b", "a", "a", None])
+        self.assertEqual(self.ended(Reason.CONNECT_FAILED), 2)
+
+    def test_turn_that_came_before_the_service_went(self) -> None:
+        """A client whose turn came in the same instant as the service's deletion ends, once."""
+        self.web(a=self.host("a"), b=self.host("b"))
+        self.order("b", AdminState.DOWN)
+        clients = self.arrive(2)
+        inventory = self.director.node.inventory
+        inventory.set_order(ref("b"), "operator", None, self.director.now)  # not acted upon yet
+        self.director.node.apply_service("web", None)
+        self.director.relay.turn()
+        for client in clients:
+            if client.handle:
+                self.director.relay.close(client.handle, Reason.CLIENT_CLOSED)
+        self.assertEqual([self.director.ended[client] for client in clients], [1, 1])
+
+    def test_turn_that_came_before_the_end(self) -> None:
+        """A client whose turn came in the instant of the director's end is ended with the others."""
+        self.web(a=self.host("a"), b=self.host("b"))
+        self.order("b", AdminState.DOWN)
+        clients = self.arrive(2)
+        self.director.node.inventory.set_order(ref("b"), "operator", None, self.director.now)
+        self.director.node.cut()
+        self.assertEqual([self.director.ended[client] for client in clients], [1, 1])
+
+    def test_nobody_waits_for_somebody_to_look(self) -> None:
+        """Whoever gives the inventory an input: what follows is acted upon, though he does not ask for it."""
+        self.web(a=self.host("a"))
+        clients = self.arrive(2)
+        self.director.node.inventory.reported(ref("a"), LoadReport(), self.director.now)
+        self.director.node.inventory.apply_service("web", Service(
+            groups={"blue": Group(hosts={"a": self.host("a", max_connections=2)}, health=HEALTH)},
+            limits=Limits(queue=9)), self.director.now)
+        self.director.run()
+        self.assertTrue(all(client.handle for client in clients))
+
+
+class SettlingTests(FrontendTestCase):
+    def test_one_event_that_cannot_be_followed(self) -> None:
+        """The events behind it are followed all the same."""
+        self.web(a=self.host("a"), b=self.host("b"))
+        self.order("b", AdminState.DOWN)
+        clients = self.arrive(2)
+        self.director.node.on_host.append(self.broken)
+        self.director.node.inventory.on_news = lambda: None
+        inventory = self.director.node.inventory
+        for _ in range(HEALTH.fall):
+            inventory.connect_failed(self.director.entry(ref("a")).host, "refused", self.director.now)
+        inventory.set_order(ref("b"), "operator", None, self.director.now)
+        self.director.node.settle()
+        self.assertTrue(self.flushLoggedErrors(RuntimeError))
+        self.assertEqual(self.served(clients), ["a", "b"])
+
+    def test_housekeeping_goes_on(self) -> None:
+        """A turn of the housekeeping that breaks is not the last."""
+        self.web(a=self.host("a"))
+        (client,) = self.arrive()
+        self.director.relay.turn()
+        drains = self.director.node.inventory.drains
+        self.director.node.inventory.drains = self.broken  # type: ignore[method-assign, assignment]
+        self.assertRaises(RuntimeError, self.director.run, 1.0)
+        self.director.node.inventory.drains = drains  # type: ignore[method-assign]
+        self.director.node.set_order(ref("a"), "operator", Order(state=AdminState.DRAIN, who="ann", at=0.0, deadline_s=0.5))
+        self.director.run(2.0)
+        self.director.relay.turn()
+        self.assertEqual((self.ended(Reason.DRAIN_DEADLINE), client.handle), (1, 0))
+
+    def broken(self, *_: object) -> Any:
+        raise RuntimeError("broken")
+
+
