@@ -26,7 +26,11 @@ class Alarm:
         if when < self._at:
             self.cancel()
             self._at = when
-            self._call = self._reactor.callLater(max(0.0, when - self._monotonic()), self._rung)
+            now = self._monotonic()
+            wait_s = max(0.0, when - now)
+            while now + wait_s < when:  # rounded down: whoever is called would find nothing due, and ask for the same again
+                wait_s = math.nextafter(wait_s, math.inf)
+            self._call = self._reactor.callLater(wait_s, self._rung)
 
     def cancel(self) -> None:
         """Forget what was asked."""
