@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.address import Address, parse_address
 from director.ports.binding import bind
-from director.traffic import sockets
+from director.ports import sockets
 
 
 class Mixin:
