@@ -24,7 +24,7 @@ run: $(READY) ## the director on deploy/examples/director.toml
 test: $(READY) ## the test suite; what needs a browser: test-browser
 	$(BIN)/pytest --ignore=tests/browser $(PYTEST_ARGS)
 
-test-clients: $(READY) ## real clients and servers, curl and nginx, with a director between them
+test-clients: $(READY) ## real clients and servers (PostgreSQL, Redis, ssh, nginx ...) with a director between them
 	$(BIN)/pytest tests/clients $(PYTEST_ARGS)
 
 test-browser: $(READY) ## the web interface in Chromium, against a running director

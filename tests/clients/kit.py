@@ -1,13 +1,17 @@
 """Real clients and real servers with a director between them: a process of its own, started by its command line.
 
-A test derives from `Clients` and gets a class for each relay by `on_both_relays`. At its end the director must have
-counted every client in and out, hold no descriptor more than before the first, and stop in order.
+A test derives from `Clients` and gets a class for each relay by `on_both_relays`. Servers and directors are a class's;
+after every test each director must have counted every client in and out and hold no descriptor more than before the
+first, and at the end it must stop in order.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import pwd
+import random
 import re
 import shutil
 import signal
@@ -19,7 +23,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import psutil
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
@@ -28,6 +32,22 @@ from director.relay.choice import native_missing
 
 #: What does not come about by then never will, on however slow a machine.
 PATIENCE_S = 20.0
+#: A client that moves a hundred megabytes is given longer.
+CLIENT_S = 120.0
+
+#: Debian's packages of what is started here.
+PACKAGES = {
+    "curl": "curl", "h2load": "nghttp2-client", "haproxy": "haproxy", "iperf3": "iperf3", "mariadb": "mariadb-client",
+    "mariadbd": "mariadb-server", "mosquitto": "mosquitto", "mosquitto_pub": "mosquitto-clients", "nc": "netcat-openbsd",
+    "nginx": "nginx-light libnginx-mod-stream", "pgbench": "postgresql", "postgres": "postgresql",
+    "redis-cli": "redis-tools", "redis-server": "redis-server", "rsync": "rsync", "scp": "openssh-client",
+    "sshd": "openssh-server",
+}
+#: Where Debian keeps servers out of users' way; the newest PostgreSQL first.
+PATH = os.pathsep.join([*sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True),
+                        os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+#: Of all clients and servers; none reads what the person who runs the tests has configured.
+ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"}
 
 CONFIGURATION = """
 [node]
@@ -38,7 +58,7 @@ listen = ["127.0.0.1:{port}"]
 relay = "{relay}"
 {more}
 [services.{service}.groups.main]
-health.probe.kind = "none"
+{group}
 [services.{service}.groups.main.hosts]
 {hosts}
 """
@@ -49,17 +69,23 @@ class Director:
 
     :param hosts: addresses by name.
     :param more: lines of TOML for the service.
+    :param group: lines of TOML for its group.
     """
 
     def __init__(self, relay: str, hosts: Mapping[str, str], directory: Path, *, more: str = "",
-                 service: str = "all") -> None:
+                 group: str = 'health.probe.kind = "none"', service: str = "all") -> None:
         self.port, self.admin = free_ports(2)
         lines = "\n".join(f'{name} = "{address}"' for name, address in hosts.items())
-        path = directory / "director.toml"
+        path = directory / f"director-{self.port}.toml"
         path.write_text(CONFIGURATION.format(admin=self.admin, port=self.port, relay=relay, hosts=lines, more=more,
-                                             service=service))
+                                             group=group, service=service))
         self.process = subprocess.Popen([sys.executable, "-m", "director", "run", str(path)])
-        wait_until(self.is_up, "the director is up")
+        try:
+            wait_until(self.is_up, "the director is up")
+            self.at_rest = self.descriptors()
+        except BaseException:
+            self.end()
+            raise
 
     def is_up(self) -> bool:
         assert self.process.poll() is None, "the director did not start"
@@ -73,9 +99,14 @@ class Director:
             text: str = answer.read().decode()
         return text
 
-    def total(self, name: str) -> float:
-        """The sum of all series of a metric."""
-        return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", self.metrics_text(), re.M))
+    def total(self, name: str, label: str = "") -> float:
+        """The sum of all series of a metric, or of those with *label* (``result="passed"``)."""
+        return sum(float(value) for labels, value in re.findall(rf"^{name}({{.*}})? (\S+)$", self.metrics_text(), re.M)
+                   if label in labels)
+
+    @property
+    def accepted(self) -> int:
+        return int(self.total("txdirector_connections_accepted_total"))
 
     def descriptors(self) -> int:
         """Without those of pipes, of which any number up to the bound may be in the pool."""
@@ -86,6 +117,16 @@ class Director:
     def is_not_asked(self) -> bool:
         connections = psutil.Process(self.process.pid).net_connections()
         return all(each.laddr.port != self.admin or each.status == psutil.CONN_LISTEN for each in connections)
+
+    def check_balance(self) -> None:
+        """No client is left, each is counted under a reason, and no descriptor is kept."""
+        for gauge in ("txdirector_relay_open_connections", "txdirector_host_in_flight_connections",
+                      "txdirector_service_connections"):
+            wait_until(lambda: self.total(gauge) == 0, f"{gauge} is 0")  # noqa: B023
+        ended, accepted = self.total("txdirector_connections_ended_total"), self.accepted
+        assert ended == accepted, f"{accepted} accepted, {ended} ended"
+        # A probe may be under way, which holds one for a moment.
+        wait_until(lambda: self.descriptors() == self.at_rest, "every descriptor is closed")
 
     def memory(self) -> int:
         """Anonymous bytes."""
@@ -107,58 +148,133 @@ class Clients(SynchronousTestCase):
     """Base of the tests; `relay` is a class's."""
 
     relay: ClassVar[str]
+    #: Programs, of those that `PACKAGES` has.
+    needs: ClassVar[tuple[str, ...]]
+    directory: ClassVar[Path]
+    #: Of `directors` the one that its tests talk to.
+    director: ClassVar[Director]
+    directors: ClassVar[list[Director]]
 
-    def setUp(self) -> None:
-        if self.relay == "native" and (why := native_missing()):
-            self.go_without(why)
+    @classmethod
+    def setUpClass(cls) -> None:
+        if cls.relay == "native" and (why := native_missing()):
+            go_without(why)
+        for name in cls.needs:
+            if not shutil.which(name, path=PATH):
+                go_without(f"{name} is not installed: apt-get install {PACKAGES[name]}")
         directory = tempfile.TemporaryDirectory()
-        self.addCleanup(directory.cleanup)
-        self.directory = Path(directory.name)
+        cls.addClassCleanup(directory.cleanup)
+        cls.directory = Path(directory.name)
+        cls.directory.chmod(0o755)  # for servers that refuse to be root
+        cls.directors = []
+        cls.serve()
 
-    def go_without(self, why: str) -> None:
-        """In CI nothing is missing."""
-        if os.environ.get("CI"):
-            raise AssertionError(why)
-        raise SkipTest(why)
+    @classmethod
+    def serve(cls) -> None:
+        """Start what all tests of the class talk to."""
+        raise NotImplementedError
 
-    def needs(self, *programs: str) -> None:
-        for program in programs:
-            if not shutil.which(program):
-                self.go_without(f"{program} is not installed")
+    @classmethod
+    def folder(cls, name: str, user: str) -> Path:
+        """A new one, of *user* where we are root."""
+        path = cls.directory / name
+        path.mkdir()
+        if os.geteuid() == 0:
+            shutil.chown(path, user)
+        return path
 
-    def director(self, hosts: Mapping[str, str], *, more: str = "") -> Director:
-        """Start one; what must hold at the end of every test is checked then."""
-        director = Director(self.relay, hosts, self.directory, more=more)
-        self.addCleanup(director.end)
-        at_rest = director.descriptors()
-        self.addCleanup(self.check_the_end, director, at_rest)
+    @classmethod
+    def direct(cls, *ports: int, **more: str) -> Director:
+        """Start a director for servers at *ports* of loopback."""
+        hosts = {f"host{number}": f"127.0.0.1:{port}" for number, port in enumerate(ports)}
+        director = Director(cls.relay, hosts, cls.directory, **more)
+        cls.addClassCleanup(director.end)
+        cls.directors.append(director)
         return director
 
-    def check_the_end(self, director: Director, at_rest: int) -> None:
-        """Runs before what the test cleans up earlier; its servers may be gone, its clients must be."""
-        wait_until(lambda: director.total("txdirector_relay_open_connections") == 0, "the last connection ends")
-        accepted = director.total("txdirector_connections_accepted_total")
-        self.assertEqual(director.total("txdirector_connections_ended_total"), accepted)
-        self.assertEqual(director.descriptors(), at_rest)
-        self.assertEqual(director.stop(), 0)
+    def tearDown(self) -> None:
+        for director in self.directors:
+            director.check_balance()
 
-    def server(self, words: list[str], port: int) -> subprocess.Popen[bytes]:
-        """Start a server that stays in the foreground; it listens at *port* when this returns."""
-        process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+    @classmethod
+    def tearDownClass(cls) -> None:
+        for director in cls.directors:
+            assert (code := director.stop()) == 0, f"the director ended with {code}"
+
+    @classmethod
+    def server(cls, *words: object, port: int, user: str | None = None) -> Path:
+        """Start a server that stays in the foreground; it listens at *port* of loopback when this returns its log's path.
+
+        :param user: run as this one, where we are root.
+        """
+        log = cls.directory / f"{Path(str(words[0])).name}-{port}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(command(words), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                                       env=ENVIRONMENT, cwd=cls.directory, **as_user(user))
 
         def end() -> None:
             process.terminate()
             process.wait()
 
+        def listens() -> bool:
+            assert process.poll() is None, f"{words[0]} did not start: {log.read_text('utf-8', 'replace')[-2000:]}"
+            return is_listened_at(port)
+
+        cls.addClassCleanup(end)
+        wait_until(listens, f"{words[0]} listens")
+        return log
+
+    def client(self, *words: object, output: Path | None = None) -> subprocess.Popen[str]:
+        """Start a client, which does not outlive the test; :param output: of what it says, else it is a pipe."""
+        with (output or Path(os.devnull)).open("w") as file:
+            process = subprocess.Popen(command(words), stdin=subprocess.DEVNULL, stdout=file if output else subprocess.PIPE,
+                                       stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+
+        def end() -> None:
+            process.kill()
+            process.communicate()
+
         self.addCleanup(end)
-
-        def answers() -> bool:
-            assert process.poll() is None, f"{words[0]} did not start"
-            with socket.socket() as sock:
-                return sock.connect_ex(("127.0.0.1", port)) == 0
-
-        wait_until(answers, f"{words[0]} listens")
         return process
+
+
+def run(*words: object, given: bytes = b"", source: Path | None = None, target: Path | None = None,
+        user: str | None = None) -> str:
+    """Run a client to its end, which must be a good one; returns what it prints.
+
+    :param given: its standard input; or it is *source*.
+    :param target: gets the standard output.
+    """
+    with contextlib.ExitStack() as stack:
+        done = subprocess.run(
+            command(words), input=None if source else given, stdin=stack.enter_context(source.open("rb")) if source else None,
+            stdout=stack.enter_context(target.open("wb")) if target else subprocess.PIPE, stderr=subprocess.PIPE,
+            env=ENVIRONMENT, timeout=CLIENT_S, check=False, **as_user(user),
+        )
+    printed = (done.stdout or b"").decode("utf-8", "replace")
+    complaint = done.stderr.decode("utf-8", "replace")
+    assert done.returncode == 0, f"{words[0]} ended with {done.returncode}: {complaint[-2000:]} {printed[-2000:]}"
+    return printed
+
+
+def command(words: tuple[object, ...]) -> list[str]:
+    """With the program's path, which sshd insists on."""
+    name, *arguments = map(str, words)
+    return [shutil.which(name, path=PATH) or name, *arguments]
+
+
+def as_user(name: str | None) -> dict[str, Any]:
+    """Arguments of a process that is to be *name*'s, as far as we may."""
+    if name is None or os.geteuid() != 0:
+        return {}
+    return {"user": name, "group": pwd.getpwnam(name).pw_gid, "extra_groups": ()}
+
+
+def go_without(why: str) -> None:
+    """In CI nothing is missing."""
+    if os.environ.get("CI"):
+        raise AssertionError(why)
+    raise SkipTest(why)
 
 
 def on_both_relays(base: type[Clients]) -> tuple[type[Clients], type[Clients]]:
@@ -174,6 +290,23 @@ def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         socks = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [sock.getsockname()[1] for sock in socks]
+
+
+def is_listened_at(port: int) -> bool:
+    """Seen from outside: some servers count who connects and says nothing, others serve one client only."""
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)
+
+
+def random_file(path: Path, size: int) -> str:
+    """Write *size* bytes, the same for each name and size; returns their SHA-256."""
+    path.write_bytes(random.Random(path.name).randbytes(size))
+    return sha256(path)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def wait_until(true: Callable[[], bool], what: str) -> None:

@@ -1,13 +1,13 @@
-"""curl speaks HTTP/2 with nginx through a director that passes TLS on: its window updates come amid the download."""
+"""curl and h2load speak HTTP/2 with nginx through a director that passes TLS on: curl's window updates come amid the
+download."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import random
-import subprocess
+import re
+from typing import ClassVar
 
-from tests.clients.kit import Clients, free_ports, on_both_relays
+from tests.clients.kit import Clients, free_ports, on_both_relays, random_file, run, sha256
 from tests.integration.pki import Authority
 
 #: ``HTTP2_DOWNLOADS=50 make test-clients`` for an answer that one can rely on.
@@ -15,6 +15,8 @@ DOWNLOADS = int(os.environ.get("HTTP2_DOWNLOADS") or 4)
 FILE_BYTES = 100 << 20
 #: curl gives up when for so long less than a kilobyte a second has come.
 STUCK_S = 10
+#: h2load's: of a file of that many bytes, over so many connections with ten streams each.
+REQUESTS, SMALL_BYTES, CONNECTIONS = 5000, 10_000, 20
 
 NGINX = """
 daemon off;
@@ -39,41 +41,39 @@ http {{
 
 class Http2(Clients):
     __test__ = False
+    needs = ("nginx", "curl", "h2load")
+    whole: ClassVar[str]
+
+    @classmethod
+    def serve(cls) -> None:
+        www = cls.directory / "www"
+        www.mkdir()
+        cls.whole = random_file(www / "big", FILE_BYTES)
+        random_file(www / "small", SMALL_BYTES)
+        (port,) = free_ports(1)
+        certificate, key = Authority(cls.directory).issue("nginx")
+        configuration = cls.directory / "nginx.conf"
+        configuration.write_text(NGINX.format(directory=cls.directory, port=port, certificate=certificate, key=key))
+        cls.server("nginx", "-e", "/dev/null", "-p", cls.directory, "-c", configuration, port=port)
+        cls.director = cls.direct(port)
 
     def test_downloads(self) -> None:
         """100 MB come whole, every time."""
-        self.needs("nginx", "curl")
-        whole = self.serve_a_file()
-        director = self.director({"nginx": self.address})
-        for number in range(DOWNLOADS):
-            self.assertEqual(self.download(director.port), whole, f"download {number}")
-
-    def serve_a_file(self) -> str:
-        """Start nginx; returns the file's SHA-256."""
-        www = self.directory / "www"
-        www.mkdir()
-        content = random.Random(self.relay).randbytes(FILE_BYTES)
-        (www / "big").write_bytes(content)
-        (port,) = free_ports(1)
-        self.address = f"127.0.0.1:{port}"
-        certificate, key = Authority(self.directory).issue("nginx")
-        configuration = self.directory / "nginx.conf"
-        configuration.write_text(NGINX.format(directory=self.directory, port=port, certificate=certificate, key=key))
-        self.server(["nginx", "-e", "/dev/null", "-p", str(self.directory), "-c", str(configuration)], port)
-        return hashlib.sha256(content).hexdigest()
-
-    def download(self, port: int) -> str:
-        """The SHA-256 of what curl received; and it must have been HTTP/2."""
         target = self.directory / "received"
-        done = subprocess.run(
-            ["curl", "--http2", "--silent", "--show-error", "--insecure", "--speed-time", str(STUCK_S), "--speed-limit",
-             "1000", "--output", str(target), "--write-out", "%{http_version} %{http_code}",
-             f"https://127.0.0.1:{port}/big"],
-            capture_output=True, text=True, check=False,
-        )
-        self.assertEqual((done.returncode, done.stdout), (0, "2 200"), done.stderr)
-        with target.open("rb") as received:
-            return hashlib.file_digest(received, "sha256").hexdigest()
+        for number in range(DOWNLOADS):
+            said = run("curl", "--http2", "--silent", "--show-error", "--insecure", "--speed-time", STUCK_S, "--speed-limit",
+                       1000, "--output", target, "--write-out", "%{http_version} %{http_code}",
+                       f"https://127.0.0.1:{self.director.port}/big")
+            self.assertEqual((said, sha256(target)), ("2 200", self.whole), f"download {number}")
+
+    def test_streams(self) -> None:
+        """h2load gets every answer, whole, over few connections."""
+        before = self.director.accepted
+        said = run("h2load", "-n", REQUESTS, "-c", CONNECTIONS, "-m", 10, f"https://127.0.0.1:{self.director.port}/small")
+        self.assertIn(f"{REQUESTS} succeeded, 0 failed, 0 errored, 0 timeout", said)
+        self.assertIn("Application protocol: h2\n", said)
+        self.assertEqual(re.findall(r"\((\d+)\) data", said), [str(REQUESTS * SMALL_BYTES)], said)
+        self.assertEqual(self.director.accepted - before, CONNECTIONS)
 
 
 PythonHttp2Tests, NativeHttp2Tests = on_both_relays(Http2)
