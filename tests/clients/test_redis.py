@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import signal
 from typing import ClassVar
 
 from tests.clients.kit import Clients, free_ports, on_both_relays, random_file, run, wait_until
@@ -76,7 +75,7 @@ class Redis(Clients):
             wait_until(lambda: each.read_text().endswith(f"{sent[-1]}\n"), "the last message comes")  # noqa: B023
             self.assertEqual(each.read_text().splitlines()[3:], [word for one in sent for word in ("message", "news", one)])
         for subscriber in subscribers:
-            subscriber.send_signal(signal.SIGINT)
+            subscriber.terminate()
             subscriber.wait(timeout=20)
 
 
