@@ -159,14 +159,14 @@ class Frontend:
             return
         self.arrived(Connection(self, fd, name, self._monotonic()))
 
-    def _header_read(self, reader: HeaderReader, header: Header | None, name: bytes | None) -> None:
-        """A trusted proxy's header arrived, or (None) did not."""
+    def _header_read(self, reader: HeaderReader, header: Header | Reason, name: bytes | None) -> None:
+        """A trusted proxy's header arrived, or did not, for a reason."""
         self._readers.discard(reader)
         connection = Connection(self, reader.client.detach(), name, self._monotonic())
-        if header is None:
+        if isinstance(header, Reason):
             self._metrics.accepted += 1
             self.open += 1
-            self._end(connection, Reason.BAD_PROXY_HEADER)
+            self._end(connection, header)
             return
         if header.source is not None and header.source.is_ip:
             connection.name = packed_name(header.source)

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
 from cluster.errors import RemoteError
+from cluster.model import Reason
 from director.core.proxy_protocol import MAX_HEADER_BYTES, Header, decode
 
 #: Between looks at a UNIX socket with part of a header: most are written whole.
@@ -26,12 +27,12 @@ UNIX_LOOK_S = 0.01
 class HeaderReader:
     """Reads one connection's header, then hands the socket back.
 
-    :param done: called once, with the header, or None when there was none in time or it was garbage; *client* is its
-        to own then.
+    :param done: called once, with the header, or why there is none: garbage or nothing in time, or the peer has reset
+        the connection, as load balancers that only look whether we are there do. *client* is its to own then.
     """
 
     def __init__(
-        self, client: socket.socket, done: Callable[[HeaderReader, Header | None], None], *, reactor: Any,
+        self, client: socket.socket, done: Callable[[HeaderReader, Header | Reason], None], *, reactor: Any,
         timeout_s: float,
     ) -> None:
         self.client = client
@@ -66,9 +67,12 @@ class HeaderReader:
                     return
         except BlockingIOError:
             return
-        except (OSError, RemoteError):
-            header = None
-        self._finish(header)
+        except OSError:
+            self._finish(Reason.CLIENT_RESET)
+        except RemoteError:
+            self._finish(Reason.BAD_PROXY_HEADER)
+        else:
+            self._finish(header or Reason.BAD_PROXY_HEADER)
 
     def _more_to_come(self) -> bool:
         """False after the peer's FIN: an incomplete header stays incomplete."""
@@ -82,7 +86,7 @@ class HeaderReader:
 
     def _timed_out(self) -> None:
         self._timer = None
-        self._finish(None)
+        self._finish(Reason.BAD_PROXY_HEADER)
 
     def cancel(self) -> None:
         """Stop reading; *done* is not called."""
@@ -94,6 +98,6 @@ class HeaderReader:
             self._timer.cancel()
             self._timer = None
 
-    def _finish(self, header: Header | None) -> None:
+    def _finish(self, header: Header | Reason) -> None:
         self.cancel()
         self._done(self, header)

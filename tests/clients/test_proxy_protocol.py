@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tests.clients.kit import Clients, free_ports, on_both_relays, random_file, run, sha256
+from tests.clients.kit import Clients, free_ports, on_both_relays, random_file, run, sha256, wait_until
 
 FILE_BYTES = 20 << 20
 #: Requests by each way, enough that both hosts answer.
 REQUESTS = 4
+CHECKED = 50
 #: Where the proxies in front connect from: whom the director believes.
 PROXY = "127.0.0.2"
 
@@ -56,6 +57,19 @@ listen sends-v2
     bind 127.0.0.1:{haproxy_v2}
     server director 127.0.0.1:{director} source {proxy} send-proxy-v2
 """
+#: Only looks whether the director is there, as HAProxy does behind each of its ``check``.
+CHECKS = """
+defaults
+    mode tcp
+    timeout connect 10s
+    timeout check 10s
+    timeout client 60s
+    timeout server 60s
+listen checks
+    bind 127.0.0.1:{checks}
+    server v1 127.0.0.1:{director} source {proxy} send-proxy check inter 20ms
+    server v2 127.0.0.1:{director} source {proxy} send-proxy-v2 check inter 20ms
+"""
 HAPROXY_HOST = """
 defaults
     mode http
@@ -83,7 +97,7 @@ class ProxyProtocol(Clients):
     @classmethod
     def serve(cls) -> None:
         cls.whole = random_file(cls.directory / "big", FILE_BYTES)
-        names = ("nginx", "haproxy", "nginx_v1", "haproxy_v1", "haproxy_v2")
+        names = ("nginx", "haproxy", "nginx_v1", "haproxy_v1", "haproxy_v2", "checks")
         ports = dict(zip(names, free_ports(len(names)), strict=True))
         cls.start("nginx-host", NGINX_HOST, ports, "nginx")
         cls.start("haproxy-host", HAPROXY_HOST, ports, "haproxy")
@@ -92,6 +106,7 @@ class ProxyProtocol(Clients):
         ports["director"] = cls.director.port
         cls.start("nginx", NGINX, ports, "nginx_v1")
         cls.start("haproxy", HAPROXY, ports, "haproxy_v2")
+        (cls.directory / "checks.conf").write_text(CHECKS.format(proxy=PROXY, **ports))
         cls.ways = {name: ports[name] for name in ("director", "nginx_v1", "haproxy_v1", "haproxy_v2")}
 
     @classmethod
@@ -122,6 +137,19 @@ class ProxyProtocol(Clients):
             for _ in range(2):
                 run("curl", "--silent", "--show-error", "--fail", "--output", target, f"http://127.0.0.1:{port}/big")
                 self.assertEqual(sha256(target), self.whole, way)
+
+    def test_checks(self) -> None:
+        """HAProxy's checks find the director up, and each is counted as what it is: a reset."""
+        before = self.ended("client_reset")
+        checking = self.client("haproxy", "-db", "-f", self.directory / "checks.conf")
+        wait_until(lambda: self.ended("client_reset") - before >= CHECKED, "checks come")
+        checking.terminate()
+        _, complaint = checking.communicate(timeout=20)
+        self.assertNotIn("is DOWN", complaint)
+        self.assertEqual(self.ended("bad_proxy_header"), 0)
+
+    def ended(self, reason: str) -> float:
+        return self.director.total("txdirector_connections_ended_total", f'reason="{reason}"')
 
 
 class ProxyProtocol1(ProxyProtocol):

@@ -13,6 +13,7 @@ from agent.config import AgentConfig
 from agent.service import LoadReporter
 from cluster.model import AdminState, HostRef, HostState, Reason
 from director.config.files import checked
+from director.core.proxy_protocol import encode
 from director.engine.errors import NotFound
 from director.ports.binding import BindError
 from director.service import StartError, make_service
@@ -204,6 +205,17 @@ class ProxyProtocolTests(DirectorTestCase):
         silent.transport.loseWriteConnection()  # type: ignore[union-attr]
         await until(lambda: silent.lost)
         self.assertEqual((self.ended(director, "denied"), self.ended(director, "bad_proxy_header")), (1, 2))
+
+    async def test_a_check_of_the_proxy_is_no_bad_header(self) -> None:
+        """A proxy that only looks whether the director is there resets before its header, or anything, is read."""
+        director = await self.director(service({"a": f"127.0.0.1:{closed_port()}"}, proxy={"accept_from": ["127.0.0.0/8"]}))
+        host, port = director.node.listening("web")[0].rsplit(":", 1)
+        for said in (b"", encode("v1", None, None), encode("v2", None, None)):
+            with socket.create_connection((host, int(port))) as proxy:
+                proxy.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                proxy.sendall(said)
+        await until(lambda: self.ended(director, "client_reset") == 3)
+        self.assertEqual(self.ended(director, "bad_proxy_header"), 0)
 
 
 class OrderTests(DirectorTestCase):
