@@ -73,7 +73,8 @@ class EtcdStore:
         self._reactor = reactor
         self._boottime = boottime
         self._caller = Caller(access, reactor=reactor)
-        self._watching = Watching(self._caller, self._list, reactor=reactor)
+        self._watching = Watching(self._caller, self._list, lambda prefix: self._list(prefix, keys_only=True),
+                                  reactor=reactor, random=random.random)
         self._leases: dict[int, EtcdLease] = {}
         self._phase = _Phase.NEW
 

@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from cluster.errors import StoreUnavailable
-from cluster.etcd import Access, EtcdStore
+from cluster.etcd import Access, EtcdStore, watching
 from cluster.etcd.store import PAGE_RECORDS
 from cluster.store import Changes, Delete, Event, Put, Record, Resync
 from tests.etcd_server import EtcdCluster, Member
@@ -164,6 +164,29 @@ class AbsenceTests(EtcdTestCase):
         await self.put(store, "b")
         await self.until(lambda: ROOT + "b" in picture.records, "a change after it")
         self.assertTrue(store.available)
+
+    async def test_lost_events(self) -> None:
+        """Events that a watch never heard are made up for within the interval of comparisons; without any, nothing is told
+        anew."""
+        self.patch(watching, "COMPARE_S", 0.2)
+        self.patch(watching, "SETTLE_S", 0.2)
+        store = await self.started(*self.cluster().endpoints)
+        await self.put(store, "gone")
+        await self.put(store, "old")
+        picture, other = Picture(store), Picture(store)
+        await self.until(lambda: picture.resyncs == other.resyncs == 1, "the first answers")
+        heard, dropped = picture.watch.heard, []
+        picture.watch.heard = dropped.append
+        await store.commit([Put(ROOT + "old", b"changed"), Put(ROOT + "new", b"v"), Delete(ROOT + "gone")])
+        await self.until(lambda: dropped, "the event that is dropped")
+        picture.watch.heard = heard
+        await self.until(lambda: picture.resyncs == 2, "everything anew")
+        self.assertEqual({key: record.value for key, record in picture.records.items()},
+                         {ROOT + "old": b"changed", ROOT + "new": b"v"})
+        self.assertEqual((store._watching.lost, other.resyncs), (1, 1))
+        await self.put(store, "later")
+        await self.until(lambda: ROOT + "later" in picture.records, "what follows")
+        self.assertEqual(picture.resyncs, 2)
 
     async def test_quorum_lost(self) -> None:
         """A member that lost its leader answers nothing and its watches say nothing; with a leader all goes on."""

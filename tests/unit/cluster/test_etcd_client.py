@@ -40,9 +40,16 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual((done.stdout, done.stderr), ("private\n[]\n", ""))
 
     def test_warnings(self) -> None:
-        """Releases that lose consistency, or are too old, are warned of; others and unknown ones are not."""
-        for version, warned in (("3.4.23", False), ("3.4.0", False), ("3.5.0", True), ("3.5.1", True), ("3.5.5", True),
-                                ("3.5.6", False), ("3.5.21", False), ("3.6.0-rc.1", False), ("3.3.27", True),
-                                ("2.3.8", True), ("", False), ("unknown", False)):
-            self.assertEqual(bool(warning(version)), warned, version)
-        self.assertIn("3.5.1", warning("3.5.1"))
+        """Releases that lose consistency or have defects in leases, watches and reads, or are too old, are warned of;
+        sound and unknown ones are not."""
+        for version, about in (
+            ("3.4.0", "revoke leases"), ("3.4.23", "revoke leases"), ("3.4.31", "lose events"), ("3.4.41", "lose events"),
+            ("3.4.42", ""), ("3.5.0", "corrupt"), ("3.5.5", "corrupt"), ("3.5.6", "revoke leases"), ("3.5.13", "lose events"),
+            ("3.5.22", "lose events"), ("3.5.23", ""), ("3.6.0-rc.1", "lose events"), ("3.6.4", "lose events"), ("3.6.5", ""),
+            ("3.7.0", ""), ("3.3.27", "older"), ("2.3.8", "older"), ("", ""), ("unknown", ""),
+        ):
+            self.assertIn(about, warning(version), version)
+            self.assertEqual(bool(warning(version)), bool(about), version)
+        self.assertNotIn("revoke", warning("3.4.31"))
+        for mended in ("3.4.42", "3.5.23", "3.6.5"):
+            self.assertIn(f"all mended in {mended}", warning(f"{mended[:4]}0" if mended[2] != "5" else "3.5.7"))
