@@ -3,6 +3,7 @@
 - `Misuse`: the caller on this side broke a contract. A bug of ours, or an operator's wrong request.
 - `RemoteError`: a peer sent what it must not. Dropped, counted, never an exception in the log.
 - `StoreUnavailable`: the shared store cannot be asked now. Never the same as "nothing there".
+- `StoreFull`: it answers, and has no room for any write.
 - `OutcomeUnknown`: it was asked for a change, and whether that was made nobody knows. Never told as "not made".
 - `ConfigError`: a configuration with errors; carries all of them.
 """
@@ -23,6 +24,10 @@ class RemoteError(Exception):
 
 class StoreUnavailable(Exception):
     """The store did not answer; nothing is known about its content."""
+
+
+class StoreFull(StoreUnavailable):
+    """The store is out of space and refuses every write: nothing was changed. What is there can be read."""
 
 
 class Problem(NamedTuple):

@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from cluster.errors import Misuse, OutcomeUnknown, StoreUnavailable
+from cluster.errors import Misuse, OutcomeUnknown, StoreFull, StoreUnavailable
 from cluster.etcd.client import etcd3, grpc, rpc
 from cluster.etcd.version import warning
 
@@ -127,7 +127,7 @@ class Connection:
             request_serializer=rpc.LeaseKeepAliveRequest.SerializeToString,
             response_deserializer=rpc.LeaseKeepAliveResponse.FromString,
         )
-        self._status = client.maintenancestub.Status
+        self.maintenance = client.maintenancestub
         self._auth = rpc.AuthStub(client.channel)
         self._client = client
         self._reactor = reactor
@@ -153,7 +153,7 @@ class Connection:
         if access.user is not None:
             await self.authenticate(access)
         try:
-            version, leader = await self.call(self._status, rpc.StatusRequest(), HANDSHAKE_S,
+            version, leader = await self.call(self.maintenance.Status, rpc.StatusRequest(), HANDSHAKE_S,
                                               lambda status: (status.version, status.leader))
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.PERMISSION_DENIED:  # newer releases tell this to root only
@@ -220,6 +220,7 @@ class Caller:
         :param again: try another endpoint when one fails; else what may have been done fails with `OutcomeUnknown`.
         :raises Misuse: etcd does not take this request, or does not know its lease.
         :raises Compacted: it asks for a revision that is not there.
+        :raises StoreFull: it has no room.
         :raises StoreUnavailable: anything else.
         """
         deadline = self._reactor.seconds() + timeout_s
@@ -343,4 +344,6 @@ def _give_up(error: grpc.RpcError, endpoint: str) -> NoReturn:
         raise Compacted(text) from error
     if verdict in (_Verdict.LEASE, _Verdict.REQUEST):
         raise Misuse(text) from error
+    if "database space exceeded" in text:
+        raise StoreFull(text) from error
     raise StoreUnavailable(text) from error

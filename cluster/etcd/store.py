@@ -17,13 +17,14 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, DeferredList, fail
 from twisted.logger import Logger
 
-from cluster.errors import Misuse, StoreUnavailable
+from cluster.errors import Misuse, StoreFull, StoreUnavailable
 from cluster.etcd import records
 from cluster.etcd.client import rpc
 from cluster.etcd.connection import CALL_S, Access, Caller, Compacted
 from cluster.etcd.leases import EtcdLease
 from cluster.etcd.past import Past
 from cluster.etcd.replay import replayed
+from cluster.etcd.room import REMEDY, Room
 from cluster.etcd.watching import Watching
 from cluster.store import (
     Change,
@@ -64,6 +65,9 @@ class EtcdStore:
     """A `cluster.store.Store`. A start that failed may be tried again.
 
     :param boottime: seconds on a clock that runs on while the machine sleeps, for leases.
+    :ivar room: whether etcd takes writes, and whether it will.
+    :ivar writes: transactions that were sent.
+    :ivar written_bytes: of keys and values in them; etcd keeps all until it is compacted.
     """
 
     log = Logger()
@@ -75,6 +79,9 @@ class EtcdStore:
         self._caller = Caller(access, reactor=reactor)
         self._watching = Watching(self._caller, self._list, lambda prefix: self._list(prefix, keys_only=True),
                                   reactor=reactor, random=random.random)
+        self.room = Room(self._caller, reactor=reactor)
+        self.writes = 0
+        self.written_bytes = 0
         self._leases: dict[int, EtcdLease] = {}
         self._phase = _Phase.NEW
 
@@ -102,6 +109,7 @@ class EtcdStore:
             raise self._unavailable()
         self._phase = _Phase.RUNNING
         self._watching.start()
+        self.room.start()
 
     def stop(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._stop())
@@ -111,6 +119,7 @@ class EtcdStore:
         leases = list(self._leases.values())
         for lease in leases:
             lease.forget()
+        self.room.stop()
         watching = Deferred.fromCoroutine(self._watching.stop())
         if was is _Phase.RUNNING and self._caller.available:
             await DeferredList([Deferred.fromCoroutine(self._revoke(lease.id, REVOKE_S)) for lease in leases],
@@ -168,10 +177,24 @@ class EtcdStore:
             self._check_leases(operations)
         except Misuse as misuse:
             return fail(misuse)
-        return Deferred.fromCoroutine(self._caller.call(
+        puts = [operation for operation in operations if isinstance(operation, Put)]
+        self.writes += 1
+        self.written_bytes += sum(len(put.key) + len(put.value) for put in puts)
+        return Deferred.fromCoroutine(self._write(
             lambda to: to.kv.Txn, records.transaction(operations, when),
-            lambda answer: Committed(answer.succeeded, answer.header.revision), again=False,
+            lambda answer: Committed(answer.succeeded, answer.header.revision), tells=bool(puts),
         ))
+
+    async def _write(self, method: Callable[[Any], Any], request: Any, read: Callable[[Any], _T], *, tells: bool) -> _T:
+        """:param tells: etcd would refuse it without space; it takes deletions then."""
+        try:
+            answer = await self._caller.call(method, request, read, again=False)
+        except StoreFull as error:
+            self.room.refused()
+            raise StoreFull(f"{error}; {REMEDY}") from error
+        if tells:
+            self.room.wrote()
+        return answer
 
     def _check_leases(self, operations: Sequence[Operation]) -> None:
         for operation in operations:
@@ -194,9 +217,9 @@ class EtcdStore:
 
     async def _lease(self, ttl_s: float) -> Lease:
         sent = self._boottime()
-        number, granted_s = await self._caller.call(
+        number, granted_s = await self._write(
             lambda to: to.lease.LeaseGrant, rpc.LeaseGrantRequest(TTL=math.ceil(ttl_s)),
-            lambda answer: (answer.ID, float(answer.TTL)),
+            lambda answer: (answer.ID, float(answer.TTL)), tells=True,
         )
         if self._phase is not _Phase.RUNNING:
             raise self._unavailable()

@@ -39,7 +39,7 @@ class Told:
         self._asked_at = self._revision
 
     def lost(self, listing: Listing) -> list[str]:
-        """Keys whose last write or deletion was not told. None of a listing older than what was told when it was asked for."""
+        """Keys whose last write or deletion was not told. None of a listing older than that."""
         if self._since is None or listing.revision < self._asked_at:
             return []
         there = {record.key: record.mod_revision for record in listing.records}

@@ -8,9 +8,9 @@ import re
 OLDEST, SOUND_35 = (3, 4, 0), (3, 5, 6)
 #: The first releases that mend it, by series. By etcd's changelogs: leases that a former leader revokes, and events that a
 #: watch loses when etcd compacts.
-EVENTS_SOUND = {(3, 4): (3, 4, 31), (3, 5): (3, 5, 13)}
+EVENTS_SOUND: dict[tuple[int, ...], tuple[int, ...]] = {(3, 4): (3, 4, 31), (3, 5): (3, 5, 13)}
 #: What is left of lost events and stale answers of a member that has just lost its leader.
-ALL_SOUND = {(3, 4): (3, 4, 42), (3, 5): (3, 5, 23), (3, 6): (3, 6, 5)}
+ALL_SOUND: dict[tuple[int, ...], tuple[int, ...]] = {(3, 4): (3, 4, 42), (3, 5): (3, 5, 23), (3, 6): (3, 6, 5)}
 
 
 def warning(version: str) -> str:

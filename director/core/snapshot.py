@@ -172,6 +172,8 @@ class ClusterPicture(Picture, frozen=True):
     vips: tuple[VipPicture, ...] = ()
     disagreements: tuple[DisagreementPicture, ...] = ()
     store_problems: tuple[str, ...] = ()  #: records of the store that cannot be read, and why
+    store_writable: bool = True  #: False while it is away, or has no room
+    problems: tuple[str, ...] = ()  #: of the store: what an operator should mend, a sentence each
 
 
 class PastPicture(Picture, frozen=True):
@@ -201,6 +203,10 @@ class DirectorPicture(Picture, frozen=True):
     peers: tuple[PeerPicture, ...] = ()
     problems: tuple[str, ...] = ()  #: what an operator should mend, a sentence each
     store_problems: tuple[str, ...] = ()  #: records of the store that cannot be read, and why
+    store_writable: bool = True  #: False while it is away, or has no room
+    store_bytes: int = 0  #: that etcd takes on its disk; 0: not known, or another store
+    store_writes: int = 0  #: transactions that this director sent to etcd
+    store_written_bytes: int = 0  #: of keys and values in them
 
     def host(self, service: str, group: str, name: str) -> HostPicture | None:
         """Find one host."""

@@ -127,9 +127,10 @@ def cluster_line(cluster: dict[str, Any]) -> str:
     """The cluster in a sentence."""
     leader = f"{cluster['leader']} leads, term {cluster['term']}" if cluster["leader"] else "nobody leads"
     modes = [name for name, on in (("STORE UNAVAILABLE", not cluster["store_available"]),
+                                   ("STORE TAKES NO CHANGES", cluster["store_available"] and not cluster["store_writable"]),
                                    ("started from a snapshot", cluster["cold_start"])) if on]
     return "; ".join([f"cluster {cluster['cluster']} as {cluster['director']} sees it, store {cluster['store']}", leader,
-                      *modes])
+                      *modes, *cluster["problems"]])
 
 
 def members_table(members: list[dict[str, Any]]) -> Table:
@@ -180,7 +181,9 @@ def director_line(status: dict[str, Any]) -> str:
     """The director itself, and the modes that an operator must not overlook."""
     modes = [name for name, on in (("ISOLATED: agents fell silent in bulk", status["isolated"]),
                                    ("just started, or another leader: nothing is evicted yet", status["grace"]),
-                                   ("STORE UNAVAILABLE", not status["store_available"])) if on]
+                                   ("STORE UNAVAILABLE", not status["store_available"]),
+                                   ("STORE TAKES NO CHANGES", status["store_available"] and not status["store_writable"]))
+             if on]
     minutes = (status["at"] - status["started"]) / 60
     line = f"director {status['name']}, {status['version']}, up {minutes:.0f} min, store {status['store']}"
     return "; ".join([line, *modes, *status.get("problems", ())])

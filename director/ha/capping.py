@@ -23,9 +23,12 @@ from director.core.caps import View, plan
 from director.core.inventory import Inventory
 from director.ha.leading import Leading, NotLeading
 from director.ha.peers import Peers
+from director.timing.seldom import Seldom, more
 
 #: The leader looks this often who needs more: as often as directors say what they have.
 LOOK_S = 0.5
+#: Between lines about shares that cannot be written.
+UNWRITTEN_EVERY_S = 60.0
 #: A director that left without a trace is taken for dead after this. One that lives on for longer, out of reach of the
 #: store and of every other director, may hold connections beyond the maximum then.
 FORGET_S = 300.0
@@ -57,6 +60,7 @@ class Capping(Service):
         self._absent_since: dict[str, float] = {}
         self._timer: Any = None
         self._writing = False
+        self._seldom = Seldom(monotonic=monotonic, every_s=UNWRITTEN_EVERY_S)
         if peers is not None:
             peers.on_left.append(self._left)
             peers.on_joined.append(self._ended.discard)
@@ -112,7 +116,9 @@ class Capping(Service):
                 elif caps is not None:
                     await self._write(name, caps, Delete(self._keys.caps(name)))
         except (StoreUnavailable, NotLeading) as error:
-            self.log.info("maxima are not shared out anew: {why}", why=error)
+            held = self._seldom.due("maxima")
+            if held is not None:
+                self.log.info("maxima are not shared out anew: {why}{more}", why=error, more=more(held))
 
     async def _write(self, name: str, known: Caps | None, operation: Operation) -> None:
         """Replace the record that the decision was made from, and no other: after a change of leader the watch may not

@@ -206,6 +206,21 @@ class Clustering(MultiService):
         return self._store.available if isinstance(self._store, EtcdStore) else True
 
     @property
+    def writable(self) -> bool:
+        """Whether the store takes changes, as far as is known."""
+        return self.available and (not isinstance(self._store, EtcdStore) or self._store.room.writable)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Of the store: what an operator should mend, a sentence each."""
+        return self._store.room.problems if isinstance(self._store, EtcdStore) else ()
+
+    def written(self) -> tuple[int, int, int]:
+        """The store's size, transactions sent to it and bytes in those; zeros for a store of this director's own."""
+        store = self._store
+        return (store.room.size_bytes, store.writes, store.written_bytes) if isinstance(store, EtcdStore) else (0, 0, 0)
+
+    @property
     def cold(self) -> bool:
         """Whether a snapshot stands in for the store."""
         return self._sync.assumed

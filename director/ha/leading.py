@@ -34,11 +34,14 @@ from cluster.store import Committed, Compare, Delete, Event, Lease, Operation, R
 from cluster.view import Unreadable, decode
 from director.engine.telling import tell_each
 from director.timing.alarm import Alarm
+from director.timing.seldom import Seldom, more
 
 #: For the store to take note that a leader resigns. It has other things to do before it ends, and the lease lapses anyway.
 RESIGN_TIMEOUT_S = 1.0
 #: After an order to resign: long enough for the others to take over, and for an operator to see it.
 RESIGN_HOLD_S = 10.0
+#: Between lines about a campaign that does not come about: it is tried four times a second.
+HINDERED_EVERY_S = 60.0
 
 
 class NotLeading(Misuse):
@@ -92,6 +95,7 @@ class Leading(Service):
         self._alarm = Alarm(self._tick, reactor=reactor, monotonic=boottime)
         self._over: Deferred[None] | None = None
         self._lapsed = False
+        self._seldom = Seldom(monotonic=boottime, every_s=HINDERED_EVERY_S)
 
     # --- what others ask
 
@@ -254,7 +258,7 @@ class Leading(Service):
         self._follow(self._machine.granted(lease.id, until))
 
     def _ungranted(self, failure: Failure) -> None:
-        self.log.info("no lease to campaign with: {why}", why=failure.getErrorMessage())
+        self._hindered("no lease to campaign with", failure)
         self._follow(self._machine.ungranted(self._boottime()))
 
     def _campaign(self, lease: int, outcome: Deferred[Committed]) -> None:
@@ -262,10 +266,15 @@ class Leading(Service):
             self._follow(self._machine.committed(lease, result.succeeded, result.revision, self._look()))
 
         def unanswered(failure: Failure) -> None:
-            self.log.info("a campaign of unknown outcome: {why}", why=failure.getErrorMessage())
+            self._hindered("a campaign of unknown outcome", failure)
             self._follow(self._machine.unanswered(lease, self._boottime()))
 
         outcome.addCallbacks(committed, unanswered).addErrback(self._unexpected)
+
+    def _hindered(self, what: str, failure: Failure) -> None:
+        held = self._seldom.due(what)
+        if held is not None:
+            self.log.info("{what}: {why}{more}", what=what, why=failure.getErrorMessage(), more=more(held))
 
     def _give_up(self, number: int) -> None:
         lease, self._lease = self._lease, None

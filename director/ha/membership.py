@@ -27,12 +27,15 @@ from cluster.store import Compare, Event, Lease, Put, Record, Store, Watch
 from cluster.view import Unreadable, View, decode
 from director.engine.telling import tell_each
 from director.ha.whereabouts import has_ended
+from director.timing.seldom import Seldom, more
 
 #: Longer than an etcd member's death or a partition that heals by itself takes; what directors decide by is the leader's
 #: lease, the peer link and their own eyes, never this.
 TTL_S = 10.0
 #: After a lease that was not granted or that was lost.
 RETRY_S = 1.0
+#: Between lines about that: etcd may be away or full for hours.
+UNREGISTERED_EVERY_S = 60.0
 #: Beyond the time to live until a dead director's record has certainly lapsed: etcd looks twice a second.
 CLAIM_MARGIN_S = 2.0
 #: No record was ever written at it.
@@ -75,6 +78,7 @@ class Membership(Service):
         self._watch: Watch | None = None
         self._retry: Any = None
         self._joining = False
+        self._seldom = Seldom(monotonic=reactor.seconds, every_s=UNREGISTERED_EVERY_S)
 
     async def claim(self) -> None:
         """Have the name before anything is served under it, so that no two directors have one. What a process that has
@@ -189,7 +193,10 @@ class Membership(Service):
         return Compare(self._key, self._revision or _NEVER)
 
     def _not_joined(self, failure: Failure) -> None:
-        self.log.warn("not registered among the directors yet: {why}", why=failure.getErrorMessage())
+        held = self._seldom.due("unregistered")
+        if held is not None:
+            self.log.warn("not registered among the directors yet: {why}{more}", why=failure.getErrorMessage(),
+                          more=more(held))
         self._again()
 
     def _lost(self, _: None) -> None:

@@ -30,11 +30,17 @@ from director.core.merge import Disagreement, disagreements
 from director.engine.node import Node
 from director.ha.membership import Membership
 from director.timing.alarm import Alarm
+from director.timing.seldom import Seldom, more
 
 #: Between two transactions: a rack that dies is a few of them, and others hear of a single host at once.
 INTERVAL_S = 0.25
 #: After a transaction that failed.
 RETRY_S = 1.0
+#: Between lines about those.
+UNWRITTEN_EVERY_S = 60.0
+#: So many records are written as they come; then `RECORDS_PER_S` at most, each the latest of its host. Ten thousand hosts
+#: that die are told at once, and a thousand hosts that flap all day write some 400 MB instead of ten times as much.
+BURST_RECORDS, RECORDS_PER_S = 20_000, 20.0
 #: Of a reason: what the system says of a failed connect fits.
 MAX_WHY = 200
 
@@ -70,6 +76,8 @@ class Observing(Service):
         self._boot_id = boot_id
         self._alarm = Alarm(self._due, reactor=reactor, monotonic=node.monotonic)
         self._earliest = 0.0  #: of the next transaction
+        self._debt, self._wrote_at = 0.0, node.monotonic()  # records written beyond `RECORDS_PER_S`, and when the last
+        self._seldom = Seldom(monotonic=node.monotonic, every_s=UNWRITTEN_EVERY_S)
         self._writing = False
         self._changed: dict[HostRef, None] = {}  # in order
         self._written: dict[HostRef, _Written] = {}
@@ -133,7 +141,9 @@ class Observing(Service):
             operations.append(Delete(key) if seen is None else Put(key, self._record(ref, seen, epoch), lease.id))
         if operations:
             self._writing = True
-            self._earliest = now + INTERVAL_S
+            self._debt = max(0.0, self._debt - (now - self._wrote_at) * RECORDS_PER_S) + len(operations)
+            self._wrote_at = now
+            self._earliest = now + max(INTERVAL_S, (self._debt - BURST_RECORDS) / RECORDS_PER_S)
             Deferred.fromCoroutine(self._write(operations, becomes, lease)).addErrback(self._unexpected)
 
     async def _write(self, operations: Sequence[Operation], becomes: dict[HostRef, _Seen | None], lease: Lease) -> None:
@@ -144,7 +154,9 @@ class Observing(Service):
                 self._earliest = self._node.monotonic() + RETRY_S
         except (StoreUnavailable, Misuse) as error:  # Misuse: the lease ended meanwhile
             certain = False
-            self.log.info("observations are not written yet: {why}", why=error)
+            held = self._seldom.due("unwritten")
+            if held is not None:
+                self.log.info("observations are not written yet: {why}{more}", why=error, more=more(held))
             self._earliest = self._node.monotonic() + RETRY_S
         finally:
             self._writing = False

@@ -26,6 +26,7 @@ from director.core.vip import REFRESH_S, VALID_S, Act, Custody, linger_s, needed
 from director.ha.leading import Known, Leading
 from director.ha.neighbours import announce
 from director.ha.netlink import Interface, add_address, remove_address
+from director.timing.seldom import Seldom, more
 
 #: Neighbours are told at once, and again: a frame may be lost, and Linux ignores news of an entry that is younger than a
 #: second (``locktime``). In seconds after taking.
@@ -34,6 +35,8 @@ ANNOUNCE_AT_S = (0.0, 0.3, 1.2, 3.0)
 MOST_FAILURES = 4
 #: And does not campaign for so long: an interface does not heal in seconds.
 BROKEN_HOLD_S = 30.0
+#: Between lines about the store that does not name us: it is asked four times a second.
+UNNAMED_EVERY_S = 60.0
 #: Timers may be early by less than that.
 TIMER_S = 0.001
 
@@ -85,6 +88,7 @@ class Vips(Service):
         self._named = 0  # the term under which the store names us
         self._failures = 0
         self._naming = False
+        self._seldom = Seldom(monotonic=monotonic, every_s=UNNAMED_EVERY_S)
         leading.on_known.append(self._known)
         leading.on_gained.append(self._gained)
         leading.on_lost.append(self.step)
@@ -167,7 +171,10 @@ class Vips(Service):
         try:
             committed = await self._leading.fenced(puts)
         except Exception as error:
-            self.log.warn("the store does not name us the owner of the virtual addresses: {why}", why=error)
+            held = self._seldom.due("unnamed")
+            if held is not None:
+                self.log.warn("the store does not name us the owner of the virtual addresses: {why}{more}", why=error,
+                              more=more(held))
         else:
             if committed.succeeded:
                 self._named = term

@@ -67,6 +67,9 @@ DIRECTOR_GAUGES: Sequence[tuple[str, str, Callable[[DirectorPicture], float]]] =
      lambda director: director.isolated),
     ("grace", "1 after a start or a change of leader, while nothing is evicted yet.", lambda director: director.grace),
     ("store_available", "1 while the store answers.", lambda director: director.store_available),
+    ("store_writable", "1 while the store takes changes, as far as is known.", lambda director: director.store_writable),
+    ("store_bytes", "What etcd takes on the disk of the member that answered last; 0: not known, or another store.",
+     lambda director: director.store_bytes),
     ("cold_start", "1 while a snapshot stands in for a store that has not answered yet.",
      lambda director: director.cold_start),
     ("problems", "What an operator should mend; the director's status names each.",
@@ -129,6 +132,10 @@ def _director(picture: DirectorPicture) -> Iterator[Metric]:
                            value={"version": picture.version, "director": picture.name})
     for name, text, of_director in DIRECTOR_GAUGES:
         yield GaugeMetricFamily(f"txdirector_{name}", text, value=of_director(picture))
+    yield CounterMetricFamily("txdirector_store_writes", "Transactions that this director sent to etcd.",
+                              value=picture.store_writes)
+    yield CounterMetricFamily("txdirector_store_written_bytes", "Keys and values in those, kept until etcd is compacted.",
+                              value=picture.store_written_bytes)
 
 
 def _hosts(hosts: Sequence[HostPicture]) -> Iterator[Metric]:

@@ -68,6 +68,7 @@ class NodeOperations:
     def snapshot(self) -> DirectorPicture:
         node, clustering = self._node, self._clustering
         now = node.monotonic()
+        size, writes, written = clustering.written()
         return DirectorPicture(
             name=node.director,
             version=VERSION,
@@ -82,9 +83,10 @@ class NodeOperations:
             leads=clustering.leading.leads,
             vips_held=clustering.vips_held,
             peers=clustering.peer_pictures(),
-            problems=self._users.problems,
+            problems=(*self._users.problems, *clustering.problems),
             services=picture_services(node.inventory, now, node.wall() - now, node.listening),
             store_problems=self._sync.problems,
+            store_writable=clustering.writable, store_bytes=size, store_writes=writes, store_written_bytes=written,
         )
 
     def explain(self, service: str, client: str) -> Explanation:
@@ -255,6 +257,7 @@ class NodeOperations:
                 for address, owner in sorted(clustering.vips.owners.items())
             ),
             disagreements=clustering.disagreements(), store_problems=self._sync.problems,
+            store_writable=clustering.writable, problems=clustering.problems,
         )
 
     def history(self, ref: HostRef | None, limit: int) -> Deferred[tuple[PastPicture, ...]]:

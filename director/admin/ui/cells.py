@@ -145,8 +145,8 @@ def within(found: Mapping[str, Cell], scope: str) -> dict[str, Cell]:
 
 
 def _director(picture: DirectorPicture, hosts: Sequence[HostPicture]) -> dict[str, Cell]:
-    modes = (picture.isolated, picture.grace, picture.store_available, picture.cold_start, picture.problems,
-             picture.store_problems)
+    modes = (picture.isolated, picture.grace, picture.store_available, picture.store_writable, picture.cold_start,
+             picture.problems, picture.store_problems)
     together = (picture.leader, picture.leads, picture.vips_held, [(each.name, each.connected) for each in picture.peers])
     open_groups = [f"{group.service}/{group.name}" for service in picture.services for group in service.groups
                    if group.failing_open or group.backups_in_use or group.waiting]

@@ -15,6 +15,7 @@ from cluster.memory import MemoryStore
 from cluster.model import HostState, Observed
 from cluster.store import Committed, Compare, Delete, Operation, Put
 from cluster.table import Transaction
+from director.ha import observing
 from director.ha.observing import INTERVAL_S, RETRY_S
 from tests.unit.ha.observer import HEALTH, KEYS, Director, ref
 
@@ -124,6 +125,25 @@ class WritingTests(ObservingTestCase):
         director.hear("h2")
         self.pass_time(2 * INTERVAL_S)
         self.assertEqual(len(self.store.commits), 1)
+
+    def test_flapping_all_day(self) -> None:
+        """Hosts that go up and down for long are written at a bounded rate, and in the end as they are."""
+        self.patch(observing, "BURST_RECORDS", 20)
+        self.patch(observing, "RECORDS_PER_S", 2.0)
+        director = self.director("d1")
+        hosts = [f"h{number}" for number in range(10)]
+        for _ in range(60):
+            director.fail(*hosts)
+            self.pass_time(0.5)
+            director.hear(*hosts)
+            director.hear(*hosts)
+            self.pass_time(0.5)
+        written = sum(len(operations) for _, operations in self.store.commits)
+        self.assertLessEqual(written, 20 + 60 * 2 + 2 * len(hosts))
+        self.assertGreater(written, 100)
+        director.fail("h1")
+        self.pass_time(30.0)
+        self.assertEqual([key for key in self.stored() if key == "d1/h1"], ["d1/h1"])
 
     def test_removed_host(self) -> None:
         """A host that is configured no more loses its record."""
