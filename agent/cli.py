@@ -32,7 +32,7 @@ EXIT_CONFIG = 2
 @click.command(context_settings={"auto_envvar_prefix": "DIRECTOR_AGENT", "help_option_names": ["-h", "--help"]})
 @click.version_option(version("txdirector"), prog_name="director-agent")
 @click.option("--config", type=click.Path(dir_okay=False), help="TOML file; the other options replace what it says.")
-@click.option("--name", help="This agent's name.  [default: the host's name]")
+@click.option("--name", help="This agent's name.  [default: the machine's name and the hosts]")
 @click.option("--director", "directors", multiple=True, metavar="HOST:PORT", help="A director; may be repeated.")
 @click.option("--host", "hosts", multiple=True, metavar="SERVICE/GROUP/HOST",
               help="For whom this agent speaks; may be repeated.")

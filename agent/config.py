@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import socket
 import tomllib
@@ -12,6 +13,11 @@ from cluster.errors import ConfigError, Problem
 from cluster.model import Count, HostRef, Name, Positive, Record, Seconds, SecondsOrOff, Weight
 from cluster.validate import convert
 from cluster.wire import MAX_DIRECTORS, MAX_HOSTS
+
+
+#: The longest name (`cluster.model.Name`), and how much of a digest tells longer ones apart.
+_NAME_LENGTH = 63
+_DIGEST_LENGTH = 10
 
 
 class AgentTLS(Record, frozen=True):
@@ -46,7 +52,7 @@ def configure(path: str | None, options: Mapping[str, object]) -> AgentConfig:
 
     :raises ConfigError: with everything that is wrong.
     """
-    data: dict[str, object] = {"name": _host_name()}
+    data: dict[str, object] = {}
     if path is not None:
         try:
             with open(path, "rb") as file:
@@ -60,6 +66,7 @@ def configure(path: str | None, options: Mapping[str, object]) -> AgentConfig:
         data[key] = before | value if isinstance(before, dict) and isinstance(value, dict) else value
     for required in ("directors", "hosts"):
         data.setdefault(required, ())
+    data.setdefault("name", _default_name(data["hosts"]))
     config, problems = convert(data, AgentConfig)
     if config is not None:
         problems = check(config)
@@ -68,9 +75,16 @@ def configure(path: str | None, options: Mapping[str, object]) -> AgentConfig:
     return config
 
 
-def _host_name() -> str:
-    """This machine's name without its domain, in the alphabet of names."""
-    return re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname().partition(".")[0])[:63] or "agent"
+def _default_name(hosts: object) -> str:
+    """This machine's name without its domain, and the hosts spoken for, in the alphabet of names: two agents of one machine
+    speak for different hosts. What is too long for a name is cut, and told apart by a digest."""
+    refs = [str(host) for host in hosts] if isinstance(hosts, list | tuple) else []
+    whole = " ".join([socket.gethostname().partition(".")[0] or "agent", *refs])
+    name = re.sub(r"[^A-Za-z0-9_-]", "-", whole)
+    if len(name) <= _NAME_LENGTH:
+        return name
+    digest = hashlib.sha256(whole.encode(errors="surrogateescape")).hexdigest()[:_DIGEST_LENGTH]
+    return f"{name[:_NAME_LENGTH - _DIGEST_LENGTH - 1]}-{digest}"
 
 
 def check(config: AgentConfig) -> list[Problem]:

@@ -173,6 +173,7 @@ class Link:
         self._random = random
         self._failures = 0
         self._not_before = 0.0
+        self._lost_at = float("-inf")
         self._told = ""
         self._protocol: _LinkProtocol | None = None
         factory = Factory.forProtocol(lambda: _LinkProtocol(self, reactor))
@@ -208,6 +209,11 @@ class Link:
         """The director listens to us."""
         return self._protocol is not None and self._protocol.open
 
+    @property
+    def lost_s(self) -> float:
+        """Seconds without a connection; 0 with one."""
+        return 0.0 if self._protocol is not None else self._monotonic() - self._lost_at
+
     def send(self, message: Message) -> None:
         """Send *message* if the director listens; else it is lost, like every report nobody heard."""
         if self._protocol is not None and self._protocol.open:
@@ -235,23 +241,24 @@ class Link:
             self._events.welcomed(self, message)
         elif isinstance(message, Refused):
             self._not_before = self._monotonic() + min(message.retry_after_s, RETRY_AFTER_MOST_S)
-            self._tell(f"refused: {message.reason}")
+            self._tell(f"refused: {message.reason}{_hint(message.reason)}", news=True)
         elif isinstance(message, Order):
             self._events.ordered(self, message)
 
     def complain(self, error: RemoteProtocolError) -> None:
-        self._tell(str(error))
+        self._tell(str(error), news=True)
 
     def disconnected(self, reason: Failure) -> None:
         self._protocol = None
+        self._lost_at = self._monotonic()
         self._tell(reason.getErrorMessage())
 
     def _not_connected(self, reason: Failure) -> None:
         self._tell(reason.getErrorMessage())
 
-    def _tell(self, why: str) -> None:
-        """Log what is wrong once, not with every try."""
-        if not self._told and not self._stopped:
+    def _tell(self, why: str, *, news: bool = False) -> None:
+        """Log what is wrong once, not with every try; and again when the director says something else (*news*)."""
+        if (not self._told or (news and why != self._told)) and not self._stopped:
             self._told = why
             self._log.warn("no connection to the director at {address}: {why}", address=self.address, why=why)
 
@@ -260,6 +267,19 @@ class Link:
         wait = min(RETRY_MOST_S, RETRY_FIRST_S * RETRY_GROWTH ** min(self._failures, 20))
         self._failures += 1
         return max(wait, self._not_before - self._monotonic()) * (0.5 + self._random())
+
+
+def _hint(reason: str) -> str:
+    """What may be done about a refusal; '' when nothing is known."""
+    hint = _HINTS.get(reason)
+    return f" ({hint})" if hint else ""
+
+
+_HINTS = {
+    "name_in_use": "another agent of this name is connected: give each its own name",
+    "stale_boot": "another agent of this name has taken over: give each its own name",
+    "unauthenticated": "the director knows no identity with this token or certificate",
+}
 
 
 def _notice_death(transport: Any) -> None:

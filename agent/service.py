@@ -43,6 +43,9 @@ INTERVAL_LEAST_S = 0.1
 INTERVAL_MOST_S = 60.0
 #: A director's drain without a deadline ends by itself after this: an ``up`` that got lost must not last.
 DRAIN_DEFAULT_S = 300.0
+#: A director that cannot be reached where it was for so long may be where its second address leads: that is tried again.
+#: Longer than the pause before the first tries of a connection that only broke.
+ALIAS_S = 30.0
 #: While leaving, how often what is in flight is looked at; zero counts when it is seen twice, because a director may
 #: have picked this host just before it heard.
 LEAVE_POLL_S = 0.25
@@ -87,7 +90,7 @@ class LoadReporter(MultiService):
         self._monotonic = monotonic
         self._random = random
         self._links: dict[Address, Link] = {}
-        self._aliases: set[Address] = set()  # second addresses of directors we are connected to
+        self._aliases: dict[Address, str] = {}  # second addresses of directors we are connected to
         self._seq = 0
         self._load = LoadReport()
         self._drained: dict[str, float] = {}  # hosts that a director drained, and until when
@@ -99,7 +102,8 @@ class LoadReporter(MultiService):
         self._zeros = 0
         self._tick = LoopingCall(self._report)
         self._watch = LoopingCall(self._watch_leaving)
-        self._tick.clock = self._watch.clock = reactor
+        self._review = LoopingCall(self._learn)
+        self._tick.clock = self._watch.clock = self._review.clock = reactor
 
     # --- for the application
 
@@ -151,6 +155,7 @@ class LoadReporter(MultiService):
         for text in self.config.directors:
             self._add(parse_address(text), configured=True)
         self._tick.start(self._interval_s, now=False)
+        self._review.start(ALIAS_S, now=False)
 
     def stopService(self) -> Deferred[Any]:
         """Leave: see the module. The Deferred fires once every connection is closed."""
@@ -172,7 +177,7 @@ class LoadReporter(MultiService):
         self._has_left()
 
     def _disconnect(self) -> Deferred[Any]:
-        for loop in (self._tick, self._watch):
+        for loop in (self._tick, self._watch, self._review):
             if loop.running:
                 loop.stop()
         stopping = [link.stop() for link in self._links.values()]
@@ -273,19 +278,24 @@ class LoadReporter(MultiService):
 
     def _is_alias(self, link: Link) -> bool:
         """Whether *link* leads to a director that another link leads to; one of them is given up, or the two would
-        replace each other for ever. Configured addresses win, then the older."""
-        twins = [each for each in self._links.values() if each.director == link.director]
+        replace each other for ever. Configured addresses win, then the older; one that broke long ago is no twin: the
+        director may have moved."""
+        twins = [each for each in self._links.values()
+                 if each is link or (each.director == link.director and each.lost_s < ALIAS_S)]
         if len(twins) == 1:
             return False
         keep = min(twins, key=lambda each: not each.configured)
         for each in twins:
             if each is not keep:
-                self._aliases.add(each.address)
+                self._aliases[each.address] = each.director or ""
                 self._drop(each)
         return link is not keep
 
     def _learn(self) -> None:
-        """Connect to every director that some director names; forget learned ones that none names."""
+        """Connect to every director that some director names; forget learned ones that none names, and aliases of
+        directors that we have been without for long."""
+        reached = {link.director for link in self._links.values() if link.lost_s < ALIAS_S}
+        self._aliases = {address: name for address, name in self._aliases.items() if name in reached}
         named: dict[Address, None] = {}
         for link in self._links.values():
             for text in link.advertised:

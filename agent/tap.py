@@ -17,7 +17,7 @@ class Options(usage.Options):
     longdesc = "Reports the load of this host's services to every director. All of it may stand in the TOML file."
     optParameters: ClassVar[list[list[Any]]] = [
         ["config", "c", None, "TOML file; the other options replace what it says"],
-        ["name", "n", None, "this agent's name (default: the host's)"],
+        ["name", "n", None, "this agent's name (default: the machine's and the hosts)"],
         ["port", "p", None, "the service's port, whose connections are counted", int],
         ["interval", "i", None, "seconds between reports, until a director says", float],
         ["register", None, None, "join the group at this address; :PORT means as directors see us"],

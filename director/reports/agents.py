@@ -109,8 +109,10 @@ class _AgentProtocol(Protocol):
         now = self._listener.monotonic()
         roster = self._listener.roster
         if isinstance(message, Hello):
-            answer = roster.hello(message, self._evidence(), now)
+            evidence = self._evidence()
+            answer = roster.hello(message, evidence, now)
             if isinstance(answer, Refusal):
+                self._listener.refused(message, evidence, answer.reason)
                 self.refuse(answer.reason, answer.retry_after_s)
                 return
             self._greeted(message, answer.speaker)
@@ -404,6 +406,11 @@ class AgentListener(MultiService):
         protocol = self._joined.get(speaker)
         if protocol is not None:
             protocol.refuse(reason)
+
+    def refused(self, hello: Hello, evidence: Evidence, reason: Reject) -> None:
+        """Tell the operator; many of one kind are one line (`cluster.log.storms`)."""
+        self._log.warn("agent {agent} at {address} refused: {reason}", agent=hello.agent, address=evidence.address,
+                       reason=reason.value)
 
     def gone(self, protocol: _AgentProtocol, why: str) -> None:
         """*protocol* speaks no more."""

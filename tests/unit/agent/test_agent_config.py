@@ -45,10 +45,17 @@ class Configuring(SynchronousTestCase):
             tls=AgentTLS(ca="/etc/ca.pem", server_name="directors.example"),
         ))
 
-    def test_the_name_is_the_machines_by_default(self) -> None:
-        """An agent needs no name of its own."""
-        config = configure(None, {"directors": ["127.0.0.1:1"], "hosts": ["a/b/c"]})
-        self.assertRegex(config.name, r"^[A-Za-z0-9_-]+$")
+    def test_two_agents_of_one_machine_have_two_names(self) -> None:
+        """The default name tells the hosts, too; however many there are, it is a name."""
+        def name(*hosts: str) -> str:
+            return configure(None, {"directors": ["127.0.0.1:1"], "hosts": hosts}).name
+
+        self.assertRegex(name("a/b/c"), r"^[A-Za-z0-9_-]+-a-b-c$")
+        long = [f"service/group/host{number}" for number in range(60)]
+        names = {name("a/b/c"), name("a/b/d"), name("a/b/c", "a/b/d"), name(*long), name(*long[:-1])}
+        self.assertEqual(len(names), 5)
+        self.assertEqual(name(*long), name(*long))
+        self.assertEqual([each for each in names if len(each) > 63], [])
 
     def test_every_mistake_at_once(self) -> None:
         """Unknown keys, wrong types, then what does not fit together."""

@@ -7,13 +7,14 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from agent.config import AgentConfig
 from agent.load import Sample
 from agent.reporter import RETRY_FIRST_S, RETRY_MOST_S, WELCOME_TIMEOUT_S
-from agent.service import DRAIN_DEFAULT_S, LEAVE_POLL_S, LoadReporter
+from agent.service import ALIAS_S, DRAIN_DEFAULT_S, LEAVE_POLL_S, LoadReporter
 from cluster import wire
 from cluster.errors import ConfigError
 from cluster.model import LoadReport
@@ -202,6 +203,23 @@ class Reconnecting(ReporterCase):
         self.assertEqual(self.tries_after(29.0), 0)
         self.assertEqual(self.tries_after(1.0), 1)
 
+    def test_a_refusal_is_told_after_another_trouble(self) -> None:
+        """What the director says is news, though the first try found nobody; once for each reason."""
+        logged: list[Any] = []
+        globalLogPublisher.addObserver(logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
+        self.reporter()
+        self.reactor.unixClients[0][1].clientConnectionFailed(None, Failure(ConnectError()))
+        for _ in range(2):
+            self.reactor.advance(RETRY_MOST_S)
+            director = Director(self.reactor)
+            director.heard()
+            director.say(wire.Refused(reason="name_in_use"))
+            director.lose(ConnectionDone())
+        warned = [formatEvent(event) for event in logged if event["log_level"].name == "warn"]
+        self.assertEqual(len(warned), 2, warned)
+        self.assertIn("refused: name_in_use (another agent of this name is connected", warned[1])
+
     def test_no_welcome_in_time_and_garbage(self) -> None:
         """A director that says nothing, or nonsense, is left."""
         self.reporter()
@@ -241,6 +259,26 @@ class Learning(ReporterCase):
         self.assertTrue(alias.transport.disconnecting)
         first.welcome(directors=["unix:/alias"])
         self.assertEqual(list(reporter.directors), ["unix:/d1"])
+        first.lose()
+        self.reactor.advance(RETRY_FIRST_S * 1.5)
+        self.assertEqual(list(reporter.directors), ["unix:/d1"])
+
+    def test_a_director_that_moved_to_its_second_address_is_found_there(self) -> None:
+        """An alias is one only as long as the other address leads to the director; and then stays what is reached."""
+        reporter = self.reporter()
+        first = Director(self.reactor, 0)
+        first.welcome(directors=["unix:/alias"])
+        alias = Director(self.reactor, 1)
+        alias.welcome(directors=["unix:/alias"])
+        alias.lose(ConnectionDone())
+        first.lose()
+        for _ in range(9):
+            self.reactor.advance(ALIAS_S / 4)
+        self.assertEqual(reporter.directors, {"unix:/d1": False, "unix:/alias": False})
+        again = Director(self.reactor, [client[0] for client in self.reactor.unixClients].index("/alias", 2))
+        again.welcome(directors=["unix:/alias"])
+        self.reactor.advance(ALIAS_S * 2)
+        self.assertTrue(reporter.directors["unix:/alias"])
 
 
 class Orders(ReporterCase):

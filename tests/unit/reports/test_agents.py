@@ -10,7 +10,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import MemoryReactorClock, StringTransport
-from twisted.logger import globalLogPublisher
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -126,6 +126,15 @@ class Identified(ListenerCase):
         self.assertGreater(answer.retry_after_s, 1)
         self.assertTrue(peer.transport.disconnecting)
         self.assertEqual(self.listener.connections(), ())
+
+    def test_a_refusal_is_told_to_the_operator(self) -> None:
+        """Who, from where and why."""
+        logged: list[Any] = []
+        globalLogPublisher.addObserver(logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
+        Peer(self.listener).send(hello(token="wrong"))
+        warned = [formatEvent(event) for event in logged if event["log_level"].name == "warn"]
+        self.assertEqual(warned, ["agent app1 at 127.0.0.1:40000 refused: unauthenticated"])
 
     def test_a_newer_boot_replaces(self) -> None:
         """The connection of the older one is closed with the reason; the host never is without an agent."""
