@@ -14,7 +14,6 @@ from cluster.model import Count, HostRef, Name, Positive, Record, Seconds, Secon
 from cluster.validate import convert
 from cluster.wire import MAX_DIRECTORS, MAX_HOSTS
 
-
 #: The longest name (`cluster.model.Name`), and how much of a digest tells longer ones apart.
 _NAME_LENGTH = 63
 _DIGEST_LENGTH = 10

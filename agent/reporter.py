@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 from typing import Protocol as Interface
 
+from OpenSSL import SSL
 from twisted.application.internet import ClientService
 from twisted.internet import ssl
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -19,8 +20,8 @@ from zope.interface import implementer
 
 from agent.config import AgentTLS
 from cluster.address import Address
-from cluster.errors import ConfigError
 from cluster.pem import PemFiles
+from cluster.renewal import Renewed
 from cluster.wire import (
     Connection,
     Hello,
@@ -70,27 +71,42 @@ def director_endpoint(reactor: Any, address: Address, tls: TLSOptions | None) ->
 
 
 class TLSOptions:
-    """Certificates of an agent, read once.
+    """Certificates of an agent, of which each new connection gets what the files have then.
 
     :raises ConfigError: a file cannot be read or is not what it should be.
     """
 
     def __init__(self, tls: AgentTLS) -> None:
-        files = PemFiles("tls")
         self._server_name = tls.server_name
-        self._trust = None if tls.ca is None else files.authorities("ca", tls.ca)
-        self._own: dict[str, Any] = {}
-        if tls.certificate is not None and tls.key is not None:
-            self._own = files.identity(tls.certificate, tls.key)
-        if files.problems:
-            raise ConfigError(files.problems)
+        self.files = Renewed("tls", (tls.ca, tls.certificate, tls.key), lambda files: _read(files, tls))
 
-    def for_host(self, host: str) -> Any:
+    def for_host(self, host: str) -> _ConnectionCreator:
         """Verify the director as *host*, unless a common server name is configured."""
-        options = {"raiseMinimumTo": ssl.TLSVersion.TLSv1_2} | self._own
-        return ssl.optionsForClientTLS(
-            self._server_name or host, trustRoot=self._trust, extraCertificateOptions=options
-        )
+        return _ConnectionCreator(self.files, self._server_name or host)
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _ConnectionCreator:
+    """TLS of each connection to the directors of one name."""
+
+    def __init__(self, files: Renewed[tuple[Any, dict[str, Any]]], name: str) -> None:
+        self._files = files
+        self._name = name
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+        self._files.look()  # connections are few
+        trust, own = self._files.current()
+        options = {"raiseMinimumTo": ssl.TLSVersion.TLSv1_2} | own
+        creator = ssl.optionsForClientTLS(self._name, trustRoot=trust, extraCertificateOptions=options)
+        return creator.clientConnectionForTLS(tlsProtocol)
+
+
+def _read(files: PemFiles, tls: AgentTLS) -> tuple[Any, dict[str, Any]]:
+    trust = None if tls.ca is None else files.authorities("ca", tls.ca)
+    own: dict[str, Any] = {}
+    if tls.certificate is not None and tls.key is not None:
+        own = files.identity(tls.certificate, tls.key)
+    return trust, own
 
 
 @implementer(IPushProducer)

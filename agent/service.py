@@ -102,7 +102,7 @@ class LoadReporter(MultiService):
         self._zeros = 0
         self._tick = LoopingCall(self._report)
         self._watch = LoopingCall(self._watch_leaving)
-        self._review = LoopingCall(self._learn)
+        self._review = LoopingCall(self._look_around)
         self._tick.clock = self._watch.clock = self._review.clock = reactor
 
     # --- for the application
@@ -241,6 +241,10 @@ class LoadReporter(MultiService):
 
     def hello(self) -> Hello:
         config = self.config
+        try:
+            self._token = _read_token(config)  # it may have been renewed
+        except ConfigError as error:
+            self._log.error("{problem}; the token read before stays in use", problem=str(error))
         return Hello(
             version=VERSION,
             agent=config.name,
@@ -307,6 +311,11 @@ class LoadReporter(MultiService):
         for link in list(self._links.values()):
             if not link.configured and not link.open and link.address not in named:
                 self._drop(link)
+
+    def _look_around(self) -> None:
+        self._learn()
+        if self._tls is not None:
+            self._tls.files.look()  # so that a certificate that ends is told, though no connection is made
 
     def _add(self, address: Address, *, configured: bool) -> None:
         link = Link(address, self, tls=self._tls, configured=configured, reactor=self._reactor,

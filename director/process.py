@@ -113,13 +113,16 @@ class Process:
             read = await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), load, self._file)
         except ConfigError as error:
             raise Conflict(f"nothing was reloaded: {'; '.join(map(str, error.problems))}") from error
+        renewed, broken = self._tree.certificates.again()
+        if broken:
+            raise Conflict(f"nothing else was reloaded: {'; '.join(broken)}")
         found = differences(self._tree.configuration, read)
         self._output.set_level(read.node.log.level)
         self._tree.users.replace("configuration", read.node.admin.users)
         self._tree.configuration = found.effective
         for place in found.reloaded:
             self.log.info("{place} was reloaded from {file}", place=place, file=self._file)
-        return Reloaded(reloaded=found.reloaded, restart=found.restart)
+        return Reloaded(reloaded=(*found.reloaded, *dict.fromkeys(renewed)), restart=found.restart)
 
     def _told_to_reload(self) -> None:
         def refused(failure: Failure) -> None:

@@ -47,12 +47,14 @@ from director.engine.swapping import Swapping
 from director.engine.sync import Sync, seed
 from director.ha.clustering import Clustering, etcd_access
 from director.ha.membership import NameTaken
+from director.metrics.certificates import CertificateCollector
 from director.metrics.counters import Metrics
 from director.metrics.gauges import SnapshotCollector
 from director.operations.audit import AuditTrail
 from director.operations.node import NodeOperations
 from director.operations.users import UserChanges
 from director.ports.binding import BindError
+from director.ports.tls import Renewal
 from director.relay import make_relay
 from director.relay.choice import native_missing
 from director.relay.interface import Relay
@@ -139,6 +141,13 @@ class DirectorService(MultiService):
             reactor=reactor,
             exact={b"/api/v1/report": reports},
         )
+        listeners = (self.agents, *self.admin, self.clustering.peers)
+        self.certificates = Renewal(
+            [each for listener in listeners for each in getattr(listener, "certificates", ())], reactor=reactor
+        )
+        self.certificates.setServiceParent(self)
+        self.operations.certificates = self.certificates
+        self.registry.register(CertificateCollector(self.certificates))
         self.side_doors = MultiService()
         self.side_doors.setName("side doors")
         if self.node.origins is not None and configuration.node.control_socket is not None:

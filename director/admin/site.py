@@ -16,6 +16,7 @@ from twisted.web.server import Request
 
 from cluster.address import Address, parse_address
 from cluster.model import Admin, AdminEndpoint
+from cluster.renewal import Renewed
 from director.admin.auth import Foreign, InThread
 from director.admin.control import Control
 from director.admin.gate import Gate
@@ -86,8 +87,11 @@ class AdminListener(Service):
         self._reactor = reactor
         self._factory: Any = site
         self._scheme = "http" if endpoint.tls is None else "https"
+        self.certificates: list[Renewed[Any]] = []  #: that this endpoint needs
         if endpoint.tls is not None:
-            self._factory = TLSMemoryBIOFactory(server_options(endpoint.tls, place=f"{place}.tls"), False, site)
+            options = server_options(endpoint.tls, place=f"{place}.tls")
+            self.certificates = [options.files]
+            self._factory = TLSMemoryBIOFactory(options, False, site)
         self._ports: Ports | None = None
 
     def startService(self) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from twisted.application.service import Service
-from twisted.internet import ssl
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -32,8 +31,8 @@ from cluster.lines import RemoteProtocolError
 from cluster.model import Member
 from cluster.model import Peers as Config
 from cluster.peer_wire import LEAST_SECRET_BYTES, NONCE_BYTES, Challenge, Hello, Link, Message, Role, State, Traffic, Welcome
-from cluster.pem import PemFiles
-from director.ports.tls import certificate_names, server_options
+from cluster.renewal import Renewed
+from director.ports.tls import certificate_names, client_options, server_options
 from director.ports.twisted_ports import Ports
 
 #: Between two beats: three may be lost or late before a peer counts as silent.
@@ -204,7 +203,11 @@ class Peers(Service):
         self._boot_id = boot_id
         self._secret = None if config.secret_file is None else read_secret(config.secret_file)
         self._server = None if config.tls is None else server_options(config.tls, place="node.peers.tls")
-        self._client = None if config.tls is None else _client_options(config)
+        self._client: Callable[[str], Any] | None = None
+        self.certificates: list[Renewed[Any]] = []  #: that this port and its connections need
+        if config.tls is not None and self._server is not None:
+            renewed, self._client = client_options(config.tls, place="node.peers.tls")
+            self.certificates = [self._server.files, renewed]
         self._hearers: dict[type[Message], Callable[[str, Any], None]] = {}
         self._members: Mapping[str, Member] = {}
         self._links: dict[str, _PeerProtocol] = {}
@@ -422,16 +425,3 @@ def read_secret(path: str) -> bytes:
     if mode & (stat.S_IROTH | stat.S_IWOTH):
         raise ConfigError([Problem(place, f"{path}: everybody on this machine can read or change it", "chmod 640")])
     return secret
-
-
-def _client_options(config: Config) -> Callable[[str], Any]:
-    """TLS of a dialled connection to the director with that certificate name."""
-    tls = config.tls
-    assert tls is not None and tls.client_ca is not None
-    files = PemFiles("node.peers.tls")
-    own = files.identity(tls.certificate, tls.key)
-    trust = files.authorities("client_ca", tls.client_ca)
-    if files.problems:
-        raise ConfigError(files.problems)
-    options = {"raiseMinimumTo": ssl.TLSVersion.TLSv1_2} | own
-    return lambda name: ssl.optionsForClientTLS(name, trustRoot=trust, extraCertificateOptions=options)

@@ -39,6 +39,7 @@ from director.operations.clients import kill_client, picture_connections
 from director.operations.past import told
 from director.operations.services import ServiceChanges
 from director.operations.users import UserChanges
+from director.ports.tls import Renewal
 from director.traffic.frontend import Frontend
 from director.version import VERSION
 
@@ -60,6 +61,7 @@ class NodeOperations:
         self._audit = audit
         self._users = users
         self.own_process: Process | None = None  #: set by whoever runs this director as a process of its own
+        self.certificates: Renewal | None = None  #: set by whoever has ports with TLS
         self._swapping = swapping
         self._changes = ServiceChanges(node, store, swapping, keys, boot.node)
 
@@ -83,7 +85,10 @@ class NodeOperations:
             leads=clustering.leading.leads,
             vips_held=clustering.vips_held,
             peers=clustering.peer_pictures(),
-            problems=(*self._users.problems, *clustering.problems),
+            problems=(
+                *self._users.problems, *clustering.problems,
+                *(self.certificates.problems if self.certificates is not None else ()),
+            ),
             services=picture_services(node.inventory, now, node.wall() - now, node.listening),
             store_problems=self._sync.problems,
             store_writable=clustering.writable, store_bytes=size, store_writes=writes, store_written_bytes=written,

@@ -40,7 +40,7 @@ from cluster.wire import (
 )
 from director.core.bucket import TokenBucket
 from director.ports.binding import FileAccess
-from director.ports.tls import certificate_names, server_options
+from director.ports.tls import ServerTLS, certificate_names, server_options
 from director.ports.twisted_ports import Ports
 from director.reports.roster import LEFT, RETRY_REFUSED_S, AgentSink, Evidence, Refusal, Reject, Roster, Speaker
 from director.timing.courtesy import give_way
@@ -230,7 +230,7 @@ class _AgentFactory(Factory[_AgentProtocol]):
 class AgentPort(Service):
     """One address for agents. Its start raises `director.ports.binding.BindError`."""
 
-    def __init__(self, listener: AgentListener, address: Address, options: ssl.CertificateOptions | None) -> None:
+    def __init__(self, listener: AgentListener, address: Address, options: ServerTLS | None) -> None:
         self.name = str(address)
         self._listener = listener
         self._address = address
@@ -304,6 +304,7 @@ class AgentListener(MultiService):
         addresses = _checked_addresses(config)
         options = None if config.tls is None else server_options(config.tls, place="node.agents.tls")
         self.setName("agents")
+        self.certificates = [] if options is None else [options.files]  #: that these ports need
         self.config = config
         self.sink = sink
         self.reactor = reactor

@@ -27,12 +27,12 @@ class Authority:
         )
         Path(self.path).write_bytes(self._pem(own))
 
-    def issue(self, *names: str) -> tuple[str, str]:
-        """Paths of a certificate for *names* (DNS names or IP addresses) and of its key."""
+    def issue(self, *names: str, days: float = 1.0) -> tuple[str, str]:
+        """Paths of a certificate for *names* (DNS names or IP addresses), valid for *days*, and of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
-        certificate = self._builder(subject, key.public_key()).add_extension(alternatives, critical=False)
+        certificate = self._builder(subject, key.public_key(), days).add_extension(alternatives, critical=False)
         certificate_path, key_path = (self.folder / f"{names[0]}.{kind}.pem" for kind in ("crt", "key"))
         certificate_path.write_bytes(self._pem(certificate))
         key_path.write_bytes(key.private_bytes(
@@ -40,11 +40,11 @@ class Authority:
         ))
         return str(certificate_path), str(key_path)
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, days: float = 1.0) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return x509.CertificateBuilder(
             issuer_name=self._name, subject_name=subject, public_key=key,
-            serial_number=x509.random_serial_number(), not_valid_before=now - _DAY, not_valid_after=now + _DAY,
+            serial_number=x509.random_serial_number(), not_valid_before=now - _DAY, not_valid_after=now + days * _DAY,
         )
 
     def _pem(self, builder: x509.CertificateBuilder) -> bytes:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from OpenSSL import SSL
+from prometheus_client import generate_latest
 from twisted.internet.threads import deferToThread
 from twisted.logger import formatEvent, globalLogPublisher
 
@@ -106,6 +107,33 @@ class HttpsTests(EndpointCase):
         self.assertEqual(ssl.PEM_cert_to_DER_cert(shown), ssl.PEM_cert_to_DER_cert(Path(certificate).read_text()))
         with self.assertRaises(ssl.SSLCertVerificationError):
             await deferToThread(get, secure, "/api/v1/status", ssl.create_default_context())
+
+    async def test_a_renewed_certificate_is_shown_at_once_after_a_reload(self) -> None:
+        """And by itself soon; one that is of no use is told, as a problem and to the reload, and the old one stays."""
+        authority = Authority(self.folder)
+        certificate, key = authority.issue("127.0.0.1")
+        (secure,) = await self.start({"listen": "127.0.0.1:0", "tls": {"certificate": certificate, "key": key}})
+        renewal = self.running.certificates
+
+        async def shown() -> str:
+            pem: str = await deferToThread(ssl.get_server_certificate, _pair(secure))
+            return pem.strip()
+
+        authority.issue("127.0.0.1")
+        new, place = Path(certificate).read_text(), "node.admin.endpoints[0].tls"
+        self.assertNotEqual(await shown(), new.strip())
+        self.assertEqual(renewal.again(), ([place], []))
+        self.assertEqual(await shown(), new.strip())
+
+        Path(certificate).write_text("rubbish")
+        renewal.look()
+        ((problem,), (broken,)) = self.running.operations.snapshot().problems, renewal.again()[1]
+        self.assertIn("what was read before stays in use", problem)
+        self.assertEqual(problem, broken)
+        self.assertEqual(await shown(), new.strip())
+        told = generate_latest(self.running.registry).decode()
+        self.assertIn(f'txdirector_certificate_problem{{place="{place}"}} 1.0', told)
+        self.assertRegex(told, r"txdirector_certificate_expires_timestamp_seconds\{.*\} 1\.\d+e\+09")
 
     async def test_old_tls_is_refused(self) -> None:
         """TLS 1.2 and 1.3 get in; TLS 1.1 and 1.0 are turned away by the director, not by the client."""

@@ -271,6 +271,25 @@ class Encrypted(AgentCase):
         self.assertLessEqual(set(self.sink.rejects), {"tls"})
 
     @inlineCallbacks
+    def test_renewed_certificates(self) -> Any:
+        """Director and agent each show what their files have when they connect anew, even if another authority signed it;
+        what is connected stays so until then."""
+        certificate, key = self.authority.issue("app1.example")
+        listener = self.listen_tls(mutual=True, app1=Identity(hosts=("web/blue/*",), certificate_name="app1.example"))
+        self.report(listener, tls=AgentTLS(ca=self.authority.path, certificate=certificate, key=key))
+        yield self.until(lambda: self.seen("reported"), "a report")
+        successor = Authority(self.folder, "successor")
+        successor.issue("app1.example")
+        successor.issue("localhost", "127.0.0.1")
+        Path(self.authority.path).write_bytes(Path(successor.path).read_bytes())
+        self.assertEqual([each.look() for each in listener.certificates], [True])
+        self.assertEqual(len(listener.connections()), 1)
+        for protocol in list(listener._open):
+            protocol.abort("the test says so")
+        self.sink.events.clear()
+        yield self.until(lambda: self.seen("reported"), "a report with the new certificates")
+
+    @inlineCallbacks
     def test_a_common_server_name(self) -> Any:
         """Directors may share a certificate's name that is not their address."""
         self.certificate, self.key = self.authority.issue("directors.example")

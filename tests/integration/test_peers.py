@@ -188,6 +188,19 @@ class CertificateTests(PeersTestCase):
         self.introduce(*directors)
         await self.linked(*directors)
 
+    async def test_renewed_certificates(self) -> None:
+        """What is dialled and accepted after a renewal, even of the authority, is with the new ones."""
+        directors = [await self.with_certificate(name, f"{name}.directors.test") for name in ("d1", "d2")]
+        successor = Authority(self.authority.folder, "successor")
+        for name in ("d1", "d2"):
+            successor.issue(f"{name}.directors.test")
+        Path(self.authority.path).write_bytes(Path(successor.path).read_bytes())
+        self.assertTrue(all(each.look() for each in directors[0].certificates))
+        self.introduce(*directors)
+        await until(lambda: directors[0]._waits, "turned away: one has the old, one the new ones")
+        self.assertTrue(all(each.look() for each in directors[1].certificates))
+        await self.linked(*directors)
+
     async def test_an_agents_certificate(self) -> None:
         """A certificate that the same authority signed for an agent, or for another director, is no director's; with
         a secret beside it neither."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -219,6 +220,21 @@ class Reconnecting(ReporterCase):
         warned = [formatEvent(event) for event in logged if event["log_level"].name == "warn"]
         self.assertEqual(len(warned), 2, warned)
         self.assertIn("refused: name_in_use (another agent of this name is connected", warned[1])
+
+    def test_a_renewed_token_is_shown(self) -> None:
+        """Each hello has what the file has then; without a file, what it had last."""
+        path = Path(self.mktemp())
+        path.write_text("old")
+        self.reporter(token_file=str(path))
+        shown = []
+        for change in (lambda: None, lambda: path.write_text("new\n"), path.unlink):
+            change()
+            director = Director(self.reactor)
+            (hello,) = director.heard()
+            shown.append(hello.token)  # type: ignore[attr-defined]
+            director.lose()
+            self.reactor.advance(RETRY_MOST_S)
+        self.assertEqual(shown, ["old", "new", "new"])
 
     def test_no_welcome_in_time_and_garbage(self) -> None:
         """A director that says nothing, or nonsense, is left."""
