@@ -132,8 +132,9 @@ class Frontend:
         self._admission: Admission = self.service.admission
         self._connect_s = timeouts.connect_s
         #: of a first try, by the number of tries that share the connect deadline
+        half_closed_s = timeouts.idle_s if timeouts.half_closed_s is None else timeouts.half_closed_s
         self._limits = [
-            Limits(timeouts.connect_s / max(1, tries), timeouts.idle_s, timeouts.half_closed_s)
+            Limits(timeouts.connect_s / max(1, tries), timeouts.idle_s, half_closed_s)
             for tries in range(MAX_TRIES + 1)
         ]
         self._max_age_s = timeouts.max_age_s

@@ -62,6 +62,7 @@ class ModelRelay:
     def __init__(self, world: World, addresses: list[str]) -> None:
         self.pending: dict[int, tuple[Any, str]] = {}  #: connects under way: token and address
         self.open: dict[int, Any] = {}
+        self.limits: dict[int, Limits] = {}  #: by handle, those of ended connections too
         self._killed: dict[int, Reason] = {}
         self._world = world
         self._addresses = addresses
@@ -74,6 +75,7 @@ class ModelRelay:
         assert limits.connect_s > 0
         self._handles += 1
         self.pending[self._handles] = (token, self._addresses[host])
+        self.limits[self._handles] = limits
         return self._handles
 
     def kill(self, handle: int, reason: Reason) -> None:

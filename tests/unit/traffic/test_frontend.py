@@ -6,7 +6,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from cluster.model import AdminState, Group, Health, Host, HostRef, Limits, LoadReport, Order, Probe, Reason, Service
+from cluster.model import (
+    AdminState, Group, Health, Host, HostRef, Limits, LoadReport, Order, Probe, Reason, Service, Timeouts,
+)
 from director.traffic.frontend import Connection
 from tests.unit.engine.virtual_director import VirtualDirector
 
@@ -116,6 +118,19 @@ class QueueTests(FrontendTestCase):
             limits=Limits(queue=9)), self.director.now)
         self.director.run()
         self.assertTrue(all(client.handle for client in clients))
+
+
+class LimitsTests(FrontendTestCase):
+    def test_half_closed_is_idle(self) -> None:
+        """A connection whose one side has finished may be quiet for as long as any, unless something else is configured."""
+        for timeouts, half_closed_s in (
+            (Timeouts(), Timeouts().idle_s), (Timeouts(idle_s=7.0), 7.0), (Timeouts(idle_s=7.0, half_closed_s=3.0), 3.0),
+        ):
+            self.director.node.apply_service("web", Service(
+                groups={"blue": Group(hosts={"a": Host(address=address("a"))}, health=HEALTH)}, timeouts=timeouts))
+            (client,) = self.arrive()
+            limits = self.director.relay.limits[client.handle]
+            self.assertEqual((limits.idle_s, limits.half_closed_s), (timeouts.idle_s, half_closed_s))
 
 
 class SettlingTests(FrontendTestCase):
