@@ -71,7 +71,7 @@ class Reason(enum.Enum):
     # relayed, and then
     CLIENT_CLOSED = "client_closed"  #: both directions finished; the client finished first
     HOST_CLOSED = "host_closed"  #: both directions finished; the host finished first
-    CLIENT_RESET = "client_reset"  #: the client reset (or aborted during the connect)
+    CLIENT_RESET = "client_reset"  #: the client reset (or aborted while it waited)
     HOST_RESET = "host_reset"  #: the host reset
     IDLE_TIMEOUT = "idle_timeout"
     HALF_CLOSED_TIMEOUT = "half_closed_timeout"

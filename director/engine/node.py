@@ -34,6 +34,7 @@ from director.resources.shortages import Shortages
 from director.resources.usage import PortWatch
 from director.timing.alarm import Alarm
 from director.timing.courtesy import politely
+from director.traffic.departures import Departures
 from director.traffic.frontend import Closed, Frontend, Router
 from director.traffic.listener import Listeners
 from director.traffic.origins import Origins
@@ -86,6 +87,7 @@ class Node(MultiService):
         self._virtual = frozenset(ip_interface(text).ip for text in node.vips.addresses)
         self._reserved: dict[tuple[str, str], list[socket.socket]] = {}
         self.origins = Origins() if node.control_socket is not None else None
+        self._departures = Departures(reactor)
         self._on_closed = on_closed
         self._random = random
         self._reactor = reactor
@@ -171,6 +173,7 @@ class Node(MultiService):
             relay.stop()
         for frontend in everybody:
             frontend.stop()
+        self._departures.stop()
 
     def _every_frontend(self) -> list[Frontend]:
         return [*self.frontends.values(), *self._retired]
@@ -202,6 +205,7 @@ class Node(MultiService):
                     self.inventory.services[name], self.inventory, self.relay_for(spec), self.metrics.service(name),
                     reactor=self._reactor, monotonic=self.monotonic, random=self._random, on_closed=self._on_closed,
                     origins=self.origins, shortages=self.shortages, places=self.descriptors.places,
+                    departures=self._departures,
                 )
             else:
                 self.frontends[name].reconfigure()

@@ -35,6 +35,7 @@ from director.ports.sockets import family_of, lacked, local_name, packed_name
 from director.relay.interface import Limits, Relay
 from director.resources.places import Places
 from director.resources.shortages import CONNECT, Shortages
+from director.traffic.departures import Departures
 from director.traffic.origins import Origins
 from director.traffic.proxy_in import HeaderReader
 from director.traffic.tries import MAX_TRIES, NO_PORT_S, Tries
@@ -94,6 +95,7 @@ class Frontend:
     :param origins: told of every connection to a host, when somebody may ask who is behind it.
     :param shortages: told of every connect that could not begin.
     :param places: where each accepted client takes one until its end.
+    :param departures: where those who wait are watched, so that who is gone does not wait.
     """
 
     log = Logger()
@@ -102,6 +104,7 @@ class Frontend:
         self, service: ServiceEntry, inventory: Inventory, relay: Relay, metrics: ServiceMetrics, *,
         reactor: Any, monotonic: Callable[[], float], random: Callable[[], float], on_closed: Closed | None = None,
         origins: Origins | None = None, shortages: Shortages | None = None, places: Places | None = None,
+        departures: Departures | None = None,
     ) -> None:
         self.service = service
         self.relay = relay
@@ -115,6 +118,7 @@ class Frontend:
         self._random = random
         self._on_closed = on_closed
         self._origins = origins
+        self._departures = departures or Departures(reactor)
         self._places = places or Places()
         self._shortages = shortages or Shortages(monotonic=monotonic)
         self._queue_timer: Any = None
@@ -190,10 +194,13 @@ class Frontend:
             before = self._monotonic()
             answer = self._admission.arrive(ip, connection, now)
             self._metrics.pick.observe(self._monotonic() - before)
+        if answer is Reason.QUEUE_FULL and self._departures.look():  # some of those who fill it may not be there any more
+            answer = self._admission.arrive(ip, connection, now)
         if isinstance(answer, Ticket):
             connection.ticket = answer
             self._connect(connection, now)
         elif answer is None:
+            self._departures.watch(connection.fd, lambda: self._departed(connection))
             self._watch_queue()
         else:
             self._end(connection, answer)
@@ -236,6 +243,14 @@ class Frontend:
             self._end(waiter, Reason.QUEUE_TIMEOUT)
         self._watch_queue()
 
+    def _departed(self, connection: Connection) -> None:
+        """A client that waited has gone."""
+        if connection in self._retrying:
+            self._retrying.discard(connection)
+            self._leave(connection, Reason.CLIENT_RESET)
+        elif self._admission.abandon(connection):
+            self._end(connection, Reason.CLIENT_RESET)
+
     # --- connecting
 
     def _connect(self, connection: Connection, now: float) -> None:
@@ -259,12 +274,14 @@ class Frontend:
             preface = self._preface(connection, self._send_proxy) if self._send_proxy else b""
             if self._origins is not None:
                 self._origins.began(connection, connecting)
+            self._departures.forget(connection.fd)
             fd, connection.fd = connection.fd, -1
             connection.handle = self.relay.relay(connection, fd, connecting, limits, preface)
             return
         error = -connecting
         if error == errno.EAGAIN and entry.target.address.is_unix and now < self._deadline(connection, ticket):
             self._retrying.add(connection)
+            self._departures.watch(connection.fd, lambda: self._departed(connection))
             self._reactor.callLater(UNIX_RETRY_S, self._retry, connection)
         else:
             self._not_connected(connection, error, now)
@@ -408,6 +425,7 @@ class Frontend:
     ) -> None:
         """Count and forget *connection*, closing its descriptor if it is still ours."""
         if connection.fd >= 0:
+            self._departures.forget(connection.fd)
             os.close(connection.fd)
             connection.fd = -1
         self.open -= 1
