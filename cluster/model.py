@@ -351,6 +351,7 @@ class Node(Record, frozen=True):
     manhole: Manhole = Manhole()
     control_socket: str | None = None  #: a UNIX socket's path, where backends ask who is behind a connection
     resolvers: tuple[str, ...] = ()  #: DNS servers ``ip:port``; empty: the system's
+    resolver_hold_s: SecondsOrOff = 30.0  #: how long addresses outlive an answer that there are none
     peers: Peers = Peers()
     vips: Vips = Vips()
     vip_on_isolation: Literal["release", "keep"] = "release"  #: what a leader does with the VIPs when etcd is away

@@ -7,7 +7,10 @@ Rules:
 - An answer counts for its TTL, within `MIN_TTL_S` and `MAX_TTL_S`; that a name has no addresses, for at most
   `MAX_NEGATIVE_TTL_S`.
 - When no server answers, what was known stays in use for up to `STALE_S` (RFC 8767) and the servers are asked again
-  every `RETRY_S`. That a name does not exist is an answer, not a failure.
+  every `RETRY_S`.
+- That a name has no addresses any more is believed after `HOLD_S`: until then what was known stays in use, and the
+  servers are asked again every `RETRY_S`. Zones are broken for seconds now and then, and whether the addresses still
+  work is for probes and traffic to say.
 - A lookup that this director could not make, for want of a descriptor, a port or memory, changes nothing; it is made
   `SHORT_RETRY_S` later.
 - The two families are remembered apart: a server that fails one of them does not take away the other.
@@ -46,10 +49,14 @@ RETRY_S = 5.0
 SHORT_RETRY_S = 1.0
 #: How long addresses outlive their servers. Probes say whether they still work; RFC 8767 suggests one to three days.
 STALE_S = 86_400.0
+#: How long addresses outlive an answer that there are none, by default; HAProxy holds them as long.
+HOLD_S = 30.0
 #: How soon a change of the hosts file is noticed.
 HOSTS_FILE_TTL_S = 10.0
 #: Names asked at the same time, two sockets each: ten thousand names must not need as many descriptors.
 MAX_LOOKUPS = 50
+
+NO_ADDRESSES = "the name has no addresses"
 
 #: What is known of a name: its addresses, IPv4 first, in order, so that a rotated answer is no change; or a text that
 #: says why there are none.
@@ -84,12 +91,13 @@ class Watch:
 class _Name:
     """A name in the cache."""
 
-    __slots__ = ("expires", "failing", "families", "known", "lookup", "name", "shortage", "timer", "used", "waiters",
+    __slots__ = ("empty_since", "expires", "failing", "families", "known", "lookup", "name", "shortage", "timer", "used", "waiters",
                  "watches")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.families: dict[int, tuple[tuple[str, ...], float]] = {}  #: by IP version: addresses, when answered
+        self.empty_since: float | None = None  #: since when answers have had no address, while there was one before
         self.known: Known | None = None  #: None until the first answer
         self.expires = 0.0  #: until then *known* counts
         self.used = True  #: asked for since the last answer
@@ -108,6 +116,7 @@ class Resolver(Service):
 
     :param servers: as `NameServers` takes them.
     :param lookup: asks for one name; by default `NameServers.lookup`.
+    :param hold_s: how long what was known outlives an answer that there is no address.
     :param monotonic: seconds; ages are of this clock, the reactor only schedules.
     :param shortages: told of every lookup that could not be made.
     """
@@ -116,7 +125,7 @@ class Resolver(Service):
 
     def __init__(
         self, *, reactor: Any, servers: Sequence[str] = (), lookup: Callable[[str], Deferred[Answer]] | None = None,
-        hosts_file: str = HOSTS_FILE, monotonic: Callable[[], float] = time.monotonic,
+        hosts_file: str = HOSTS_FILE, hold_s: float = HOLD_S, monotonic: Callable[[], float] = time.monotonic,
         shortages: Shortages | None = None,
     ) -> None:
         self.setName("resolver")
@@ -124,6 +133,7 @@ class Resolver(Service):
         self._monotonic = monotonic
         self._lookup = lookup or NameServers(reactor=reactor, servers=servers).lookup
         self._hosts = HostsFile(hosts_file)
+        self._hold_s = hold_s
         self._shortages = shortages or Shortages(monotonic=monotonic)
         self._gate = DeferredSemaphore(MAX_LOOKUPS)
         self._names: dict[str, _Name] = {}
@@ -235,15 +245,31 @@ class Resolver(Service):
     def _answered(self, name: _Name, answer: Answer) -> None:
         now = self._monotonic()
         name.failing = False
-        for version, addresses in ((4, answer.v4), (6, answer.v6)):
-            if addresses is not None:
-                name.families[version] = addresses, now
         found = bool(answer.v4 or answer.v6)
+        held_s = 0.0 if found else self._held_s(name, answer, now)
+        if not held_s:
+            name.empty_since = None
+            for version, addresses in ((4, answer.v4), (6, answer.v6)):
+                if addresses is not None:
+                    name.families[version] = addresses, now
         ttl_s = MAX_NEGATIVE_TTL_S if answer.ttl_s is None else answer.ttl_s
         ttl_s = max(MIN_TTL_S, min(ttl_s, MAX_TTL_S if found else MAX_NEGATIVE_TTL_S))
         if answer.v4 is None or answer.v6 is None:
             ttl_s = min(ttl_s, RETRY_S)
-        self._settle(name, answer.why or "the name has no addresses", now + ttl_s, REFRESH_AT * ttl_s)
+        refresh_s = REFRESH_AT * ttl_s
+        if held_s:
+            ttl_s = refresh_s = min(ttl_s, RETRY_S, held_s)
+        self._settle(name, answer.why or NO_ADDRESSES, now + ttl_s, refresh_s)
+
+    def _held_s(self, name: _Name, answer: Answer, now: float) -> float:
+        """For how long yet what was known stands against *answer*, which has no address."""
+        if not isinstance(name.known, tuple):
+            return 0.0
+        if name.empty_since is None:
+            name.empty_since = now
+            self.log.warn("{name} keeps its last addresses for {hold_s:g} s: {why}", name=name.name,
+                          hold_s=self._hold_s, why=answer.why or NO_ADDRESSES)
+        return max(0.0, name.empty_since + self._hold_s - now)
 
     def _postpone(self, name: _Name, shortage: OutOfResources) -> None:
         """Nobody was asked: what is known stays, and who waits for more is told why there is none."""

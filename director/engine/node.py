@@ -99,7 +99,8 @@ class Node(MultiService):
         self.shortages = Shortages(monotonic=monotonic)
         self.descriptors = Descriptors(relays, lambda: len(self.inventory.hosts) if node.agents.listen else 0)
         self._ports = PortWatch(self.inventory, monotonic=monotonic)
-        self.resolver = Resolver(reactor=reactor, servers=node.resolvers, shortages=self.shortages)
+        self.resolver = Resolver(reactor=reactor, servers=node.resolvers, hold_s=node.resolver_hold_s,
+                                 shortages=self.shortages)
         self._targets = Targets(self.inventory, self.resolver)
         self.prober = Prober(reactor=reactor, shortages=self.shortages)
         self._probes = ProbeLoop(reactor=reactor, monotonic=monotonic)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -137,6 +139,7 @@ class TimeTests(Base):
 
     def test_ttl_bounds(self) -> None:
         """TTLs of zero and of weeks are brought within the bounds; so are those of negative answers."""
+        self.resolver._hold_s = 0.0
         self.watched("app")
         for ttl_s, addresses, bound in ((0, ("192.0.2.1",), module.MIN_TTL_S), (1e6, ("192.0.2.1",), module.MAX_TTL_S),
                                         (1e6, (), module.MAX_NEGATIVE_TTL_S), (0, (), module.MIN_TTL_S),
@@ -200,11 +203,47 @@ class FailureTests(Base):
         self.answer("192.0.2.1")
         self.assertEqual(seen, ["refused", ("192.0.2.1",)])
 
-    def test_no_such_name_is_an_answer(self) -> None:
-        """A name that was deleted loses its addresses: that is no failure."""
+    def test_what_was_known_is_held(self) -> None:
+        """Whatever a name's servers do for a while, no such name, no addresses or no answer, its last addresses stay."""
+        bad = (lambda: self.answer(why="no such name", ttl_s=1), lambda: self.answer(ttl_s=None),
+               lambda: self.fail_lookup("answered SERVFAIL"), lambda: self.fail_lookup("did not answer"))
+        for number, (first, then) in enumerate(product(bad, bad)):
+            seen = self.watched(f"app{number}")
+            self.answer("192.0.2.1", ttl_s=1)
+            self.clock.advance(module.REFRESH_AT)
+            first()
+            for _ in range(5):
+                self.clock.advance(module.RETRY_S)
+                then()
+            self.clock.advance(module.RETRY_S)
+            self.answer("192.0.2.1", ttl_s=1e6)
+            self.assertEqual(seen, [("192.0.2.1",)], number)
+
+    def test_no_such_name_is_believed_in_the_end(self) -> None:
+        """A name that was deleted loses its addresses after the hold, to the second; a new one is taken at once."""
         seen = self.watched("app")
         self.answer("192.0.2.1", ttl_s=10)
-        self.clock.advance(10)
+        for _ in range(2):  # each hold counts anew
+            self.clock.advance(9)
+            start = self.clock.seconds()
+            self.answer(why="no such name")
+            while self.clock.seconds() < start + module.HOLD_S - 0.5:
+                self.clock.advance(0.5)
+                self.assertEqual(self.resolver.addresses("app"), ("192.0.2.1",))
+                if self.asked:
+                    self.answer(why="no such name")
+            self.clock.advance(0.5)
+            self.answer(why="no such name")
+            self.clock.advance(27)
+            self.answer("192.0.2.1", ttl_s=10)
+        self.assertEqual(seen, [("192.0.2.1",), "no such name"] * 2 + [("192.0.2.1",)])
+
+    def test_hold_off(self) -> None:
+        """Without a hold the first answer is believed."""
+        self.resolver._hold_s = 0.0
+        seen = self.watched("app")
+        self.answer("192.0.2.1", ttl_s=10)
+        self.clock.advance(9)
         self.answer(why="no such name")
         self.assertEqual(seen, [("192.0.2.1",), "no such name"])
 
