@@ -3,7 +3,8 @@
 `Prober` runs probes; `ProbeLoop` says when, with one timer for all hosts. What a result means, and when the next one is
 due, is decided in `director.core.health`.
 
-A probe leaves a host in peace: it sends FIN, reads what the host still wants to say, and only then closes, so that a
+The host's program does not notice a TCP probe, see `director.checks.knock`, unless it leads to a UNIX socket. Any other
+probe leaves a host in peace: it sends FIN, reads what the host still wants to say, and only then closes, so that a
 banner or a page that nobody reads does not end in a reset and a line in the host's error log.
 
 A probe that this director could not make, for want of a descriptor, a port or memory, has no result.
@@ -35,6 +36,7 @@ from cluster.address import Address
 from cluster.model import Probe
 from cluster.shortage import PORTS, OutOfResources, errno_of
 from director.checks.bound_client import endpoint_from
+from director.checks.knock import knock
 from director.ports.sockets import lacked, sources_for
 from director.resources.shortages import PROBE, Shortages
 from director.timing.alarm import Alarm
@@ -124,8 +126,9 @@ class Prober(Service):
                 finish(False, self._explain(error, spec))
             else:
                 took_ms = max(1, round((self._monotonic() - begun) * 1000))
-                finish(True, f"{visit.seen} in {took_ms} ms")
-                await visit.leave(self._reactor)
+                finish(True, f"{visit.seen if visit is not None else 'connected'} in {took_ms} ms")
+                if visit is not None:
+                    await visit.leave(self._reactor)
 
         def cancel(_: object) -> None:
             finish(False, "cancelled")
@@ -149,8 +152,8 @@ class Prober(Service):
             task.cancel()
         return DeferredList(running)
 
-    async def _visit(self, target: Address, spec: Probe, sources: Sequence[str]) -> _Visit:
-        """Connect, and ask; returns the visit, which passed. The connection is gone when this raises.
+    async def _visit(self, target: Address, spec: Probe, sources: Sequence[str]) -> _Visit | None:
+        """Connect, and ask. Returns the visit, which passed, or None when it is over. When this raises, it is over too.
 
         :raises OutOfResources: it could not begin.
         """
@@ -164,6 +167,9 @@ class Prober(Service):
                 raise
             except Exception as error:
                 raise ProbeFailed(str(error)) from error
+        if spec.kind == "tcp" and not target.is_unix:
+            await knock(target, sources, reactor=self._reactor)
+            return None
         await self._connect(target, spec, visit, sources_for(target, sources))
         try:
             await visit.answered

@@ -91,8 +91,8 @@ class Watch:
 class _Name:
     """A name in the cache."""
 
-    __slots__ = ("empty_since", "expires", "failing", "families", "known", "lookup", "name", "shortage", "timer", "used", "waiters",
-                 "watches")
+    __slots__ = ("empty_since", "expires", "failing", "families", "known", "lookup", "name", "shortage", "timer", "used",
+                 "waiters", "watches")
 
     def __init__(self, name: str) -> None:
         self.name = name

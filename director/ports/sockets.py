@@ -69,6 +69,14 @@ def connector(address: Address, sources: Sequence[str] = ()) -> Callable[[], int
     return partial(_connect, family, name)
 
 
+def knocker(address: Address, sources: Sequence[str] = ()) -> Callable[[], int]:
+    """As `connector`, for a connect over TCP whose handshake is not ended by itself, see `director.checks.knock`."""
+    family, name = _sockaddr(address)
+    ways = [partial(_connect, family, name, _sockaddr(Address(source, 0))[1], silent=True)
+            for source in sources_for(address, sources)] or [partial(_connect, family, name, silent=True)]
+    return partial(_in_turn, cycle(ways), len(ways))
+
+
 def sources_for(address: Address, sources: Sequence[str]) -> tuple[str, ...]:
     """Those of *sources* that *address*, a literal, can be reached from."""
     if address.is_unix:
@@ -111,7 +119,8 @@ def _has_source(address: Address) -> bool:
         return True
 
 
-def _connect(family: int, name: str | tuple[str, int], source: str | tuple[str, int] | None = None) -> int:
+def _connect(family: int, name: str | tuple[str, int], source: str | tuple[str, int] | None = None, *,
+             silent: bool = False) -> int:
     try:
         sock = socket.SocketType(family, _STREAM)
     except OSError as refused:
@@ -119,6 +128,8 @@ def _connect(family: int, name: str | tuple[str, int], source: str | tuple[str, 
     if family != _AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if silent:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
     try:
         if source is not None:
             sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)

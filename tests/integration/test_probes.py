@@ -73,14 +73,42 @@ class ProbeTests(TestCase):
         return self.prober.probe(target, Probe(kind="http", **spec))
 
     async def test_tcp(self) -> None:
-        """Connecting passes over IPv4 and IPv6, and the host sees an orderly end even when it sent a banner."""
+        """Connecting passes over IPv4 and IPv6, a hundred times, and the host's program never gets a client."""
         for interface in ("127.0.0.1", "::1"):
-            host = HostFactory(banner=b"220 ready\r\n" * 1000)
-            result = await self.prober.probe(self.listen(host, interface), Probe())
-            self.assertTrue(result.ok, result)
-            self.assertRegex(result.detail, r"^connected in \d+ ms$")
-            await until(lambda host=host: bool(host.left))
-            self.assertEqual(host.left, ["ConnectionDone"])
+            listener = socket.create_server((interface, 0), family=socket.AF_INET6 if ":" in interface else socket.AF_INET)
+            self.addCleanup(listener.close)
+            listener.setblocking(False)
+            target = Address(interface, listener.getsockname()[1])
+            for _ in range(5):
+                for result in await defer.gatherResults([self.prober.probe(target, Probe()) for _ in range(20)]):
+                    self.assertTrue(result.ok, result)
+                    self.assertRegex(result.detail, r"^connected in \d+ ms$")
+                self.assertRaises(BlockingIOError, listener.accept)
+
+    async def test_tcp_from_sources(self) -> None:
+        """A TCP probe comes from the addresses configured, and one that cannot be had is a shortage, not a failed probe."""
+        target = self.listen(HostFactory())
+        self.assertTrue((await self.prober.probe(target, Probe(), ["127.0.0.2"])).ok)
+        result = await self.prober.probe(target, Probe(), ["192.0.2.1"])
+        self.assertIsNone(result.ok, result)
+
+    async def test_tcp_full_backlog(self) -> None:
+        """A host whose backlog is full does not pass, and a stop in the middle leaves nothing on the reactor."""
+        listener = socket.socket()
+        self.addCleanup(listener.close)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        waiting = [socket.create_connection(listener.getsockname(), timeout=5)]
+        for each in waiting:
+            self.addCleanup(each.close)
+        target = Address("127.0.0.1", listener.getsockname()[1])
+        result = await self.prober.probe(target, Probe(timeout_s=0.2))
+        self.assertEqual((result.ok, result.detail), (False, "timed out after 0.2 s"))
+        under_way = self.prober.probe(target, Probe(timeout_s=30))
+        await deferLater(reactor, 0)
+        await self.prober.stopService()
+        self.assertEqual((await under_way).detail, "cancelled")
+        self.assertEqual(reactor.getWriters(), [])
 
     async def test_unix(self) -> None:
         """UNIX sockets, abstract ones too, are probed by TCP's and by HTTP's rules."""
@@ -147,9 +175,12 @@ class ProbeTests(TestCase):
 
     async def test_host_that_keeps_its_side_open(self) -> None:
         """A host that ignores the end of the probe's side is left after the grace."""
-        listener = socket.create_server(("127.0.0.1", 0))
+        name = f"txdirector-test-{os.getpid()}-keeps"
+        listener = socket.socket(socket.AF_UNIX)
         self.addCleanup(listener.close)
-        target = Address("127.0.0.1", listener.getsockname()[1])
+        listener.bind("\0" + name)
+        listener.listen()
+        target = Address("", 0, "@" + name)
         self.assertTrue((await self.prober.probe(target, Probe())).ok)
         await until(lambda: not self.prober._running)
 

@@ -64,7 +64,7 @@ class ProberTests(SynchronousTestCase):
 
     def test_timeout(self) -> None:
         """A host that doesn't answer the connect fails when the time of the probe is over."""
-        result = self.prober.probe(self.target, TCP)
+        result = self.prober.probe(self.target, HTTP)
         self.reactor.advance(1.4)
         self.assertNoResult(result)
         self.reactor.advance(0.1)
@@ -73,7 +73,7 @@ class ProberTests(SynchronousTestCase):
 
     def test_cancelled(self) -> None:
         """A cancelled probe ends at once, as a result, and leaves no timer."""
-        result = self.prober.probe(self.target, TCP)
+        result = self.prober.probe(self.target, HTTP)
         self.reactor.advance(0.5)
         result.cancel()
         self.assertEqual(self.successResultOf(result), ProbeResult(False, "cancelled", 0.5))
@@ -81,7 +81,7 @@ class ProberTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """Only so many probes are under way; the others wait their turn, and their time counts from then."""
-        results = [self.prober.probe(self.target, TCP) for _ in range(probes.MAX_PROBES + 2)]
+        results = [self.prober.probe(self.target, HTTP) for _ in range(probes.MAX_PROBES + 2)]
         self.assertEqual(self.connected(), probes.MAX_PROBES)
         self.reactor.advance(1.5)
         self.assertEqual(self.connected(), probes.MAX_PROBES + 2)
@@ -92,9 +92,9 @@ class ProberTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """A stop ends what is under way and what waits; later probes end at once."""
-        results = [self.prober.probe(self.target, TCP) for _ in range(probes.MAX_PROBES + 1)]
+        results = [self.prober.probe(self.target, HTTP) for _ in range(probes.MAX_PROBES + 1)]
         self.successResultOf(self.prober.stopService())
-        for result in (*results, self.prober.probe(self.target, TCP)):
+        for result in (*results, self.prober.probe(self.target, HTTP)):
             self.assertEqual(self.successResultOf(result).detail, "cancelled")
         self.assertEqual(self.connected(), probes.MAX_PROBES)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
