@@ -49,6 +49,7 @@ lint: $(READY) ## style, types, import borders
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/vulture
 	$(BIN)/python hatch_build.py --into build/lint -Werror
 
 mutation: $(READY) ## MUTATIONS=300 SEED=1: random changes of what decides, each of which a unit test should notice

@@ -131,10 +131,6 @@ class Post(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     hosts: Annotated[dict[HostKey, LoadReport], Meta(min_length=1, max_length=MAX_HOSTS)]
 
 
-FromAgent: TypeAlias = Hello | Report | Leaving
-FromDirector: TypeAlias = Welcome | Refused | Order
-
-
 class LocalProtocolError(Misuse):
     """This side may not send that now."""
 

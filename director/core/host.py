@@ -20,7 +20,6 @@ class Host:
         "configured_weight",
         "eligible",
         "in_flight",
-        "last_picked",
         "max_connections",
         "picks",
         "ref",
@@ -42,7 +41,6 @@ class Host:
         self.retired = False  #: removed from the configuration; its last connections still count down
         self.in_flight = 0  #: tickets not yet released
         self.picks = 0
-        self.last_picked = 0.0  #: monotonic seconds; 0 before the first pick
         self.turn = 0  #: number of its last pick in its pool; negative before the first, in order of joining
 
     @property

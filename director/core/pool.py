@@ -201,7 +201,6 @@ class Pool:
             return None
         host.in_flight += 1
         host.picks += 1
-        host.last_picked = now
         host.turn = next(self._turns)
         self._in_flight += 1
         self._scheduler.picked(host, client, now)

@@ -83,7 +83,6 @@ class Clustering(MultiService):
             process=whereabouts(),
         )
         self.membership = Membership(store, keys, self.member, reactor=reactor)
-        self.observing = Observing(store, keys, balancer, self.membership, boot_id=self.boot_id, reactor=reactor)
         keeps = node.vip_on_isolation == "keep"
         self.leading = Leading(
             store, keys, director=node.name, boot_id=self.boot_id, reactor=reactor, ttl_s=node.leader_lease_s,

@@ -19,7 +19,7 @@ KEYS = Keys("c")
 HEALTH = Health()
 
 
-class LeaderTests(SynchronousTestCase):
+class ClusteringTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.director = VirtualDirector()
         self.addCleanup(self.director.close)
@@ -32,6 +32,8 @@ class LeaderTests(SynchronousTestCase):
         self.clustering = Clustering(Configuration(node=NodeConfiguration(name="d1")), self.store, KEYS, sync, node,
                                      attendance, reactor=clock)
 
+
+class LeaderTests(ClusteringTestCase):
     def lead(self, name: str, since: float) -> None:
         leader = Leader(name=name, boot_id="1", since=since)
         committed = self.store.commit([Put(KEYS.leader(), msgspec.json.encode(leader))])
@@ -51,3 +53,13 @@ class LeaderTests(SynchronousTestCase):
         self.assertFalse(inventory.in_grace(self.director.now))
         self.lead("d3", 2.0)
         self.assertFalse(inventory.in_grace(self.director.now))
+
+
+class PartsTests(ClusteringTestCase):
+    def test_no_part_twice(self) -> None:
+        """Each part that hears of leases, members and hosts hears of them once: none is there that was built and left."""
+        told = [*self.director.node.on_host, *self.clustering.membership.on_lease, *self.clustering.membership.on_members,
+                *self.clustering.leading.on_known, *self.clustering.leading.on_gained, *self.clustering.leading.on_lost]
+        self.assertEqual(self.clustering.membership.on_lease, [self.clustering.observing._leased])
+        methods = [(type(each.__self__), each.__name__) for each in told if hasattr(each, "__self__")]
+        self.assertEqual(sorted(map(str, methods)), sorted(map(str, set(methods))))
