@@ -14,8 +14,8 @@ from unittest import skipIf
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.address import Address, parse_address
-from director.ports.binding import bind
 from director.ports import sockets
+from director.ports.binding import bind
 
 
 class Mixin:

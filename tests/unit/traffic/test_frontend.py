@@ -7,7 +7,18 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import (
-    AdminState, Group, Health, Host, HostRef, Limits, LoadReport, Order, Probe, Reason, Service, Timeouts,
+    AdminState,
+    Group,
+    Health,
+    Host,
+    HostRef,
+    Limits,
+    LoadReport,
+    Order,
+    Probe,
+    Reason,
+    Service,
+    Timeouts,
 )
 from director.traffic.frontend import Connection
 from tests.unit.engine.virtual_director import VirtualDirector
