@@ -146,7 +146,7 @@ class MemberPicture(Picture, frozen=True):
 
 class VipPicture(Picture, frozen=True):
     address: str
-    owner: str
+    owner: str | None  #: None: this director had it and gave it up; who has it now is not known
     since: float
     term: int
 
@@ -159,7 +159,7 @@ class DisagreementPicture(Picture, frozen=True):
 
 
 class ClusterPicture(Picture, frozen=True):
-    """The directors together."""
+    """The directors together. What this one does itself is as it is now; the rest is as the store said last."""
 
     cluster: str
     director: str  #: who says so
@@ -174,6 +174,9 @@ class ClusterPicture(Picture, frozen=True):
     store_problems: tuple[str, ...] = ()  #: records of the store that cannot be read, and why
     store_writable: bool = True  #: False while it is away, or has no room
     problems: tuple[str, ...] = ()  #: of the store: what an operator should mend, a sentence each
+    last_known: bool = False  #: the store is away: others may have come, gone and followed since
+    leads: bool = False  #: this director leads now
+    vips_held: tuple[str, ...] = ()  #: that this director holds now
 
 
 class PastPicture(Picture, frozen=True):

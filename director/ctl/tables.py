@@ -125,7 +125,11 @@ def connections_table(connections: list[dict[str, Any]]) -> Table:
 
 def cluster_line(cluster: dict[str, Any]) -> str:
     """The cluster in a sentence."""
-    leader = f"{cluster['leader']} leads, term {cluster['term']}" if cluster["leader"] else "nobody leads"
+    if cluster["leads"] or not cluster["last_known"]:
+        leader = f"{cluster['leader']} leads, term {cluster['term']}" if cluster["leader"] else "nobody leads"
+    else:
+        leader = f"{cluster['director']} does not lead"
+        leader += f"; last known: {cluster['leader']} leads, term {cluster['term']}" if cluster["leader"] else ""
     modes = [name for name, on in (("STORE UNAVAILABLE", not cluster["store_available"]),
                                    ("STORE TAKES NO CHANGES", cluster["store_available"] and not cluster["store_writable"]),
                                    ("started from a snapshot", cluster["cold_start"])) if on]
@@ -133,9 +137,17 @@ def cluster_line(cluster: dict[str, Any]) -> str:
                       *modes, *cluster["problems"]])
 
 
-def members_table(members: list[dict[str, Any]]) -> Table:
+def vip_line(vip: dict[str, Any], cluster: dict[str, Any]) -> str:
+    """Where a virtual address is."""
+    if vip["owner"] is None:
+        return f"{vip['address']} is not at {cluster['director']} any more"
+    unsure = cluster["last_known"] and vip["owner"] != cluster["director"]
+    return f"{vip['address']} is at {vip['owner']} since {clock(vip['since'])}{' (last known)' if unsure else ''}"
+
+
+def members_table(members: list[dict[str, Any]], *, last_known: bool = False) -> Table:
     """One row a director that lives."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="last known" if last_known else None, title_justify="left")
     for name in ("director", "leads", "version", "since", "admin", "agents", "peers", "roles"):
         table.add_column(name, no_wrap=name in ("director", "leads", "since"), overflow="fold")
     for each in members:

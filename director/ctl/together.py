@@ -25,12 +25,12 @@ def cluster(client: Client, as_json: bool) -> None:
         return
     out = tables.console()
     out.print(tables.cluster_line(picture), markup=False)
-    out.print(tables.members_table(picture["members"]))
+    out.print(tables.members_table(picture["members"], last_known=picture["last_known"]))
     for vip in picture["vips"]:
-        out.print(f"{vip['address']} is at {vip['owner']} since {tables.clock(vip['since'])}", markup=False)
+        out.print(tables.vip_line(vip, picture), markup=False)
     for each in picture["disagreements"]:
         views = ", ".join(f"{state} at {director}" for director, state in each["views"].items())
-        out.print(f"{each['host']}: {views}, up elsewhere", markup=False)
+        out.print(f"{each['host']}: {views}, up elsewhere{' (last known)' if picture['last_known'] else ''}", markup=False)
     for problem in picture["store_problems"]:
         out.print(f"passed over: {problem}", markup=False)
 

@@ -226,13 +226,22 @@ class Clustering(MultiService):
 
     @property
     def leader(self) -> str | None:
+        """Who leads, as the store said last; not this director when it does not lead, whatever the store says."""
         known = self.leading.known
-        return known.leader.name if known is not None else None
+        if known is None or (known.leader.name == self.member.name and not self.leading.leads):
+            return None
+        return known.leader.name
 
     @property
     def term(self) -> int:
         """The leader's, whoever it is; 0 without one."""
         return self.leading.known.term if self.leading.known is not None else 0
+
+    def vip_owner(self, owner: str) -> str | None:
+        """Who has the addresses that the store says are *owner*'s; None: this director, which gave them up."""
+        if self.vips.held:
+            return self.member.name
+        return None if owner == self.member.name else owner
 
     @property
     def vips_held(self) -> tuple[str, ...]:

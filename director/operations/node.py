@@ -258,11 +258,13 @@ class NodeOperations:
                 for name, member in sorted(members.items())
             ),
             vips=tuple(
-                VipPicture(address=address, owner=owner.owner, since=owner.since, term=owner.term)
+                VipPicture(address=address, owner=clustering.vip_owner(owner.owner), since=owner.since, term=owner.term)
                 for address, owner in sorted(clustering.vips.owners.items())
             ),
             disagreements=clustering.disagreements(), store_problems=self._sync.problems,
             store_writable=clustering.writable, problems=clustering.problems,
+            last_known=clustering.shared and not clustering.available, leads=clustering.leading.leads,
+            vips_held=clustering.vips_held,
         )
 
     def history(self, ref: HostRef | None, limit: int) -> Deferred[tuple[PastPicture, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.console import Console
 from twisted.trial.unittest import SynchronousTestCase
@@ -37,3 +37,33 @@ class NarrowTests(SynchronousTestCase):
         """What folds is all there."""
         text = shown(tables.members_table([MEMBER])).replace("\n", " ")
         self.assertNotIn("…", text)
+
+
+class StoreAwayTests(SynchronousTestCase):
+    CLUSTER: ClassVar[dict[str, Any]] = {
+        "cluster": "prod", "director": "one", "store": "etcd:", "store_available": True, "store_writable": True,
+        "cold_start": False, "leader": "two", "term": 7, "leads": False, "last_known": False, "problems": [],
+    }
+    VIP: ClassVar[dict[str, Any]] = {"address": "192.0.2.80", "owner": "two", "since": 0.0, "term": 7}
+
+    def test_leader(self) -> None:
+        """While the store is away a director says for itself that it does not lead, and who led as last known."""
+        self.assertIn("two leads, term 7", tables.cluster_line(self.CLUSTER))
+        away = {**self.CLUSTER, "store_available": False, "store_writable": False, "last_known": True}
+        self.assertIn("one does not lead; last known: two leads, term 7", tables.cluster_line(away))
+        line = tables.cluster_line({**away, "leader": None})
+        self.assertIn("one does not lead; STORE UNAVAILABLE", line)
+        self.assertNotIn("leads", line)
+
+    def test_addresses(self) -> None:
+        """An address of another's is as last known, one of its own as it is."""
+        away = {**self.CLUSTER, "last_known": True}
+        self.assertNotIn("last known", tables.vip_line(self.VIP, self.CLUSTER))
+        self.assertIn("(last known)", tables.vip_line(self.VIP, away))
+        self.assertEqual(tables.vip_line({**self.VIP, "owner": None}, away), "192.0.2.80 is not at one any more")
+        self.assertNotIn("last known", tables.vip_line({**self.VIP, "owner": "one"}, away))
+
+    def test_no_room(self) -> None:
+        """A store that takes no changes is told with what there is to do."""
+        line = tables.cluster_line({**self.CLUSTER, "store_writable": False, "problems": ["etcd is out of space"]})
+        self.assertIn("STORE TAKES NO CHANGES; etcd is out of space", line)

@@ -12,6 +12,7 @@ from cluster.model import Node as NodeConfiguration
 from cluster.store import Put
 from director.engine.sync import Sync
 from director.ha.clustering import Clustering
+from director.ha.leading import Known
 from director.reports.attendance import Attendance
 from tests.unit.engine.virtual_director import VirtualDirector
 
@@ -63,3 +64,30 @@ class PartsTests(ClusteringTestCase):
         self.assertEqual(self.clustering.membership.on_lease, [self.clustering.observing._leased])
         methods = [(type(each.__self__), each.__name__) for each in told if hasattr(each, "__self__")]
         self.assertEqual(sorted(map(str, methods)), sorted(map(str, set(methods))))
+
+
+class OwnStateTests(SynchronousTestCase):
+    """What is told of this director is what it does, not what the store remembers of it."""
+
+    def setUp(self) -> None:
+        self.director = VirtualDirector()
+        self.addCleanup(self.director.close)
+        node, self.clock = self.director.node, self.director.clock
+        self.store = MemoryStore(clock=self.clock, wall=self.clock.seconds)
+        self.successResultOf(self.store.start())
+        self.clustering = Clustering(
+            Configuration(node=NodeConfiguration(name="d1")), self.store, KEYS, Sync(self.store, KEYS, node, lambda *_: None),
+            node, Attendance(node, self.store, KEYS, self.director.metrics), reactor=self.clock)
+
+    def test_leader(self) -> None:
+        """A record that names this director counts only while it leads; another's is told as the store has it."""
+        for name, told in (("d1", None), ("d2", "d2")):
+            self.clustering.leading.known = Known(Leader(name=name, boot_id="1", since=0.0), 7)
+            self.assertEqual(self.clustering.leader, told)
+
+    def test_virtual_addresses(self) -> None:
+        """An address that the store says is ours and that we gave up is nobody's for all we know; one that we hold is
+        ours, whoever the store names."""
+        self.assertEqual([self.clustering.vip_owner(each) for each in ("d1", "d2")], [None, "d2"])
+        self.clustering.vips._custody.held = True
+        self.assertEqual([self.clustering.vip_owner(each) for each in ("d1", "d2")], ["d1", "d1"])

@@ -264,6 +264,27 @@ class ClusterTests(PageCase):
             self.assertIn(said, page.text)
 
 
+    def test_store_away(self) -> None:
+        """While the store is away this director's own part is told as it is; everything else is marked as last known."""
+        member = MemberPicture(name="two", version="0.1.0", started=1000.0, boot_id="b", peers=None, agents=(), admin=(),
+                               roles=("balance", "manage"), leads=False)
+        cluster = ClusterPicture(
+            cluster="prod", director="one", store="etcd:", store_available=False, cold_start=False, leader=None, term=7,
+            members=(member,), last_known=True,
+            vips=(VipPicture(address="192.0.2.80/24", owner=None, since=1500.0, term=7),
+                  VipPicture(address="192.0.2.81/24", owner="two", since=1500.0, term=7)),
+        )
+        picture = msgspec.structs.replace(self.admin.director.snapshot(), store_available=False, leader=None,
+                                          store="etcd:http://e:2379")
+        self.patch(self.admin.director, "snapshot", lambda: picture)
+        self.patch(self.admin.director, "cluster", lambda: cluster)
+        page = self.ada.page("/cluster")
+        for said in ("Members of prod last known", "not this director", "192.0.2.80/24given up by this director",
+                     "192.0.2.81/24two last known", "Views that disagree last known"):
+            self.assertIn(said, page.text)
+        self.assertNotIn("leads", page.text)
+
+
 class UsersTests(PageCase):
     def test_users(self) -> None:
         """Who may call, what, and where that is kept; only what the store keeps can be deleted here, and no password
