@@ -245,7 +245,7 @@ class Clustering(MultiService):
 
     @property
     def vips_held(self) -> tuple[str, ...]:
-        return tuple(str(each.ip) for each in self.vips.addresses) if self.vips.held else ()
+        return tuple(str(each.ip) for each in self.vips.on)
 
 
 def etcd_access(etcd: Etcd) -> Access:

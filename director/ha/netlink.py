@@ -70,8 +70,12 @@ def _attribute(kind: int, value: bytes) -> bytes:
 
 
 def _ask(kind: int, flags: int, device: str, address: Interface, attributes: bytes) -> None:
+    try:
+        index = socket.if_nametoindex(device)
+    except OSError:  # Python's has neither number nor text
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), device) from None
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    body = _ADDRESS_HEADER.pack(family, address.network.prefixlen, 0, 0, socket.if_nametoindex(device)) + attributes
+    body = _ADDRESS_HEADER.pack(family, address.network.prefixlen, 0, 0, index) + attributes
     message = _HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | _ACK | flags, 1, 0) + body
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
         sock.settimeout(_TIMEOUT_S)

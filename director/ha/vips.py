@@ -2,11 +2,13 @@
 
 While this director leads, and `director.core.vip.Custody` allows it, each address is on the interface with a lifetime of
 a second. Before it takes them, the store names it their owner (``vips/<address>``, fenced): for people to see, and for
-the next leader to know how long the addresses may outlive the lease.
+the next leader to know how long the addresses may outlive the lease. One that somebody else removed, or whose link was
+down, is told to the neighbours anew.
 """
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import time
 from collections.abc import Callable
@@ -24,6 +26,7 @@ from cluster.store import Put, Store, Watch
 from cluster.view import View
 from director.core.vip import REFRESH_S, VALID_S, Act, Custody, linger_s, needed_s
 from director.ha.leading import Known, Leading
+from director.ha.lookout import Befell, Lookout
 from director.ha.neighbours import announce
 from director.ha.netlink import Interface, add_address, remove_address
 from director.timing.seldom import Seldom, more
@@ -46,6 +49,20 @@ class Link:
 
     def __init__(self, device: str) -> None:
         self.device = device
+        self._lookout: Lookout | None = None
+
+    def listen(self) -> None:
+        """Begin to hear what befalls it."""
+        self._lookout = Lookout(self.device)
+
+    def befell(self) -> Befell:
+        """What befell it since the last look; nothing without `listen`."""
+        return Befell() if self._lookout is None else self._lookout.look()
+
+    def close(self) -> None:
+        if self._lookout is not None:
+            self._lookout.close()
+            self._lookout = None
 
     def add(self, address: Interface, lifetime_s: int) -> None:
         add_address(self.device, address, lifetime_s)
@@ -87,6 +104,8 @@ class Vips(Service):
         self._announcing: list[Any] = []
         self._named = 0  # the term under which the store names us
         self._failures = 0
+        self._on: tuple[Interface, ...] = ()  #: the interface, as far as is known
+        self._untold: set[Interface] = set()  #: that the neighbours are to be told of
         self._naming = False
         self._seldom = Seldom(monotonic=monotonic, every_s=UNNAMED_EVERY_S)
         leading.on_known.append(self._known)
@@ -97,6 +116,11 @@ class Vips(Service):
     def held(self) -> bool:
         """Whether the addresses are on this director's interface, as far as it is to do with us."""
         return self._custody.held
+
+    @property
+    def on(self) -> tuple[Interface, ...]:
+        """The addresses that are on this director's interface; fewer than `held` means when some cannot be added."""
+        return self._on if self.held else ()
 
     @property
     def owners(self) -> dict[str, VipOwner]:
@@ -110,6 +134,10 @@ class Vips(Service):
             return
         super().startService()
         self._watch = self._store.watch(self._owners.prefix, self._owners.follow)
+        try:
+            self._link.listen()
+        except OSError as error:
+            self.log.warn("what befalls {device} is not heard: {why}", device=self._device, why=error.strerror)
         self._turn()
 
     def stopService(self) -> None:
@@ -123,6 +151,7 @@ class Vips(Service):
         if self.held:
             self._drop()
         self._custody.held = False
+        self._link.close()
 
     def _turn(self) -> None:
         self._timer = self._reactor.callLater(REFRESH_S, self._turn)
@@ -134,12 +163,14 @@ class Vips(Service):
             return
         own_s = self._leading.remaining_s()
         named = own_s > 0 and self._named == self._leading.term
+        befell = self._link.befell()
         match self._custody.step(self._monotonic(), max(own_s, self._right_s()), leads=named):
             case Act.TAKE:
-                self._refresh()
-                self._announce()
+                self._on, self._untold = (), set()
+                self._refresh(befell.running)
             case Act.REFRESH:
-                self._refresh()
+                self._notice(befell)
+                self._refresh(befell.running)
             case Act.DROP:
                 self._drop()
         if own_s > 0 and not named and not self._naming and self.addresses:
@@ -186,30 +217,61 @@ class Vips(Service):
 
     # --- the interface
 
-    def _refresh(self) -> None:
-        failed = False
+    def _notice(self, befell: Befell) -> None:
+        """What others did to the interface costs our neighbours' memory of it."""
+        lost = [each for each in self._on if each.packed in befell.lost]
+        if not (lost or befell.interrupted):
+            return
+        self._untold.update(lost if not befell.interrupted else self._on)
+        what = "the link was down" if befell.interrupted else f"{', '.join(map(str, lost))} was removed by somebody else"
+        held = self._seldom.due(what)
+        if held is not None:
+            self.log.warn("{device}: {what}; its virtual addresses are added and announced again{more}",
+                          device=self._device, what=what, more=more(held))
+
+    def _refresh(self, running: bool) -> None:
+        """Add every address, or for longer; tell the neighbours, once the link is *running*, of what is new there."""
+        added = []
         for address in self.addresses:
             try:
                 self._link.add(address, VALID_S)
             except OSError as error:
-                failed = True
                 if not self._failures:
-                    self.log.error("cannot add {address} to {device}: {why}", address=str(address),
-                                   device=self._device, why=error.strerror)
-        self._failures = self._failures + 1 if failed else 0
+                    needs = " (it takes the capability CAP_NET_ADMIN)" if error.errno == errno.EPERM else ""
+                    self.log.error("cannot add {address} to {device}: {why}{needs}", address=str(address),
+                                   device=self._device, why=error.strerror, needs=needs)
+            else:
+                added.append(address)
+        new = [each for each in added if each not in self._on]
+        if new:
+            self.log.info("{count} of {all} virtual addresses taken on {device}" if len(added) < len(self.addresses) else
+                          "{count} virtual addresses taken on {device}", count=len(added), all=len(self.addresses),
+                          device=self._device)
+        self._on = tuple(added)
+        self._untold.update(new)
+        if running and self._untold & set(added):
+            self._untold.clear()
+            self._announce()
+        self._failures = self._failures + 1 if len(added) < len(self.addresses) else 0
         if self._failures >= MOST_FAILURES and self._leading.leads:
             self._failures = 0
             self._leading.resign(BROKEN_HOLD_S)
 
     def _announce(self) -> None:
-        self.log.info("{count} virtual addresses taken on {device}", count=len(self.addresses), device=self._device)
+        self._silence()
         self._announcing = [self._reactor.callLater(at, self._tell_neighbours) for at in ANNOUNCE_AT_S[1:]]
         self._tell_neighbours()
+
+    def _silence(self) -> None:
+        for each in self._announcing:
+            if each.active():
+                each.cancel()
+        self._announcing.clear()
 
     def _tell_neighbours(self) -> None:
         if not self.held:
             return
-        for address in self.addresses:
+        for address in self._on:
             try:
                 self._link.announce(address)
             except OSError as error:
@@ -217,16 +279,17 @@ class Vips(Service):
                               address=str(address.ip), why=error.strerror)
 
     def _drop(self) -> None:
-        for each in self._announcing:
-            if each.active():
-                each.cancel()
-        self._announcing.clear()
+        self._silence()
+        on, self._on = self._on, ()
         for address in self.addresses:
             try:
                 self._link.remove(address)
             except OSError as error:
+                if address not in on:
+                    continue  # it could not be added either
                 # It is gone within a second by itself; until then the record tells whoever leads next.
                 self._leading.owned.discard(self._keys.vip(str(address.ip)))
                 self.log.error("cannot remove {address} from {device}: {why}", address=str(address),
                                device=self._device, why=error.strerror)
-        self.log.info("{count} virtual addresses given up on {device}", count=len(self.addresses), device=self._device)
+        if on:
+            self.log.info("{count} virtual addresses given up on {device}", count=len(on), device=self._device)

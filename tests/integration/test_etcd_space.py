@@ -53,7 +53,7 @@ class SpaceTests(EtcdTestCase):
         await self.until(lambda: not other.room.writable, "the other store to notice")
         await self.assertFailure(store.lease(5.0), StoreFull)
         self.assertIsNotNone(await store.get(ROOT + "big"))
-        self.assertGreater(store.room.size_bytes, QUOTA_BYTES / 2)
+        await self.until(lambda: store.room.size_bytes > QUOTA_BYTES / 2, "the size to be known")
         self.remedy(cluster)
         await self.until(lambda: store.room.writable and other.room.writable, "room")
         await self.put(store, "a")

@@ -22,6 +22,7 @@ from deploy.lab.net import Lab, Machine, python_path, why_not
 from director.core.vip import OUTLIVES_S
 from director.ha.neighbours import announce
 from director.ha.netlink import add_address, remove_address
+from director.ha.vips import ANNOUNCE_AT_S
 
 DEADLINE_S = 20.0
 VIP4, VIP6 = "10.77.0.100", "fd77::100"
@@ -160,6 +161,7 @@ class DirectorTests(LabTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.directory = Path(tempfile.mkdtemp(dir="."))
+        self.quiet = 0.0
 
     def start(self, machine: Machine, interface: str = "eth0") -> subprocess.Popen[bytes]:
         config = self.directory / f"{machine.name}.toml"
@@ -228,6 +230,28 @@ groups.main.hosts.app = "127.0.0.1:1"
         for address in (VIP4, VIP6):
             until(lambda address=address: self.known_mac(client, address) == self.mac(second), "learned")
             self.assertTrue(self.connects(client, address))
+
+    def test_flushed_and_link_down(self) -> None:
+        """Addresses that somebody flushes, or whose link is down for a moment, are back, and the neighbours are told: one
+        that has been told something else meanwhile learns better without asking."""
+        first, client = self.machine("a"), self.machine("b")
+        self.holding(first)
+        self.quiet = time.monotonic() + 2 * max(ANNOUNCE_AT_S)
+        for wound, said in ((("address", "flush", "dev", "eth0"), "removed by somebody else"),
+                            (("link", "set", "eth0", "down"), "the link was down")):
+            for address in (VIP4, VIP6):
+                self.assertTrue(self.connects(client, address))
+            until(lambda: time.monotonic() > self.quiet, "announcements of before are over")
+            for address in (VIP4, VIP6):
+                show(client, "neighbour", "replace", address, "lladdr", "02:00:00:00:00:99", "dev", "eth0", "nud", "stale")
+            show(first, *wound)
+            if "down" in wound:
+                show(first, "link", "set", "eth0", "up")
+            self.quiet = time.monotonic() + 2 * max(ANNOUNCE_AT_S)
+            for address in (VIP4, VIP6):
+                until(lambda address=address: self.known_mac(client, address) == self.mac(first), "told anew")
+            until(lambda: {VIP4, VIP6} <= addresses(first), "the addresses are back")
+            self.assertIn(said, self.log(first))
 
     def test_interface_missing(self) -> None:
         """A leader that cannot add its addresses says why and makes room."""

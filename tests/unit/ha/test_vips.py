@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ipaddress import ip_interface
 from itertools import pairwise
 
 import msgspec
@@ -18,6 +19,7 @@ from cluster.store import Delete, Put
 from cluster.table import Transaction
 from director.core.vip import OUTLIVES_S, VALID_S
 from director.ha.leading import Leading
+from director.ha.lookout import Befell
 from director.ha.netlink import Interface
 from director.ha.vips import ANNOUNCE_AT_S, Link, Vips
 
@@ -29,23 +31,32 @@ KEY = KEYS.vip("10.0.0.100")
 class RecordingLink(Link):
     """An interface that does what it is told, and remembers it."""
 
+    broken_from_the_start = False
+
     def __init__(self, store: MemoryStore) -> None:
         super().__init__("eth0")
         self.store = store
         self.done: list[str] = []
         self.at: list[float] = []
-        self.broken = False
+        self.broken: bool | str = self.broken_from_the_start  #: all of it, or one address
+        self.befalls = Befell()
         self.named: list[bool] = []  #: whether the record was there, at each change
 
     def _do(self, what: str) -> None:
         self.done.append(what)
         self.at.append(self.store._clock.seconds())
         self.named.append(any(record.key == KEY for record in self.store._table.records))
-        if self.broken:
-            raise OSError(19, "No such device")
+        if self.broken is True or (self.broken and self.broken in what):
+            raise OSError(1, "Operation not permitted")
 
     def times(self, what: str) -> list[float]:
         return [at for at, done in zip(self.at, self.done, strict=True) if done.startswith(what)]
+
+    def listen(self) -> None: ...
+
+    def befell(self) -> Befell:
+        befell, self.befalls = self.befalls, Befell(running=self.befalls.running)
+        return befell
 
     def add(self, address: Interface, lifetime_s: int) -> None:
         self._do(f"add {address} {lifetime_s}")
@@ -185,6 +196,62 @@ class HoldingTests(VipsTestCase):
         link.broken = False
         self.pass_time(31.0)
         self.assertTrue(leading.leads)
+
+
+    def announced(self, link: RecordingLink) -> int:
+        return link.done.count(f"announce {ADDRESS}")
+
+    def test_flushed(self) -> None:
+        """An address that somebody removed is added at the next turn and announced as often as one that was taken."""
+        _, _, link = self.director()
+        self.pass_time(4.0)
+        del link.done[:]
+        link.befalls = Befell(lost=frozenset({ip_interface(ADDRESS).packed}))
+        self.pass_time(4.0)
+        self.assertEqual(link.done[:2], [f"add {ADDRESS} 1", f"announce {ADDRESS}"])
+        self.assertEqual(self.announced(link), len(ANNOUNCE_AT_S))
+
+    def test_link_down(self) -> None:
+        """What was on a link that was down is announced once it is up again; another's address concerns nobody."""
+        _, _, link = self.director()
+        self.pass_time(4.0)
+        del link.done[:]
+        link.befalls = Befell(lost=frozenset({b"1234"}), interrupted=True, running=False)
+        self.pass_time(2.0)
+        self.assertEqual(self.announced(link), 0)
+        link.befalls = Befell(running=True)
+        self.pass_time(4.0)
+        self.assertEqual(self.announced(link), len(ANNOUNCE_AT_S))
+        link.befalls = Befell(lost=frozenset({b"1234"}))
+        self.pass_time(4.0)
+        self.assertEqual(self.announced(link), len(ANNOUNCE_AT_S))
+
+    def test_cannot_add(self) -> None:
+        """An address that cannot be added is neither told to be taken, nor announced, nor held, nor given up."""
+        said: list[str] = []
+        self.patch(Vips, "log", Lines(said))
+        self.patch(RecordingLink, "broken_from_the_start", True)
+        _, vips, link = self.director()
+        self.assertEqual((vips.on, self.announced(link)), ((), 0))
+        self.pass_time(1.2)
+        self.assertEqual([line for line in said if "cannot add" not in line], [])
+        self.assertIn("CAP_NET_ADMIN", said[0])
+        link.broken = False
+        self.pass_time(31.0)
+        self.assertEqual([str(each) for each in vips.on], [ADDRESS])
+        self.assertIn("1 virtual addresses taken on eth0", said)
+
+
+class Lines:
+    """A log that keeps its lines."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+
+    def info(self, form: str, **values: object) -> None:
+        self.lines.append(form.format(**values))
+
+    error = warn = info
 
 
 class LingerTests(VipsTestCase):
