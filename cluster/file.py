@@ -6,7 +6,7 @@ crash can do to it are told in `cluster.journal`. Rules:
 - the file only grows, by whole groups, each followed by fdatasync; or it is replaced as a whole: written aside,
   fsynced, renamed, the directory fsynced;
 - a group that could not be written is taken back; when even that fails the file is replaced before anything else;
-- what was found damaged is never overwritten: it is copied aside first, and only `salvage` goes on without it.
+- what was found damaged is never overwritten: `salvage` writes what can be read of it into a new file.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Recovered(NamedTuple):
 class Salvaged(NamedTuple):
     """What `salvage` did."""
 
-    kept_aside: str | None  #: a copy of the damaged file; None when there was no damage and nothing was changed
-    records: int
+    into: str | None  #: the new file; None when a director starts on the old one as it is, and nothing was written
+    keys: tuple[str, ...]  #: of the records that are in it
     revision: int
     damages: tuple[journal.Damage, ...]  #: what was left out
 
@@ -217,13 +217,7 @@ class StoreFile:
         while os.path.lexists(name):
             number += 1
             name = f"{self.path}.damaged-{stamp}-{number}"
-        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            _write(fd, data)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        _sync_directory(name)
+        _write_new(name, data)
         return name
 
     def close(self) -> None:
@@ -240,37 +234,51 @@ class StoreFile:
         self._rewrite_at = snapshot_bytes + max(snapshot_bytes, REWRITE_BYTES)
 
 
-def salvage(path: str, *, at: float) -> Salvaged:
-    """Keep what can be read of a damaged file, after copying it aside. Blocks; for a command, not for a reactor.
+def salvage(path: str, into: str, *, at: float) -> Salvaged:
+    """Write what can be read of a damaged file into a new one; the damaged one stays as it is. Blocks; for a command,
+    not for a reactor.
 
-    What was not readable is gone from the store: a key may hold its value of before, or be missing, or a deleted one
-    be back. Compare with what is expected before starting a director on it.
+    What was not readable is missing: a key may hold its value of before, or be gone, or a deleted one be back. Compare
+    with what is expected before starting a director on it.
 
-    :param at: POSIX seconds, for names.
-    :raises StoreUnavailable: there is no such file, it is in use, or it cannot be written; nothing was changed.
-    :raises StoreDamaged: not one line of it is readable; nothing was changed.
+    :param at: POSIX seconds, for the new file's header.
+    :raises StoreUnavailable: there is no such file, it is in use, or *into* exists or cannot be written.
+    :raises StoreDamaged: not one line of it is readable.
     """
     file = StoreFile(path)
     try:
-        file.lock()
         data = file.read()
         if data is None:
             raise StoreUnavailable(f"{file.path}: there is no such file")
+        file.lock()
         try:
-            content = journal.read(data)
+            table = journal.read(data).table
+            return Salvaged(None, tuple(record.key for record in table.records), table.revision, ())
         except journal.Damaged as damaged:
             content = journal.salvage(data)
             if not content.readable_lines:
                 raise StoreDamaged(file.path, *damaged.damage) from None
-        table, kept_aside = content.table, None
-        if not content.whole:
-            kept_aside = file.keep_aside(data, at)
-            file.rewrite(table.revision, table.records, table.past, at=at)
-        return Salvaged(kept_aside, len(table.records), table.revision, content.damages)
+        table = content.table
+        _write_new(into, b"".join(journal.snapshot(table.revision, table.records, table.past, at=at)))
+        return Salvaged(into, tuple(record.key for record in table.records), table.revision, content.damages)
     except OSError as error:
-        raise StoreUnavailable(f"{file.path}: {error.strerror or error}") from error
+        raise StoreUnavailable(f"{error.filename or file.path}: {error.strerror or error}") from error
     finally:
         file.close()
+
+
+def _write_new(path: str, data: bytes) -> None:
+    """Create *path* with *data*, durably. Raises FileExistsError, and leaves nothing half done."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        _write(fd, data)
+        os.fsync(fd)
+    except BaseException:
+        os.unlink(path)
+        raise
+    finally:
+        os.close(fd)
+    _sync_directory(os.path.abspath(path))
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -3,7 +3,7 @@
 A file is lines of ``crc json``: eight hexadecimal digits of the CRC-32 of the JSON text, a blank, the text. First a
 snapshot - one ``header``, as many ``record`` and ``history`` lines as it says - which only ever appears whole, by a
 rename; then one ``commit`` line for each group of transactions written together. An example is in
-docs/reference/store.md.
+docs/operations/damaged-state.md.
 
 What a crash can do and what it cannot:
 

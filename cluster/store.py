@@ -41,11 +41,11 @@ MAX_KEY_BYTES = 1024
 
 
 class StoreDamaged(Exception):
-    """A store's file is not what was written. Nothing was changed; `cluster.file.salvage` keeps what can be read."""
+    """A store's file is not what was written. Nothing was changed; `cluster.file.salvage` saves what can be read."""
 
     def __init__(self, path: str, offset: int, what: str) -> None:
         super().__init__(f"{path}: damaged at byte {offset}: {what}; nothing was changed. Restore the file from a "
-                         "backup, or salvage what can be read (docs/reference/store.md)")
+                         f"backup, or save what can be read: director salvage {path} (docs/operations/damaged-state.md)")
         self.path = path
         self.offset = offset
         self.what = what

@@ -8,13 +8,16 @@ import json
 import platform
 import secrets
 import sys
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 import twisted
 
-from cluster.errors import ConfigError
+from cluster.errors import ConfigError, StoreUnavailable
+from cluster.file import salvage as salvage_file
+from cluster.store import StoreDamaged
 from director.config import extra
 from director.relay.choice import choose, native_missing
 from director.version import VERSION
@@ -167,6 +170,29 @@ def _ended(result: object, reactor: Any, outcome: list[str | None]) -> None:
     if not outcome:
         outcome.append(f"failed: {result}")
     reactor.stop()
+
+
+@main.command()
+@_FILE
+@click.option("--into", type=click.Path(dir_okay=False), help="The new file; FILE.salvaged by default.")
+def salvage(file: str, into: str | None) -> None:
+    """Save what can be read of FILE, a damaged state file (store = "file:FILE"), into a new one.
+
+    FILE stays as it is. Exit codes: 0, also for a file without damage; 1, nothing could be saved.
+    """
+    try:
+        done = salvage_file(file, into or f"{file}.salvaged", at=time.time())
+    except (StoreDamaged, StoreUnavailable) as error:
+        _fail(str(error))
+    if done.into is None:
+        click.echo(f"{file} is sound: {len(done.keys)} records at revision {done.revision}; nothing was written")
+        return
+    for damage in done.damages:
+        click.echo(f"left out: from byte {damage.offset} on, {damage.what}")
+    for key in done.keys:
+        click.echo(f"saved: {key}")
+    click.echo(f"{len(done.keys)} records at revision {done.revision} are in {done.into}; {file} is as it was. Compare, "
+               "then put the new file in its place")
 
 
 @main.command()

@@ -18,6 +18,8 @@ from types import MappingProxyType
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from cluster import journal
+from cluster.store import Record
 from director.relay.choice import native_missing
 from director.version import VERSION
 from tests.etcd_server import EtcdCluster
@@ -360,6 +362,32 @@ class OtherCommandTests(CliTestCase):
         self.assertEqual(len(token), 43)
         path = self.write(f"[node.agents.identities.app1]\nhosts = []\n{line}\n")
         self.assertEqual(self.start("-m", "director", "check", path).ended(), 0)
+
+
+class SalvageTests(CliTestCase):
+    def test_salvage(self) -> None:
+        """A director refuses a damaged file with the command that saves the rest; that writes a new file, twice into the
+        same place never, and a director starts on it."""
+        path = self.write("", "state")
+        records = tuple(Record(f"/txdirector/default/services/{name}", b"{}", 1, 1) for name in ("a", "b"))
+        sound = b"".join(journal.snapshot(1, records, (), at=0.0))
+        damaged = sound.replace(b"services/a", b"services/?")
+        Path(path).write_bytes(damaged)
+        config = self.write(f"[node]\nstore = \"file:{path}\"\n")
+        refused = self.start("-m", "director", "run", config)
+        self.assertEqual(refused.ended(), 1)
+        self.assertIn(f"director salvage {path}", refused.output)
+        done = self.start("-m", "director", "salvage", path)
+        self.assertEqual(done.ended(), 0)
+        for said in ("left out: from byte", "saved: /txdirector/default/services/b",
+                     f"1 records at revision 1 are in {path}.salvaged"):
+            self.assertIn(said, done.output)
+        self.assertEqual(Path(path).read_bytes(), damaged)
+        again = self.start("-m", "director", "salvage", path)
+        self.assertEqual((again.ended(), f"{path}.salvaged: File exists" in again.output), (1, True))
+        Path(f"{path}.salvaged").rename(path)
+        sound_now = self.start("-m", "director", "salvage", path)
+        self.assertEqual((sound_now.ended(), "is sound" in sound_now.output), (0, True))
 
 
 class ExampleTests(CliTestCase):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import resource
 import shutil
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from hypothesis import settings
@@ -468,32 +470,50 @@ class RecoveryTests(FileCase):
             self.assertEqual(self.files(), ["store", "store.lock"])
 
     def test_salvage(self) -> None:
-        """Salvage copies the damaged file aside, keeps what is readable and says what is not."""
+        """Salvage writes what is readable into a new file, says what is not, and leaves the damaged one as it is."""
         offset = self.content.index(b"\n") + 1
         damaged = self.content[:offset + 20] + b"?" + self.content[offset + 21:]
         self.write(damaged)
-        done = salvage(self.path, at=0.0)
-        self.assertEqual((done.records, done.revision, [damage.offset for damage in done.damages]), (2, 3, [offset]))
-        assert done.kept_aside is not None
-        with open(done.kept_aside, "rb") as stream:
+        into = f"{self.path}.salvaged"
+        done = salvage(self.path, into, at=0.0)
+        self.assertEqual((done.into, done.keys, done.revision), (into, ("/1", "/2"), 3))
+        self.assertEqual([damage.offset for damage in done.damages], [offset])
+        with open(self.path, "rb") as stream:
             self.assertEqual(stream.read(), damaged)
+        self.assertRaises(StoreUnavailable, salvage, self.path, into, at=0.0)
+        self.assertRaises(StoreUnavailable, salvage, self.path, self.path, at=0.0)
+        os.rename(into, self.path)
         self.assertEqual(self.values(self.started()), {"/1": b"1", "/2": b"2"})
 
     def test_salvage_of_the_undamaged(self) -> None:
-        """There is nothing to do, and nothing is done."""
-        self.assertEqual(salvage(self.path, at=0.0), (None, 3, 3, ()))
-        self.assertEqual(self.files(), ["store", "store.lock"])
+        """There is nothing to do, and nothing is done; a torn tail is no damage."""
+        for data in (self.content, self.content[:-10]):
+            self.write(data)
+            done = salvage(self.path, f"{self.path}.salvaged", at=0.0)
+            self.assertEqual((done.into, done.damages), (None, ()))
+            self.assertEqual(self.files(), ["store", "store.lock"])
 
     def test_salvage_refuses(self) -> None:
         """No file, a file in use, or nothing readable: nothing is changed."""
-        self.assertRaises(StoreUnavailable, salvage, f"{self.directory}/none", at=0.0)
+        into = f"{self.path}.salvaged"
+        self.assertRaises(StoreUnavailable, salvage, f"{self.directory}/none", into, at=0.0)
         store = self.started()
-        self.assertRaises(StoreUnavailable, salvage, self.path, at=0.0)
+        self.assertRaises(StoreUnavailable, salvage, self.path, into, at=0.0)
         now(store.stop())
         for data in (b"", b"garbage\n"):
             self.write(data)
-            self.assertRaises(StoreDamaged, salvage, self.path, at=0.0)
+            self.assertRaises(StoreDamaged, salvage, self.path, into, at=0.0)
             self.assertEqual(os.path.getsize(self.path), len(data))
+        self.assertEqual(self.files(), ["store", "store.lock"])
+
+    def test_message(self) -> None:
+        """The page that the message of a damaged file names exists, and so does the command."""
+        self.write(b"garbage\n")
+        said = str(self.assertRaises(StoreDamaged, now, self.make().start()))
+        [page] = re.findall(r"docs/[a-z/-]+\.md", said)
+        text = (Path(__file__).parents[3] / page).read_text("utf-8")
+        for place in (said, text):
+            self.assertIn("director salvage", place)
 
 
 keys = st.sampled_from([f"/{group}/{name}" for group in "ab" for name in "xyz"])
