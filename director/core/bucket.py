@@ -31,6 +31,11 @@ class TokenBucket:
         self._tokens -= 1
         return max(0.0, (1 - self._tokens) / self._rate)
 
+    def wait(self, now: float) -> float:
+        """Seconds until `take` has a token; 0 if it has one."""
+        self._fill(now)
+        return max(0.0, (1 - self._tokens) / self._rate)
+
     def _fill(self, now: float) -> None:
         self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate)
         self._at = now

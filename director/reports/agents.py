@@ -10,19 +10,19 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from OpenSSL import SSL
-from twisted.application.service import MultiService, Service
+from twisted.application.service import MultiService
 from twisted.internet import ssl
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from cluster.address import Address, parse_address
-from cluster.errors import ConfigError, Misuse, Problem
+from cluster.address import Address
+from cluster.errors import Misuse
 from cluster.model import AgentListeners, HostRef
 from cluster.wire import (
     MAX_DIRECTORS,
@@ -39,24 +39,22 @@ from cluster.wire import (
     Welcome,
 )
 from director.core.bucket import TokenBucket
-from director.ports.binding import FileAccess
-from director.ports.tls import ServerTLS, certificate_names, server_options
-from director.ports.twisted_ports import Ports
+from director.ports.tls import certificate_names, server_options
+from director.reports.listening import ACCEPT_BURST, ACCEPTS_PER_HANDSHAKE, AgentPort, checked_addresses
 from director.reports.roster import LEFT, RETRY_REFUSED_S, AgentSink, Evidence, Refusal, Reject, Roster, Speaker
+from director.reports.turns import Turns
 from director.timing.courtesy import give_way
 
-__all__ = ["LEFT", "AgentConnection", "AgentListener", "AgentPort", "AgentSink", "Reject"]
+__all__ = ["LEFT", "AgentConnection", "AgentListener", "AgentSink", "Reject"]
 
 #: From accept to hello, TLS included: generous for a machine that swaps, short for one that plays dead.
 HANDSHAKE_TIMEOUT_S = 10.0
+#: Between two looks at whose turn it is: several at once cost fewer timers.
+TURN_S = 0.01
 #: A connection from which nothing came for so long is cut. Health knows after seconds; this frees the descriptor.
 SILENCE_TIMEOUT_S = 60.0
 #: Open connections, those still shaking hands included: ten thousand hosts, each reconnecting at once.
 MAX_CONNECTIONS = 20_000
-#: Accepted in one go before the rate applies: a pair of racks.
-HANDSHAKE_BURST = 100.0
-#: Only the owner and the group may connect: whoever can, may speak for hosts.
-UNIX_MODE = 0o660
 
 
 class AgentConnection(NamedTuple):
@@ -89,6 +87,20 @@ class _AgentProtocol(Protocol):
         self.since = 0.0
 
     def connectionMade(self) -> None:
+        ip = self._evidence().ip
+        turn = True if not ip else self._listener.arrived(self, ip)
+        if turn is None:
+            self.abort("too many wait for a handshake")
+        elif turn:
+            self.go_on()
+        else:
+            self.transport.pauseProducing()
+
+    def go_on(self) -> None:
+        """It is this connection's turn to shake hands."""
+        if self._over:
+            return
+        self.transport.resumeProducing()
         self._timer = self._listener.reactor.callLater(HANDSHAKE_TIMEOUT_S, self._handshake_timed_out)
         self.transport.registerProducer(self, True)
 
@@ -115,6 +127,7 @@ class _AgentProtocol(Protocol):
                 self._listener.refused(message, evidence, answer.reason)
                 self.refuse(answer.reason, answer.retry_after_s)
                 return
+            self._listener.proven(evidence.ip)
             self._greeted(message, answer.speaker)
             if answer.replaced is not None:
                 self._listener.refuse(answer.replaced, Reject.REPLACED)
@@ -159,7 +172,9 @@ class _AgentProtocol(Protocol):
 
     def leave(self, why: str) -> None:
         """Close once what was said is sent; cut if the peer does not take it."""
-        if not self._over:
+        if self._timer is None:
+            self.abort(why)  # waits for its turn: nothing was said
+        elif not self._over:
             self._finish(why)
             self._timer = self._listener.reactor.callLater(HANDSHAKE_TIMEOUT_S, self.transport.abortConnection)
             self.transport.unregisterProducer()
@@ -215,67 +230,6 @@ class _AgentProtocol(Protocol):
         self._listener.closed(self)
 
 
-class _AgentFactory(Factory[_AgentProtocol]):
-    noisy = False
-
-    def __init__(self, listener: AgentListener, port: AgentPort) -> None:
-        self._listener = listener
-        self._port = port
-
-    def buildProtocol(self, addr: Any) -> _AgentProtocol | None:
-        self._port.accepted()
-        return self._listener.admit()
-
-
-class AgentPort(Service):
-    """One address for agents. Its start raises `director.ports.binding.BindError`."""
-
-    def __init__(self, listener: AgentListener, address: Address, options: ServerTLS | None) -> None:
-        self.name = str(address)
-        self._listener = listener
-        self._address = address
-        self._options = None if address.is_unix else options
-        self._ports: Ports | None = None
-        self._resume: Any = None
-
-    @property
-    def address(self) -> Address:
-        """As bound."""
-        return self._address if self._ports is None else self._ports.address
-
-    def factory(self) -> _AgentFactory:
-        """Of the connections that are accepted here."""
-        return _AgentFactory(self._listener, self)
-
-    def startService(self) -> None:
-        if self._ports is None:
-            self._ports = Ports(
-                self._address, self.factory(), reactor=self._listener.reactor, tls=self._options,
-                access=FileAccess(UNIX_MODE),
-            )
-        super().startService()
-
-    def accepted(self) -> None:
-        """One more; beyond the rate, the others wait in the kernel's queue: a storm is slowed down, not refused."""
-        wait = self._listener.handshakes.spend(self._listener.monotonic())
-        if wait > 0 and self._ports is not None and self._resume is None:
-            self._ports.pauseProducing()
-            self._resume = self._listener.reactor.callLater(wait, self._accept_again)
-
-    def _accept_again(self) -> None:
-        self._resume = None
-        if self._ports is not None:
-            self._ports.resumeProducing()
-
-    def stopService(self) -> Deferred[Any] | None:
-        super().stopService()
-        if self._resume is not None:
-            self._resume.cancel()
-            self._resume = None
-        ports, self._ports = self._ports, None
-        return ports.stopListening() if ports is not None else None
-
-
 class AgentListener(MultiService):
     """The director's side of the heartbeat protocol: a service with one `AgentPort` for each address.
 
@@ -301,7 +255,7 @@ class AgentListener(MultiService):
         wall: Callable[[], float],
     ) -> None:
         super().__init__()
-        addresses = _checked_addresses(config)
+        addresses = checked_addresses(config)
         options = None if config.tls is None else server_options(config.tls, place="node.agents.tls")
         self.setName("agents")
         self.certificates = [] if options is None else [options.files]  #: that these ports need
@@ -312,7 +266,9 @@ class AgentListener(MultiService):
         self.monotonic = monotonic
         self.wall = wall
         self.roster = Roster(config.identities, sink)
-        self.handshakes = TokenBucket(config.handshakes_per_s, HANDSHAKE_BURST, monotonic())
+        self.accepts = TokenBucket(config.handshakes_per_s * ACCEPTS_PER_HANDSHAKE, ACCEPT_BURST, monotonic())
+        self._turns: Turns[_AgentProtocol] = Turns(config.handshakes_per_s, monotonic())
+        self._next_turn: Any = None
         self.ports = tuple(AgentPort(self, address, options) for address in addresses)
         for port in self.ports:
             port.setServiceParent(self)
@@ -369,6 +325,9 @@ class AgentListener(MultiService):
         stopped = maybeDeferred(super().stopService)
         closed: Deferred[None] = Deferred()
         self._stopping.append(closed)
+        if self._next_turn is not None:
+            self._next_turn.cancel()
+            self._next_turn = None
         for protocol in list(self._open):
             protocol.leave("the director stops")
         self._check_stopped()
@@ -384,6 +343,25 @@ class AgentListener(MultiService):
         protocol = _AgentProtocol(self)
         self._open.add(protocol)
         return protocol
+
+    def arrived(self, protocol: _AgentProtocol, ip: str) -> bool | None:
+        """See `Turns.arrive`; *protocol* is told to go on."""
+        turn = self._turns.arrive(protocol, ip, self.monotonic())
+        if turn is None:
+            self.sink.rejected(Reject.NO_TURN)
+        self._set_turn()
+        return turn
+
+    def _set_turn(self) -> None:
+        wait_s = self._turns.wait_s(self.monotonic())
+        if wait_s is not None and self._next_turn is None:
+            self._next_turn = self.reactor.callLater(max(TURN_S, wait_s), self._take_turns)
+
+    def _take_turns(self) -> None:
+        self._next_turn = None
+        for protocol in self._turns.due(self.monotonic()):
+            protocol.go_on()
+        self._set_turn()
 
     def welcome(self, speaker: Speaker) -> Welcome:
         """What *speaker* is told of us."""
@@ -401,6 +379,11 @@ class AgentListener(MultiService):
         assert speaker is not None
         self._joined[speaker] = protocol
         self._log.info("agent {agent} connected from {address}", agent=speaker.agent, address=speaker.address)
+
+    def proven(self, ip: str) -> None:
+        """An agent of *ip* may speak."""
+        if ip:
+            self._turns.proven(ip, self.monotonic())
 
     def refuse(self, speaker: Speaker, reason: Reject) -> None:
         """Close *speaker*'s connection with a reason."""
@@ -424,6 +407,7 @@ class AgentListener(MultiService):
     def closed(self, protocol: _AgentProtocol) -> None:
         """*protocol*'s descriptor is free."""
         self._open.discard(protocol)
+        self._turns.forget(protocol)
         self._check_stopped()
 
     def _check_stopped(self) -> None:
@@ -431,26 +415,3 @@ class AgentListener(MultiService):
             stopping, self._stopping = self._stopping, []
             for closed in stopping:
                 closed.callback(None)
-
-
-def _checked_addresses(config: AgentListeners) -> list[Address]:
-    problems, addresses = [], []
-    for index, text in enumerate(config.listen):
-        place = f"node.agents.listen[{index}]"
-        try:
-            address = parse_address(text, any_port=True)
-        except ValueError as error:
-            problems.append(Problem(place, str(error)))
-            continue
-        addresses.append(address)
-        if address.is_loopback:
-            continue
-        if config.tls is None and not config.insecure:
-            problems.append(Problem(place, f"{text} is beyond this machine and has no TLS",
-                                    "give node.agents.tls, or insecure = true"))
-        if not config.identities:
-            problems.append(Problem(place, f"{text} is beyond this machine and no identities are configured",
-                                    "without identities any agent may speak for any host"))
-    if problems:
-        raise ConfigError(problems)
-    return addresses

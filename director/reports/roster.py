@@ -67,6 +67,7 @@ class Reject(enum.StrEnum):
     REPLACED = "replaced"
     TOO_FAST = "too_fast"
     TOO_MANY_AGENTS = "too_many_agents"
+    NO_TURN = "no_turn"  #: too many connections wait for their handshake
     HANDSHAKE_TIMEOUT = "handshake_timeout"
     SILENT = "silent"  #: connected, but nothing came for long
     STALLED = "stalled"  #: does not read what it is told

@@ -184,6 +184,25 @@ class Plain(AgentCase):
         self.assertEqual(set(self.sink.rejects), set())
 
     @inlineCallbacks
+    def test_an_agent_during_a_flood(self) -> Any:
+        """Hundreds of connections that say nothing, or nonsense, from another address: an agent is served at once."""
+        listener = self.listen(handshakes_per_s=50.0)
+        address = listener.ports[0].address
+        for number in range(400):
+            client = socket.socket()
+            self._stack.callback(client.close)
+            client.bind(("127.0.0.9", 0))
+            client.setblocking(False)
+            client.connect_ex((address.host, address.port))
+            if number % 50 == 49:
+                yield deferLater(reactor, 0)
+        yield self.until(lambda: "no_turn" in self.sink.rejects, "more than may wait")
+        began = time.monotonic()
+        self.report(listener)
+        yield self.until(lambda: self.seen("reported"), "a report")
+        self.assertLess(time.monotonic() - began, 1.5)  # its line would have held it up for two, the kernel's for six
+
+    @inlineCallbacks
     def test_the_documented_client(self) -> Any:
         """The standard-library client of the docs is an agent."""
         listener = self.listen()

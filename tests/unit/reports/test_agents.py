@@ -19,11 +19,12 @@ from cluster.errors import ConfigError, Misuse
 from cluster.model import TLS, AgentListeners, HostRef, Identity
 from director.ports.twisted_ports import Ports
 from director.reports.agents import (
-    HANDSHAKE_BURST,
     HANDSHAKE_TIMEOUT_S,
     SILENCE_TIMEOUT_S,
     AgentListener,
 )
+from director.reports.listening import ACCEPT_BURST
+from director.reports.turns import BURST
 from tests.unit.reports.agent_sink import RecordingSink
 
 APP1 = "web/blue/app1"
@@ -110,6 +111,52 @@ class Handshake(ListenerCase):
         peer = Peer(self.listener)
         peer.protocol.dataReceived(wire.encode(hello()) + wire.encode(wire.Report(seq=1)))
         self.assertEqual([event[0] for event in self.sink.take()], ["connected", "reported"])
+
+
+class Flooded(ListenerCase):
+    config = AgentListeners(listen=("127.0.0.1:7946",), handshakes_per_s=10.0, identities={"web": TOKEN})
+
+    def flood(self, count: int, host: str = "10.0.0.9") -> list[Peer]:
+        return [Peer(self.listener, host) for _ in range(count)]
+
+    def said(self, peer: Peer, after_s: float) -> list[str]:
+        """What a peer hears that says hello now."""
+        self.reactor.advance(after_s)
+        if peer.transport.producerState == "producing":  # else its bytes wait in the kernel
+            peer.send(hello(token="secret"))
+        return [type(message).__name__ for message in peer.heard()]
+
+    def test_an_honest_agent_does_not_wait_for_a_flood(self) -> None:
+        """Of another address it is next, or next but one; of one from which an agent spoke before, at once, flood or not."""
+        self.flood(int(BURST) + 15)
+        honest = Peer(self.listener, "10.0.0.1")
+        self.assertEqual(self.said(honest, 0.0), [])
+        self.assertEqual(self.said(honest, 0.25), ["Welcome"])
+        again = Peer(self.listener, "10.0.0.1")
+        self.assertEqual(self.said(again, 0.0), ["Welcome"])
+
+    def test_a_flood_is_bounded(self) -> None:
+        """What finds no place is cut and counted; what waits takes its turns, and is not cut off for its waiting."""
+        peers = self.flood(int(BURST) + 500)
+        cut = [peer for peer in peers if peer.transport.aborted]
+        self.assertEqual((len(cut), set(self.sink.rejects)), (480, {"no_turn"}))
+        self.assertEqual(len(self.listener._turns), 20)
+        for peer in cut:
+            peer.lose(ConnectionLost())
+        last = next(peer for peer in reversed(peers) if not peer.transport.aborted)
+        self.reactor.pump([0.1] * 25)
+        self.assertEqual(self.said(last, 0.0), ["Welcome"])
+
+    def test_who_leaves_while_waiting_is_forgotten(self) -> None:
+        """A stop does not wait for turns."""
+        peers = self.flood(int(BURST) + 3)
+        peers[-1].lose(ConnectionLost())
+        self.assertEqual(len(self.listener._turns), 2)
+        stopped = self.listener.stopService()
+        for peer in peers[:-1]:
+            peer.lose(ConnectionDone())
+        self.successResultOf(stopped)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
 
 class Identified(ListenerCase):
@@ -279,7 +326,7 @@ class Listening(ListenerCase):
 
     def test_a_storm_is_slowed_down(self) -> None:
         """Beyond the rate accepting pauses, and goes on by itself; nobody is refused."""
-        listener = self.listen(listen=("127.0.0.1:1",), handshakes_per_s=10.0)
+        listener = self.listen(listen=("127.0.0.1:1",), handshakes_per_s=1.0)
         paused: list[bool] = []
 
         class Bound(Ports):
@@ -297,7 +344,7 @@ class Listening(ListenerCase):
         (port,) = listener.ports
         port._ports = Bound()
         factory = port.factory()
-        accepted = [factory.buildProtocol(None) for _ in range(int(HANDSHAKE_BURST) + 5)]
+        accepted = [factory.buildProtocol(None) for _ in range(int(ACCEPT_BURST) + 5)]
         self.assertNotIn(None, accepted)
         self.assertEqual(paused, [True])
         self.reactor.advance(0.7)
