@@ -156,6 +156,9 @@ class Registration(Record, frozen=True):
 
     mode: Literal["off", "approve", "auto"] = "off"
     networks: tuple[str, ...] = ()  #: addresses that may register besides the agent's own peer address
+    max_hosts: Positive = 1000  #: registered at a time, those that wait for approval included
+    max_weight: Weight = 10.0  #: an agent that asks for more joins with this
+    forget_s: SecondsOrOff = 3600.0  #: a registration without an agent whose host is down ends after this; 0: never
 
 
 class Group(Record, frozen=True):
@@ -252,6 +255,7 @@ class Identity(Record, frozen=True):
     hosts: tuple[str, ...]  #: patterns of ``service/group/host``, ``*`` allowed in each part
     token_sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None = None
     certificate_name: str | None = None  #: a DNS subject alternative name
+    max_registered: Positive = 1000  #: hosts that its agents may have registered at a time
 
 
 class AgentListeners(Record, frozen=True):

@@ -46,6 +46,7 @@ from director.engine.node import Node
 from director.engine.swapping import Swapping
 from director.engine.sync import Sync, seed
 from director.ha.clustering import Clustering, etcd_access
+from director.ha.forgetting import Forgetting
 from director.ha.membership import NameTaken
 from director.metrics.certificates import CertificateCollector
 from director.metrics.counters import Metrics
@@ -134,6 +135,10 @@ class DirectorService(MultiService):
             configuration.node.agents, self.attendance, reactor=reactor, name=configuration.node.name,
             monotonic=self.node.monotonic, wall=self.node.wall,
         )
+        self.forgetting = Forgetting(
+            self.node, self.swapping, self.keys, claimed=self.agents.roster.claimed, reactor=reactor,
+            leads=lambda: self.clustering.leading.leads if self.clustering.shared else True,
+        )
         self.node.on_order = self._tell_agent
         reports = ReportResource(self.agents.roster, self.metrics.rejected, monotonic=self.node.monotonic)
         self.admin = admin_service(
@@ -197,6 +202,7 @@ class DirectorService(MultiService):
         self.node.setServiceParent(self)
         self.sync.setServiceParent(self)
         self.swapping.setServiceParent(self)
+        self.forgetting.setServiceParent(self)
         if connected:
             self._follow()
         else:

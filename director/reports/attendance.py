@@ -33,13 +33,15 @@ class Attendance:
         self._node = node
         self._swapping = swapping
         self._claims: dict[HostRef, Registered] = {}  # under way into the store
+        self._by_identity: dict[str, set[HostRef]] = {}  # what agents of each registered here, gone or not
         self._keys = keys
         self._metrics = metrics
 
     def known(self, ref: HostRef) -> bool:
         return ref in self._node.inventory.hosts
 
-    def registered(self, ref: HostRef, agent: str, boot_id: str, address: str, weight: float, *, peer: str) -> str:
+    def registered(self, ref: HostRef, agent: str, boot_id: str, address: str, weight: float, *, peer: str,
+                   identity: str, most: int) -> str:
         inventory = self._node.inventory
         service = inventory.services.get(ref.service)
         group = service.groups.get(ref.group) if service is not None else None
@@ -53,13 +55,31 @@ class Attendance:
         refusal = _address_refusal(address, peer, policy.networks)
         if refusal:
             return refusal
-        claimed = Registered(host=Host(address=address, weight=weight), agent=agent, boot_id=boot_id, at=self._node.wall(),
-                             approved=policy.mode == "auto")
         before = inventory.registered(ref)
+        if before is None and (full := self._full(ref, identity, most, policy.max_hosts)):
+            return full
+        if weight > policy.max_weight:
+            self.log.info("{host} asks for a weight of {weight:g}, and gets {most:g}: the most of its group",
+                          host=str(ref), weight=weight, most=policy.max_weight)
+        host = Host(address=address, weight=min(weight, policy.max_weight))
+        claimed = Registered(host=host, agent=agent, boot_id=boot_id, at=self._node.wall(), approved=policy.mode == "auto")
         after = _again(before, claimed)
         if before is None or after != before:
             self._register(ref, claimed)
+        self._by_identity.setdefault(identity, set()).add(ref)
         return "" if after.approved else "waits for an operator's approval"
+
+    def _full(self, ref: HostRef, identity: str, most: int, most_of_group: int) -> str:
+        """Why one more registration is one too many; empty when it is not."""
+        there = self._node.inventory.registrations().keys() | self._claims.keys()
+        own = self._by_identity.setdefault(identity, set())
+        if len(own) >= most:
+            own &= there  # which takes long where there are many: only when it matters
+            if len(own - {ref}) >= most:
+                return f"its identity has registered {most} hosts, the most it may"
+        if len(there) >= most_of_group and sum(each[:2] == ref[:2] for each in there if each != ref) >= most_of_group:
+            return f"{most_of_group} hosts are registered with the group, the most it takes"
+        return ""
 
     def _register(self, ref: HostRef, claimed: Registered) -> None:
         key = self._keys.registered(ref)

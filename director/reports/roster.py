@@ -44,6 +44,8 @@ RETRY_REFUSED_S = 30.0
 RETIRED_BOOTS = 8
 #: Agents remembered (their boot id and sequence), connected or not: ten thousand hosts twice over, 1 KB each.
 MAX_REMEMBERED = 20_000
+#: Hosts that agents without identities may have registered, all together.
+MAX_REGISTERED = 1_000
 #: `AgentSink.agent_lost` is told this when the agent had announced its leaving.
 LEFT = "left"
 
@@ -81,13 +83,15 @@ class AgentSink(Protocol):
         """Whether the host exists: configured, or registered and approved. Asked once for every report."""
         ...
 
-    def registered(self, ref: HostRef, agent: str, boot_id: str, address: str, weight: float, *, peer: str) -> str:
+    def registered(self, ref: HostRef, agent: str, boot_id: str, address: str, weight: float, *, peer: str,
+                   identity: str, most: int) -> str:
         """The agent asks for *ref* to join its group at *address*.
 
         The sink decides (mode and networks of the group) and answers '' for yes, or the reason for no; '' also for a
         host that an operator configured, which stays as it is.
 
         :param peer: the agent's own IP address as seen here, which it may always register; '' for a UNIX socket.
+        :param identity: the agent's, which may have *most* hosts registered.
         """
         ...
 
@@ -207,6 +211,11 @@ class Roster:
     def speaker(self, ref: HostRef) -> Speaker | None:
         """Who speaks for *ref*."""
         return self._speakers.get(ref)
+
+    def claimed(self) -> set[HostRef]:
+        """The hosts that connected agents claim, known or not."""
+        return {ref for record in self._records.values() if record.speaker is not None
+                for ref in record.speaker.claims.values()}
 
     def hello(self, hello: Hello, evidence: Evidence, now: float) -> Admitted | Refusal:
         """Judge a hello; tells the sink which hosts have an agent now."""
@@ -353,7 +362,10 @@ class Roster:
             address = str(parse_address(text))
         except ValueError as error:
             return str(error)
-        return self._sink.registered(ref, speaker.agent, speaker.boot_id, address, claim.weight, peer=evidence.ip)
+        identity = self._identities.get(speaker.identity)
+        most = MAX_REGISTERED if identity is None else identity.max_registered
+        return self._sink.registered(ref, speaker.agent, speaker.boot_id, address, claim.weight, peer=evidence.ip,
+                                     identity=speaker.identity, most=most)
 
     def _attach(self, speaker: Speaker, ref: HostRef, *, take_over: bool) -> Reject | None:
         """Let *speaker* speak for *ref* if it may; None if it does."""

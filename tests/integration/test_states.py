@@ -123,6 +123,8 @@ class StatesTests(TestCase):
             "Vips": part(lambda tree: tree.clustering.vips),
             "Peers": part(lambda tree: tree.clustering.peers),
             "Promising": part(lambda tree: tree.clustering.promising),
+            "Renewal": part(lambda tree: tree.certificates),
+            "Forgetting": part(lambda tree: tree.forgetting),
             "Capping": part(lambda tree: tree.clustering.capping),
             "Keeping": keeping,
             "Summarising": summarising,

@@ -267,7 +267,8 @@ class UnknownTests(SwappingTestCase):
 
 class RegistrationTests(SwappingTestCase):
     def say_hello(self, director: Director, *, weight: float = 1.0, boot: str = "b1", port: int = 80) -> str:
-        said = director.attendance.registered(REGISTERED, "agent", boot, f"10.0.1.1:{port}", weight, peer="10.0.1.1")
+        said = director.attendance.registered(REGISTERED, "agent", boot, f"10.0.1.1:{port}", weight, peer="10.0.1.1",
+                                              identity="", most=9)
         self.pass_time()
         return said
 
@@ -302,7 +303,8 @@ class RegistrationTests(SwappingTestCase):
         asked = iter(("answers", "is slow") * 2)  # both have read before either has written
         self.store.mood = lambda: next(asked, "answers")
         answer = first.operations.approve(REGISTERED, who="ada")
-        second.attendance.registered(REGISTERED, "agent", "b2", "10.0.1.1:81", 1.0, peer="10.0.1.1")
+        second.attendance.registered(REGISTERED, "agent", "b2", "10.0.1.1:81", 1.0, peer="10.0.1.1",
+                                     identity="", most=9)
         self.pass_time(3)
         self.successResultOf(answer)
         self.assertEqual((self.registered().approved, self.registered().boot_id), (True, "b2"))

@@ -18,7 +18,8 @@ class RecordingSink:
     def known(self, ref: HostRef) -> bool:
         return ref in self.hosts
 
-    def registered(self, ref: HostRef, agent: str, boot_id: str, address: str, weight: float, *, peer: str) -> str:
+    def registered(self, ref: HostRef, agent: str, boot_id: str, address: str, weight: float, *, peer: str,
+                   identity: str, most: int) -> str:
         self.events.append(("registered", str(ref), agent, address, weight, peer))
         if not self.registration and self.joins:
             self.hosts.add(ref)
