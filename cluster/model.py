@@ -73,10 +73,15 @@ class Reason(enum.Enum):
     HOST_CLOSED = "host_closed"  #: both directions finished; the host finished first
     CLIENT_RESET = "client_reset"  #: the client reset (or aborted while it waited)
     HOST_RESET = "host_reset"  #: the host reset
+    CLIENT_LOST = "client_lost"  #: the client answers no more: its machine or its network is gone
+    HOST_LOST = "host_lost"  #: so does the host
     IDLE_TIMEOUT = "idle_timeout"
     HALF_CLOSED_TIMEOUT = "half_closed_timeout"
     MAX_AGE = "max_age"
     DRAIN_DEADLINE = "drain_deadline"  #: cut when its host's drain ran out of time
+    HOST_DOWN = "host_down"  #: cut because its host was judged down, where the group says so
+    ORDERED_DOWN = "ordered_down"  #: cut because its host was ordered down, where the group says so
+    HOST_REMOVED = "host_removed"  #: cut because its host was removed, where the group says so
     KILLED = "killed"  #: cut by an operator's order
     SHUTDOWN = "shutdown"  #: cut when the director stopped
     RELAY_ERROR = "relay_error"  #: the kernel refused memory or descriptors in mid-relay
@@ -170,6 +175,7 @@ class Group(Record, frozen=True):
     health: Health = Health()
     registration: Registration = Registration()
     source: tuple[str, ...] = ()  #: addresses of the director to connect from, in turn; empty: the kernel's choice
+    on_down: Literal["keep", "cut"] = "keep"  #: open connections of a host judged or ordered down, or removed
 
 
 class Limits(Record, frozen=True):
@@ -185,6 +191,24 @@ class Timeouts(Record, frozen=True):
     max_age_s: SecondsOrOff = 0.0  #: 0: connections live as long as they like
     max_age_jitter: Fraction = 0.1
     drain_s: Seconds = 300.0  #: default deadline of a drain or a shutdown
+
+
+#: What Linux takes for TCP_KEEPIDLE and TCP_KEEPINTVL, and for TCP_KEEPCNT.
+KeepaliveSeconds = Annotated[int, Meta(ge=1, le=32_767)]
+KeepaliveCount = Annotated[int, Meta(ge=1, le=127)]
+
+
+class Keepalive(Record, frozen=True):
+    """How a peer is noticed that is gone without a word: TCP's own questions, of clients and of hosts.
+
+    One option for each connection to a host is what the default may cost: with Linux's interval and count it notices a dead
+    peer after 12 minutes. A user timeout would also cut a live peer that reads nothing for so long, hence none by default.
+    """
+
+    idle_s: KeepaliveSeconds = 60  #: of silence before the first question
+    interval_s: KeepaliveSeconds | None = None  #: between questions; absent: the kernel's, 75 s
+    count: KeepaliveCount | None = None  #: unanswered ones that end it; absent: the kernel's, 9
+    user_timeout_s: Annotated[float, Meta(ge=0, le=2_000_000)] = 0.0  #: for sent bytes to be taken; 0: the kernel's
 
 
 class Sticky(Record, frozen=True):
@@ -227,6 +251,7 @@ class Service(Record, frozen=True):
     relay: Literal["auto", "native", "python"] = "auto"
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
+    keepalive: Keepalive = Keepalive()
     sticky: Sticky | None = None
     proxy: Proxy = Proxy()
     access: Access = Access()

@@ -17,9 +17,10 @@ class HostAdded(NamedTuple):
 
 
 class HostRemoved(NamedTuple):
-    """Out of the configuration; its open connections go on."""
+    """Out of the configuration; its open connections go on, unless *cut*."""
 
     entry: HostEntry
+    cut: bool = False
 
 
 class HostMoved(NamedTuple):

@@ -255,7 +255,7 @@ class Inventory:
         self._stale.pop(entry, None)
         self._judging.removed(entry, now)
         del group.hosts[entry.ref.host], self.hosts[entry.ref], self._by_host[entry.host]
-        self._events.append(HostRemoved(entry))
+        self._events.append(HostRemoved(entry, group.spec.on_down == "cut"))
 
     def _drop_group(self, service: ServiceEntry, group: GroupEntry, now: float) -> None:
         for entry in list(group.hosts.values()):

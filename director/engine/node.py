@@ -25,9 +25,11 @@ from director.checks.resolver import Resolver
 from director.core import events as happened
 from director.core.entries import HostEntry
 from director.core.inventory import Inventory
+from director.engine.cutting import why_cut
 from director.engine.telling import tell_each
 from director.metrics.counters import Metrics
 from director.ports.binding import OURS, BindError, FileAccess, bind, remove
+from director.ports.sockets import inherited_options
 from director.relay.interface import Counters, Relay
 from director.resources.descriptors import Descriptors
 from director.resources.shortages import Shortages
@@ -35,7 +37,7 @@ from director.resources.usage import PortWatch
 from director.timing.alarm import Alarm
 from director.timing.courtesy import politely
 from director.traffic.departures import Departures
-from director.traffic.frontend import Closed, Frontend, Router
+from director.traffic.frontend import Closed, Connection, Frontend, Router
 from director.traffic.listener import Listeners
 from director.traffic.origins import Origins
 from director.traffic.target import Target, Targets
@@ -82,6 +84,7 @@ class Node(MultiService):
         )
         self.frontends: dict[str, Frontend] = {}
         self._retired: list[Frontend] = []  # of deleted services, until their last connection ends
+        self._removed: list[HostEntry] = []  # hosts whose connections are to be cut, until the last has ended
         self._listeners: dict[tuple[str, str], Listeners] = {}
         self.bind_errors: dict[tuple[str, str], BindError] = {}  #: by service and address; tried again until they end
         self._virtual = frozenset(ip_interface(text).ip for text in node.vips.addresses)
@@ -212,7 +215,7 @@ class Node(MultiService):
                 self.frontends[name].reconfigure()
             self._targets.reconfigure(name)
             self._close_listeners(name, keep=spec.listen)
-            self._set_access(name, file_access(spec))
+            self._set_options(name, spec)
             for text in spec.listen:
                 self._open_listener(name, text)
         self.settle()
@@ -258,11 +261,11 @@ class Node(MultiService):
     def _open_listener(self, service: str, text: str) -> None:
         if (service, text) in self._listeners or self._stopping or not self._balances:
             return
-        address = parse_address(text, any_port=True)
+        address, spec = parse_address(text, any_port=True), self.frontends[service].service.spec
         listener = Listeners(
             address, self.frontends[service], reactor=self._reactor, absent=self._is_virtual(address),
-            sockets=self._reserved.pop((service, text), ()), access=file_access(self.frontends[service].service.spec),
-            places=self.descriptors.places, shortages=self.shortages,
+            sockets=self._reserved.pop((service, text), ()), access=file_access(spec),
+            options=inherited_options(spec.keepalive), places=self.descriptors.places, shortages=self.shortages,
         )
         listener.setName(f"listener {service} {text}")  # the address alone may not be unique: port 0
         try:
@@ -277,11 +280,13 @@ class Node(MultiService):
         listener.setServiceParent(self)
         self.log.info("{service} listens on {address}", service=service, address=str(listener.address))
 
-    def _set_access(self, service: str, access: FileAccess) -> None:
+    def _set_options(self, service: str, spec: Service) -> None:
+        options = inherited_options(spec.keepalive)
         for (name, _), listener in self._listeners.items():
             if name == service:
                 try:
-                    listener.set_access(access)
+                    listener.set_options(options)
+                    listener.set_access(file_access(spec))
                 except BindError as error:
                     self.log.error("{service}: {why}", service=service, why=str(error))
 
@@ -305,6 +310,8 @@ class Node(MultiService):
         if by == "operator" and self.on_order is not None:
             self.on_order(ref, order)
         self.settle()
+        if ref in self.inventory.hosts:
+            self._cut_if_out(self.inventory.hosts[ref])
 
     def drop_local_orders(self) -> None:
         """The store is back: what it says of orders replaces what was ordered here alone."""
@@ -352,11 +359,14 @@ class Node(MultiService):
                 self._tell_of(entry)
                 self._targets.add(entry)
                 self.plan_probe(entry)
-            case happened.HostRemoved(entry):
+            case happened.HostRemoved(entry, cut):
                 self._tell_of(entry)
                 self._probes.forget(entry.ref)
                 self._targets.drop(entry)
                 self.metrics.forget_host(entry.ref)
+                if cut:
+                    self._removed.append(entry)
+                    self._cut_removed()
             case happened.HostMoved(entry, transition):
                 self.metrics.transition(entry.ref, transition.after)
                 self.log.info(
@@ -371,6 +381,7 @@ class Node(MultiService):
                                   place="out of" if entry.verdict.down else "in",
                                   why=entry.verdict.why or "as this director sees it")
                 self._tell_of(entry)
+                self._cut_if_out(entry)
             case happened.Served(service, clients):
                 self.frontends[service].serve(clients)
             case happened.IsolationChanged(isolated):
@@ -450,16 +461,39 @@ class Node(MultiService):
         for entry, deadline in self.inventory.drains():
             if now >= deadline:
                 self.cut_host(entry, Reason.DRAIN_DEADLINE)
+        for entry in self.inventory.hosts.values():
+            if entry.host.in_flight:  # clients that were on their way when it was cut, or a group that says so only now
+                self._cut_if_out(entry)
+        self._cut_removed()
         for service, text in list(self.bind_errors):
             self._open_listener(service, text)
         self.descriptors.resize()
         self._ports.look()
         self.settle()
 
-    def cut_host(self, entry: HostEntry, reason: Reason) -> int:
-        """End every connection to one host; returns how many."""
+    def _cut_if_out(self, entry: HostEntry) -> None:
+        if self.inventory.hosts.get(entry.ref) is entry:
+            reason = why_cut(self.inventory.services[entry.ref.service].groups[entry.ref.group], entry)
+            if reason is not None and entry.host.in_flight:
+                self._cut_established(entry, reason)
+
+    def _cut_removed(self) -> None:
+        for entry in self._removed:
+            self._cut_established(entry, Reason.HOST_REMOVED)
+        self._removed = [entry for entry in self._removed if entry.host.in_flight]
+
+    def _cut_established(self, entry: HostEntry, reason: Reason) -> None:
+        """Clients on their way to the host are spared: another one may take them."""
+        count = self.cut_host(entry, reason, chosen=lambda connection: connection.established)
+        if count:
+            self.log.info("{host}: {count} connections are cut: {reason}", host=str(entry.ref), count=count,
+                          reason=reason.value)
+
+    def cut_host(self, entry: HostEntry, reason: Reason, chosen: Callable[[Connection], bool] = lambda _: True) -> int:
+        """End the connections to one host that are *chosen*; returns how many."""
         host = entry.host
-        return self.frontends[entry.ref.service].kill(lambda connection: connection.host is host, reason)
+        return sum(frontend.kill(lambda connection: connection.host is host and chosen(connection), reason)
+                   for frontend in self._every_frontend() if frontend.service.name == entry.ref.service)
 
     def counters(self) -> dict[str, Counters]:
         return {name: relay.counters() for name, relay in self.relays.items()}

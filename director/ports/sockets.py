@@ -14,9 +14,11 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 from cluster.address import Address
+from cluster.model import Keepalive
 from cluster.shortage import short_of
 
 try:
@@ -34,6 +36,12 @@ _AF_INET, _AF_INET6, _AF_UNIX = int(socket.AF_INET), int(socket.AF_INET6), int(s
 #: port. Goes for IPv6 too. The socket module of Python 3.11 does not name it.
 IP_BIND_ADDRESS_NO_PORT = 24
 _NO_PORT = (-errno.EADDRNOTAVAIL, -errno.EADDRINUSE)
+
+#: As Linux has them where nobody has changed the sysctl, which a kernel without /proc cannot be asked for.
+_KEEPALIVE_DEFAULTS = {"intvl": 75, "probes": 9}
+
+#: Options of TCP, each with its value.
+Options = tuple[tuple[int, int], ...]
 
 #: A client as accepted: its descriptor and its name, the packed address and two bytes of port; None over a UNIX socket.
 Client = tuple[int, bytes | None]
@@ -53,27 +61,50 @@ def _accept(fd: int) -> Client:
     return client.detach(), ip + struct.pack("!H", peer[1])
 
 
-def connector(address: Address, sources: Sequence[str] = ()) -> Callable[[], int]:
+def keepalive_options(spec: Keepalive) -> Options:
+    """What a new socket needs, and nothing that it has from its kernel: each costs a connection a system call."""
+    wanted = ((socket.TCP_KEEPIDLE, spec.idle_s), (socket.TCP_KEEPINTVL, spec.interval_s), (socket.TCP_KEEPCNT, spec.count),
+              (socket.TCP_USER_TIMEOUT, round(spec.user_timeout_s * 1000)))
+    return tuple((option, value) for option, value in wanted if value)
+
+
+def inherited_options(spec: Keepalive) -> Options:
+    """What a listening socket needs, whose clients inherit it: all, for it may have had others before."""
+    of_kernel = ((socket.TCP_KEEPINTVL, _of_kernel("intvl")), (socket.TCP_KEEPCNT, _of_kernel("probes")),
+                 (socket.TCP_USER_TIMEOUT, 0))
+    return (*of_kernel, *keepalive_options(spec))
+
+
+def _of_kernel(name: str) -> int:
+    try:
+        return int(Path(f"/proc/sys/net/ipv4/tcp_keepalive_{name}").read_text())
+    except (OSError, ValueError):
+        return _KEEPALIVE_DEFAULTS[name]
+
+
+def connector(address: Address, sources: Sequence[str] = (), options: Options = ()) -> Callable[[], int]:
     """What starts a non-blocking connect to *address* (a literal, or a UNIX socket) whenever it is called: with
     TCP_NODELAY and SO_KEEPALIVE on TCP. It answers a descriptor, connected or under way, or an errno below 0.
 
     :param sources: addresses of this machine to connect from, in turn; the next one is tried where one has no port left.
         Those of another family than *address* do not count.
+    :param options: of each connection over TCP, besides those two.
     """
     family, name = _sockaddr(address)
-    ways = [_from(family, name, source) for source in sources_for(address, sources)]
+    ways = [_from(family, name, source, options) for source in sources_for(address, sources)]
     if ways:
         return ways[0] if len(ways) == 1 else partial(_in_turn, cycle(ways), len(ways))
     if IN_C:
-        return partial(_native.connect, _packed(family, name))
-    return partial(_connect, family, name)
+        return partial(_native.connect, _packed(family, name), _packed_options(options))
+    return partial(_connect, family, name, None, options)
 
 
 def knocker(address: Address, sources: Sequence[str] = ()) -> Callable[[], int]:
     """As `connector`, for a connect over TCP whose handshake is not ended by itself, see `director.checks.knock`."""
     family, name = _sockaddr(address)
-    ways = [partial(_connect, family, name, _sockaddr(Address(source, 0))[1], silent=True)
-            for source in sources_for(address, sources)] or [partial(_connect, family, name, silent=True)]
+    silent = ((socket.TCP_QUICKACK, 0),)
+    ways = [partial(_connect, family, name, _sockaddr(Address(source, 0))[1], silent)
+            for source in sources_for(address, sources)] or [partial(_connect, family, name, None, silent)]
     return partial(_in_turn, cycle(ways), len(ways))
 
 
@@ -84,11 +115,15 @@ def sources_for(address: Address, sources: Sequence[str]) -> tuple[str, ...]:
     return tuple(source for source in sources if (":" in source) is (":" in address.host))
 
 
-def _from(family: int, name: str | tuple[str, int], source: str) -> Callable[[], int]:
+def _packed_options(options: Options) -> bytes:
+    return b"".join(struct.pack("ii", *each) for each in options)
+
+
+def _from(family: int, name: str | tuple[str, int], source: str, options: Options) -> Callable[[], int]:
     source_name = _sockaddr(Address(source, 0))[1]
     if IN_C:
-        return partial(_native.connect_from, _packed(family, source_name), _packed(family, name))
-    return partial(_connect, family, name, source_name)
+        return partial(_native.connect_from, _packed(family, source_name), _packed(family, name), _packed_options(options))
+    return partial(_connect, family, name, source_name, options)
 
 
 def _in_turn(ways: Iterator[Callable[[], int]], count: int) -> int:
@@ -119,8 +154,9 @@ def _has_source(address: Address) -> bool:
         return True
 
 
-def _connect(family: int, name: str | tuple[str, int], source: str | tuple[str, int] | None = None, *,
-             silent: bool = False) -> int:
+def _connect(
+    family: int, name: str | tuple[str, int], source: str | tuple[str, int] | None = None, options: Options = ()
+) -> int:
     try:
         sock = socket.SocketType(family, _STREAM)
     except OSError as refused:
@@ -128,8 +164,8 @@ def _connect(family: int, name: str | tuple[str, int], source: str | tuple[str, 
     if family != _AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if silent:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+        for option, value in options:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
     try:
         if source is not None:
             sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)

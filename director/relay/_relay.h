@@ -104,6 +104,8 @@ enum reason {
     HOST_CLOSED,
     CLIENT_RESET,
     HOST_RESET,
+    CLIENT_LOST,
+    HOST_LOST,
     IDLE_TIMEOUT,
     HALF_CLOSED_TIMEOUT,
     MAX_AGE,
@@ -126,6 +128,8 @@ enum {
     BULK = 64,    /* worth a pipe */
     AT_END = 128, /* read to its end */
     DONE = 256,   /* its end is passed on, or what is left is of no use */
+    /* of the descriptor again */
+    LOST = 512, /* broken, because the peer answers no more */
 };
 
 /* Bytes that were read and that the other end would not take. */
@@ -259,6 +263,7 @@ enum pumped {
 };
 enum pumped stream_pump(struct worker *w, struct conn *c, enum side side);
 void stream_discard(struct worker *w, struct end *source);
+bool is_lost(int error); /* no reset: keepalive or the retransmissions ended it, for want of an answer */
 
 /* _relay_conn.c: what events, timers and orders mean for a connection. Each may end it. */
 void conn_adopt(struct worker *w, struct conn *c);

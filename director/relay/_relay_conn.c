@@ -181,12 +181,24 @@ static void pass_reset(struct worker *w, struct conn *c)
     conn_end(w, c, c->reason, true);
 }
 
-/* The end at *side* was reset: nothing can be sent there, but what can still be read from it is passed on first. */
+/* What the kernel holds against a socket; told once. */
+static int error_of(const struct end *end)
+{
+    int error = 0;
+    socklen_t size = sizeof error;
+    getsockopt(end->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+    return error;
+}
+
+/* The end at *side* was reset, or is lost: nothing can be sent there, but what can still be read from it is passed on first. */
 static void broke(struct worker *w, struct conn *c, enum side side)
 {
     c->reset_from = side;
     c->reset_by_ms = w->now_ms + RST_GRACE_MS;
-    c->reason = side == CLIENT ? CLIENT_RESET : HOST_RESET;
+    if (end_of(c, side)->flags & LOST)
+        c->reason = side == CLIENT ? CLIENT_LOST : HOST_LOST;
+    else
+        c->reason = side == CLIENT ? CLIENT_RESET : HOST_RESET;
     end_of(c, side)->flags |= READABLE | BROKEN;
     stream_discard(w, end_of(c, !side));
     pass_reset(w, c);
@@ -254,9 +266,8 @@ void conn_again(struct worker *w, struct conn *c)
 static void host_answered(struct worker *w, struct conn *c, uint32_t mask)
 {
     if (mask & (EPOLLERR | EPOLLHUP)) {
-        int error = 0;
-        socklen_t size = sizeof error;
-        if (getsockopt(c->end[HOST].fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error != 0) {
+        int error = error_of(end_of(c, HOST));
+        if (error != 0) {
             give_back(w, c, error);
             return;
         }
@@ -292,7 +303,7 @@ void conn_ready(struct worker *w, struct conn *c, enum side side, uint32_t mask)
         return;
     }
     if (mask & EPOLLERR)
-        end->flags |= BROKEN;
+        end->flags |= BROKEN | (is_lost(error_of(end)) ? LOST : 0);
     if (mask & EPOLLOUT && !(end->flags & WRITABLE)) {
         end->flags |= WRITABLE;
         try_move(w, c, !side);

@@ -19,6 +19,7 @@
 static const char *const REASONS[] = {
     [CLIENT_CLOSED] = "client_closed", [HOST_CLOSED] = "host_closed",
     [CLIENT_RESET] = "client_reset",   [HOST_RESET] = "host_reset",
+    [CLIENT_LOST] = "client_lost",     [HOST_LOST] = "host_lost",
     [IDLE_TIMEOUT] = "idle_timeout",   [HALF_CLOSED_TIMEOUT] = "half_closed_timeout",
     [MAX_AGE] = "max_age",             [SHUTDOWN] = "shutdown",
     [RELAY_ERROR] = "relay_error",
@@ -445,8 +446,10 @@ static PyObject *module_look(PyObject *Py_UNUSED(module), PyObject *rounds)
 static PyMethodDef module_methods[] = {
     {"start", module_start, METH_VARARGS, start_doc},
     {"accept", sockets_accept, METH_O, "accept(fd): see director.sockets"},
-    {"connect", sockets_connect, METH_O, "connect(sockaddr): a descriptor, or an errno below 0"},
-    {"connect_from", sockets_connect_from, METH_VARARGS, "connect_from(source, sockaddr): as connect, from an address of ours"},
+    {"connect", sockets_connect, METH_VARARGS,
+     "connect(sockaddr, options): a descriptor, or an errno below 0; options: of TCP, each an int and its value"},
+    {"connect_from", sockets_connect_from, METH_VARARGS,
+     "connect_from(source, sockaddr, options): as connect, from an address of ours"},
 #ifdef RELAY_FAULTS
     {"fault", module_fault, METH_VARARGS, "fault(site, errno, skip, count): have calls there fail, after some that do not"},
     {"hold", module_hold, METH_O, "hold(whether): keep the engine's one thread from looking at events but by `look`"},

@@ -45,8 +45,13 @@ PyObject *sockets_accept(PyObject *module, PyObject *listening)
     return answer;
 }
 
-/* Begin a connect to a sockaddr, from another one unless that is NULL. */
-static PyObject *begin(const char *bytes, Py_ssize_t size, const char *source, Py_ssize_t source_size)
+struct option {
+    int name, value;
+};
+
+/* Begin a connect to a sockaddr, from another one unless that is NULL. *options*: of TCP, bytes of `struct option`. */
+static PyObject *begin(const char *bytes, Py_ssize_t size, const char *source, Py_ssize_t source_size, const char *options,
+                       Py_ssize_t options_size)
 {
     int family = ((const struct sockaddr *)bytes)->sa_family, one = 1;
     int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -55,6 +60,11 @@ static PyObject *begin(const char *bytes, Py_ssize_t size, const char *source, P
     if (family != AF_UNIX) {
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+        for (struct option option; options_size >= (Py_ssize_t)sizeof option; options_size -= sizeof option) {
+            memcpy(&option, options, sizeof option);
+            setsockopt(fd, IPPROTO_TCP, option.name, &option.value, sizeof option.value);
+            options += sizeof option;
+        }
     }
     /* the port is chosen by connect, which knows the other end: so each host may be given every port */
     if ((source != NULL && (setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one) < 0 ||
@@ -67,22 +77,22 @@ static PyObject *begin(const char *bytes, Py_ssize_t size, const char *source, P
     return PyLong_FromLong(fd);
 }
 
-PyObject *sockets_connect(PyObject *module, PyObject *sockaddr)
+PyObject *sockets_connect(PyObject *module, PyObject *arguments)
 {
     (void)module;
-    char *bytes;
-    Py_ssize_t size;
-    if (PyBytes_AsStringAndSize(sockaddr, &bytes, &size) < 0)
+    const char *bytes, *options;
+    Py_ssize_t size, options_size;
+    if (!PyArg_ParseTuple(arguments, "y#y#", &bytes, &size, &options, &options_size))
         return NULL;
-    return begin(bytes, size, NULL, 0);
+    return begin(bytes, size, NULL, 0, options, options_size);
 }
 
 PyObject *sockets_connect_from(PyObject *module, PyObject *arguments)
 {
     (void)module;
-    const char *bytes, *source;
-    Py_ssize_t size, source_size;
-    if (!PyArg_ParseTuple(arguments, "y#y#", &source, &source_size, &bytes, &size))
+    const char *bytes, *source, *options;
+    Py_ssize_t size, source_size, options_size;
+    if (!PyArg_ParseTuple(arguments, "y#y#y#", &source, &source_size, &bytes, &size, &options, &options_size))
         return NULL;
-    return begin(bytes, size, source, source_size);
+    return begin(bytes, size, source, source_size, options, options_size);
 }

@@ -3,7 +3,7 @@
 #define TXDIRECTOR_RELAY_SOCKETS_H
 
 PyObject *sockets_accept(PyObject *module, PyObject *listening);
-PyObject *sockets_connect(PyObject *module, PyObject *sockaddr);
+PyObject *sockets_connect(PyObject *module, PyObject *arguments);
 PyObject *sockets_connect_from(PyObject *module, PyObject *arguments);
 
 #endif

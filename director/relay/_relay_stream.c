@@ -37,6 +37,12 @@ static bool is_of_peer(int error)
     }
 }
 
+/* The kernel gave up waiting for an answer. It says "unreachable" where the last router has said so. */
+bool is_lost(int error)
+{
+    return error == ETIMEDOUT || error == EHOSTUNREACH || error == EHOSTDOWN || error == ENETUNREACH || error == ENETDOWN;
+}
+
 static bool cannot_read(struct end *source)
 {
     if (errno == EINTR)
@@ -46,7 +52,7 @@ static bool cannot_read(struct end *source)
         return true;
     if (!is_of_peer(errno))
         return false;
-    source->flags |= BROKEN | AT_END;
+    source->flags |= BROKEN | AT_END | (is_lost(errno) ? LOST : 0);
     return true;
 }
 
@@ -59,7 +65,7 @@ static bool cannot_write(struct end *target)
         return true;
     if (!is_of_peer(errno))
         return false;
-    target->flags |= BROKEN;
+    target->flags |= BROKEN | (is_lost(errno) ? LOST : 0);
     return true;
 }
 

@@ -21,6 +21,12 @@ def on_socket(fd: int, method: Callable[..., Any], *arguments: object) -> Any:
         borrowed.detach()
 
 
+def error_of(fd: int) -> int:
+    """What the kernel holds against *fd*, as an errno; told once."""
+    error: int = on_socket(fd, socket.SocketType.getsockopt, socket.SOL_SOCKET, socket.SO_ERROR)
+    return error
+
+
 def reset_on_close(fd: int) -> None:
     """Have the close of *fd* send RST."""
     on_socket(fd, socket.SocketType.setsockopt, socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)

@@ -45,7 +45,7 @@ class End:
         self.waits = False  #: registered for writability
         self.finishing = False  #: the peer's FIN is announced; bytes may be left before it
         self.urgent = False  #: TCP urgent data was seen: a read stops before its mark, so a short one proves nothing
-        self.broken = False  #: reset, timed out or unreachable
+        self.broken = 0  #: by which errno: reset, timed out or unreachable
         # the stream from here
         #: Nothing is special about it, and both ends are writable, so that no event for writability is awaited at
         #: either: the relay's fast path may serve it, which sees what came to read and nothing else.

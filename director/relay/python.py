@@ -31,11 +31,11 @@ from zope.interface import implementer
 
 from cluster.errors import Misuse
 from cluster.model import Reason
-from director.relay.descriptors import on_socket, reset_on_close, unsent
+from director.relay.descriptors import error_of, on_socket, reset_on_close, unsent
 from director.relay.interface import RST_GRACE_S, Counters, Limits, Progress, RelayEvents
 from director.relay.link import End, Link
 from director.relay.pipes import MAX_PIPES, PipePool
-from director.relay.stream import forward, pump
+from director.relay.stream import LOST, forward, pump
 from director.relay.wheel import TICK_S, Wheel
 from director.timing.seldom import Seldom, more
 
@@ -215,7 +215,7 @@ class PythonRelay:
                 self._end(link, Reason.CLIENT_RESET, reset=True)
             return
         if mask & select.EPOLLERR:
-            end.broken = True
+            end.broken = end.broken or error_of(end.fd) or errno.ECONNRESET
         if mask & _OUT and not end.writable:
             end.writable = True
             self._move(end.other)
@@ -226,7 +226,7 @@ class PythonRelay:
 
     def _host_answered(self, link: Link, mask: int) -> None:
         if mask & (select.EPOLLERR | select.EPOLLHUP):
-            error = on_socket(link.host.fd, socket.SocketType.getsockopt, socket.SOL_SOCKET, socket.SO_ERROR)
+            error = error_of(link.host.fd)
             if error:
                 self._give_back(link, error)
                 return
@@ -309,19 +309,21 @@ class PythonRelay:
         try:
             on_socket(source.other.fd, socket.SocketType.shutdown, socket.SHUT_WR)
         except OSError:  # ENOTCONN: it was reset; its event is under way
-            source.other.broken = True
+            source.other.broken = source.other.broken or errno.ECONNRESET
             self._broke(link, source.other)
         else:
             self._put_sooner(link)
 
     def _broke(self, link: Link, end: End) -> None:
-        """*end* was reset: nothing can be sent there, but what can still be read from it is passed on first."""
+        """*end* was reset, or is lost: nothing can be sent there, but what can still be read from it is passed on first."""
         link.reset_from = end
         link.reset_by = self._now + RST_GRACE_S
-        link.reason = Reason.CLIENT_RESET if end is link.client else Reason.HOST_RESET
+        if end.broken in LOST:
+            link.reason = Reason.CLIENT_LOST if end is link.client else Reason.HOST_LOST
+        else:
+            link.reason = Reason.CLIENT_RESET if end is link.client else Reason.HOST_RESET
         end.calm = False
         end.readable = True
-        end.broken = True
         end.other.discard(self._pipes)
         self._pass_reset(link)
 

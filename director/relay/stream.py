@@ -37,6 +37,9 @@ PEER_ERRORS = frozenset(
         errno.EPROTO,
     }
 )
+#: Of these: no reset, but keepalive or the retransmissions ended it, for want of an answer. The kernel says "unreachable"
+#: where the last router has said so.
+LOST = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN})
 _SPLICE_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
@@ -148,7 +151,8 @@ def _cannot_read(source: End, error: OSError) -> None:
         return
     if error.errno not in PEER_ERRORS:
         raise error
-    source.broken = source.eof = True
+    source.eof = True
+    source.broken = source.broken or error.errno or errno.EIO
 
 
 def _cannot_write(target: End, error: OSError) -> None:
@@ -157,4 +161,4 @@ def _cannot_write(target: End, error: OSError) -> None:
         return
     if error.errno not in PEER_ERRORS:
         raise error
-    target.broken = True
+    target.broken = target.broken or error.errno or errno.EIO

@@ -1,8 +1,7 @@
 """Noticing clients that go while nobody reads from them: in a queue, or while a host's UNIX socket is full.
 
 Each has its descriptor in one epoll object for all services, which is one descriptor of the reactor. Only errors and
-hang-ups are asked for, which epoll tells unasked, edge-triggered: so neither bytes nor a FIN wake anybody, and nothing is
-told twice.
+hang-ups are told, edge-triggered: so neither bytes nor a FIN wake anybody, and nothing is told twice.
 
 A reset is a departure. A FIN is not: the client may wait for its answer. Over UNIX sockets, which know no reset, it is one
 when a client closed its socket and has sent nothing; what it sent is for the host, though nobody is there for the answer.
@@ -38,7 +37,7 @@ class Departures:
         return len(self._gone)
 
     def watch(self, fd: int, gone: Callable[[], None]) -> None:
-        """Call *gone* once, when the client of *fd* departs, unless it is forgotten before. Watched already: as it was."""
+        """Call *gone* once, when the client of *fd* departs, unless it is forgotten before."""
         if fd < 0 or fd in self._gone:
             return
         try:

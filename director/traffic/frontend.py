@@ -42,6 +42,8 @@ from director.traffic.tries import MAX_TRIES, NO_PORT_S, Tries
 
 #: Between tries of a UNIX connect whose listener's backlog is full: the kernel tells no one when there is room again.
 UNIX_RETRY_S = 0.01
+#: In place of a descriptor that a relay has.
+CONNECTING, ESTABLISHED = -1, -2
 
 
 class Closed(Protocol):
@@ -57,12 +59,17 @@ class Connection:
 
     def __init__(self, frontend: Frontend, fd: int, name: bytes | None, now: float) -> None:
         self.frontend = frontend
-        self.fd = fd  #: ours while no relay has it, else -1
+        self.fd = fd  #: ours while no relay has it, else `CONNECTING` or `ESTABLISHED`
         self.name = name  #: the packed address and two bytes of port; None for a UNIX client
         self.accepted_at = now
         self.ticket: Ticket | None = None
         self.handle = 0  #: the relay's; 0 while not relayed
         self.tail: Tries | None = None
+
+    @property
+    def established(self) -> bool:
+        """Its host has answered the connect."""
+        return self.fd == ESTABLISHED
 
     @property
     def host(self) -> Host | None:
@@ -275,7 +282,7 @@ class Frontend:
             if self._origins is not None:
                 self._origins.began(connection, connecting)
             self._departures.forget(connection.fd)
-            fd, connection.fd = connection.fd, -1
+            fd, connection.fd = connection.fd, CONNECTING
             connection.handle = self.relay.relay(connection, fd, connecting, limits, preface)
             return
         error = -connecting
@@ -392,7 +399,7 @@ class Frontend:
     def connected(self, connection: Connection) -> None:
         ticket = connection.ticket
         assert ticket is not None
-        connection.tail = None
+        connection.tail, connection.fd = None, ESTABLISHED
         host = ticket.host
         self._metrics.host(host.ref.group, host.ref.host).connections += 1
         self._inventory.connect_succeeded(host, self._monotonic)

@@ -1,7 +1,7 @@
 """Accepting clients: each address of a listener is a service in the tree and one descriptor of the reactor.
 
 No transports and no protocols: accepted descriptors go straight to a `Frontend`. Options that Linux lets accepted
-sockets inherit (TCP_NODELAY, SO_KEEPALIVE) are set once, on the listening socket.
+sockets inherit (TCP_NODELAY, SO_KEEPALIVE and its times) are set once, on the listening socket.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from zope.interface import implementer
 from cluster.address import Address
 from cluster.shortage import DESCRIPTORS, short_of
 from director.ports.binding import OURS, FileAccess, bind, change_access, remove
-from director.ports.sockets import accept
+from director.ports.sockets import Options, accept
 from director.resources.places import Places
 from director.resources.shortages import ACCEPT, Shortages
 
@@ -140,6 +140,12 @@ class Listener(Service):
             except Exception:  # else the reactor would take the listener for broken, and never read it again
                 self.log.failure("a client could not be taken")
 
+    def set_options(self, options: Options) -> None:
+        """Of TCP, which clients inherit from now on."""
+        if self._socket is not None and not self.address.is_unix:
+            for option, value in options:
+                self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
+
     def turn_away(self) -> None:
         """Let the kernel drop clients that would connect now, unanswered: they try again after a second, and by then
         somebody else answers at this address. Those that are connected or wait to be accepted go on."""
@@ -178,13 +184,14 @@ class Listeners(MultiService):
     :param sockets: those to use instead of binding the first time; they listen already.
     :param absent: the address need not be this machine's (yet): a virtual one.
     :param access: of a UNIX socket's file.
+    :param options: of TCP, which clients inherit.
     :param places: as a `Listener`'s.
     :param shortages: as a `Listener`'s.
     :ivar address: as bound, once it is.
     """
 
     def __init__(self, address: Address, frontend: Accepts, *, reactor: Any, sockets: Sequence[socket.socket] = (),
-                 absent: bool = False, access: FileAccess = OURS, places: Places | None = None,
+                 absent: bool = False, access: FileAccess = OURS, options: Options = (), places: Places | None = None,
                  shortages: Shortages | None = None) -> None:
         super().__init__()
         self.setName(f"listener {address}")
@@ -194,6 +201,7 @@ class Listeners(MultiService):
         self._sockets = sockets
         self._absent = absent
         self._access = access
+        self._options = options
         self._places = places
         self._shortages = shortages
 
@@ -210,8 +218,10 @@ class Listeners(MultiService):
             self.address = self.address._replace(port=sockets[0].getsockname()[1])
         for sock in sockets:
             own = self.address if self.address.is_unix else Address(*sock.getsockname()[:2])
-            Listener(own, self._frontend, reactor=self._reactor, sock=sock, places=self._places,
-                     shortages=self._shortages).setServiceParent(self)
+            listener = Listener(own, self._frontend, reactor=self._reactor, sock=sock, places=self._places,
+                                shortages=self._shortages)
+            listener.set_options(self._options)
+            listener.setServiceParent(self)
 
     def privilegedStartService(self) -> None:
         self.open()
@@ -231,6 +241,12 @@ class Listeners(MultiService):
         if access != self._access:
             self._access = access
             change_access(self.address, access)
+
+    def set_options(self, options: Options) -> None:
+        """`Listener.set_options`, at every address."""
+        self._options = options
+        for listener in self:
+            listener.set_options(options)
 
     def turn_away(self) -> None:
         """`Listener.turn_away`, at every address."""

@@ -7,6 +7,7 @@ another thread (`blocking`): it plays the client and the host, and reaches the r
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import functools
 import itertools
@@ -291,6 +292,12 @@ def reset(sock: socket.socket) -> None:
     """Close with RST."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
     sock.close()
+
+
+def power_off(sock: socket.socket) -> None:
+    """From now on its kernel takes no packet for it, and so answers none: a classic BPF program that keeps 0 bytes."""
+    program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+    sock.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HP", 1, ctypes.addressof(program)))  # SO_ATTACH_FILTER
 
 
 def unsent(sock: socket.socket) -> int:

@@ -32,6 +32,7 @@ from tests.contract.relay_kit import (
     local_address,
     many_descriptors,
     pattern,
+    power_off,
     receive,
     receive_all,
     receive_until_reset,
@@ -297,6 +298,37 @@ class Resets(RelayContract):
             got_reset = True
         assert got_reset
         assert self.kit.events.final(relayed.token).reason is Reason.CLIENT_RESET
+
+    @blocking
+    def test_peers_that_answer_no_more(self) -> None:
+        """A peer whose machine is gone is lost, and not reset: noticed by keepalive when idle, else by the user timeout; also
+        after its FIN. The other end is reset."""
+        ways = [self.kit.run(self.lost, way, busy, half) for way in (0, 1) for busy in (0, 1) for half in (0, 1)]
+        for way in ways:
+            way.result()
+
+    def lost(self, way: int, busy: int, half: int) -> None:
+        options = [(socket.TCP_KEEPIDLE, 1), (socket.TCP_KEEPINTVL, 1), (socket.TCP_KEEPCNT, 1)]
+        client, accepted = self.kit.client()
+        with self.kit.listener() as listener:
+            host = self.kit.connecting(listener)
+            with socket.socket(fileno=os.dup((accepted, host)[way])) as mine:
+                mine.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for option, value in [(socket.TCP_USER_TIMEOUT, 300)] if busy else options:
+                    mine.setsockopt(socket.IPPROTO_TCP, option, value)
+            token, _ = self.kit.hand_over(accepted, host)
+            server = self.kit.keep(listener.accept()[0])
+        self.kit.events.wait_connected(token)
+        gone, other = (client, server)[:: -1 if way else 1]
+        if half:
+            gone.shutdown(socket.SHUT_WR)
+            assert receive_all(other) == b""
+        power_off(gone)
+        if busy:
+            other.sendall(b"anybody there?")
+        reason = self.kit.events.final(token).reason
+        assert reason is (Reason.CLIENT_LOST, Reason.HOST_LOST)[way], (way, busy, half, reason)
+        assert half or receive_until_reset(other) == (b"", True)
 
     @blocking
     def test_reset_behind_a_stall(self) -> None:

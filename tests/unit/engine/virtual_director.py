@@ -145,6 +145,10 @@ class _Targets(Targets):
         self._hosts.resolved(entry, Target(lambda: self._director.connect(address), parse_address(address)))
 
 
+    def reconfigure(self, service: str) -> None:
+        """The world is the same."""
+
+
 class _Node(Node):
     """Its targets are the world's."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -20,6 +22,7 @@ from cluster.model import (
     Service,
     Timeouts,
 )
+from director.engine.node import HOUSEKEEPING_S
 from director.traffic.frontend import Connection
 from tests.unit.engine.virtual_director import VirtualDirector
 
@@ -142,6 +145,84 @@ class LimitsTests(FrontendTestCase):
             (client,) = self.arrive()
             limits = self.director.relay.limits[client.handle]
             self.assertEqual((limits.idle_s, limits.half_closed_s), (timeouts.idle_s, half_closed_s))
+
+
+class OnDownTests(FrontendTestCase):
+    """What becomes of the open connections of a host that is out."""
+
+    def hosts(self, on_down: str, *names: str) -> None:
+        self.director.node.apply_service("web", Service(groups={"blue": Group(
+            hosts={name: Host(address=address(name)) for name in names}, health=HEALTH, scheduler="leastconns",
+            on_down=on_down)}))  # type: ignore[arg-type]
+
+    def after(self, what: Callable[[], None], on_down: str = "cut") -> Counter[Reason]:
+        """How the connections to "a" ended, of four clients on two hosts, a second after *what* at the latest."""
+        self.hosts(on_down, "a", "b")
+        self.director.run(HEALTH.timeout_s)
+        clients = self.arrive(4)
+        self.director.relay.turn()
+        self.assertEqual(sorted(filter(None, self.served(clients))), ["a", "a", "b", "b"])
+        before = Counter(self.director.metrics.service("web").ended)
+        what()
+        self.director.run(HOUSEKEEPING_S)
+        self.director.relay.turn()
+        self.assertEqual(len([client for client in clients if client.handle and client.host and client.host.name == "b"]), 2)
+        return Counter(self.director.metrics.service("web").ended) - before
+
+    def judge_down(self) -> None:
+        for _ in range(HEALTH.fall):
+            self.director.node.inventory.connect_failed(self.director.entry(ref("a")).host, "refused", self.director.now)
+
+    def test_cut(self) -> None:
+        """Each has a reason of its own; those of other hosts go on, and a drain is no end."""
+        self.assertEqual(self.after(self.judge_down), {Reason.HOST_DOWN: 2})
+
+    def test_ordered_down(self) -> None:
+        self.assertEqual(self.after(lambda: self.order("a", AdminState.DOWN)), {Reason.ORDERED_DOWN: 2})
+
+    def test_drained(self) -> None:
+        """A drain has its own deadline."""
+        self.assertEqual(self.after(lambda: self.order("a", AdminState.DRAIN)), {})
+
+    def test_removed(self) -> None:
+        self.assertEqual(self.after(lambda: self.hosts("cut", "b")), {Reason.HOST_REMOVED: 2})
+
+    def test_said_later(self) -> None:
+        """A host that is down already is cut when its group comes to say so."""
+        self.assertEqual(self.after(lambda: self.order("a", AdminState.DOWN), "keep"), {})
+        self.hosts("cut", "a", "b")
+        self.director.run(HOUSEKEEPING_S)
+        self.director.relay.turn()
+        self.assertEqual(self.ended(Reason.ORDERED_DOWN), 2)
+
+    def test_kept(self) -> None:
+        """By default nobody is cut."""
+        for what in (self.judge_down, lambda: self.order("a", AdminState.DOWN), lambda: self.hosts("keep", "b")):
+            with self.subTest(what=what):
+                self.tearDown()
+                self.setUp()
+                self.assertEqual(self.after(what, "keep"), {})
+
+    def test_on_the_way(self) -> None:
+        """A client whose connect is under way is not cut: it is, or goes to another host. Once it has got through, it is cut."""
+        for unreachable in (True, False):
+            for what, reason in ((self.judge_down, Reason.HOST_DOWN), (lambda: self.hosts("cut", "b"), Reason.HOST_REMOVED)):
+                with self.subTest(unreachable=unreachable, reason=reason):
+                    self.setUp()
+                    self.hosts("cut", "a", "b")
+                    self.director.run(HEALTH.timeout_s)
+                    clients = self.arrive(2)
+                    if unreachable:
+                        self.director.world.unreachable.add(address("a"))
+                    what()
+                    self.director.run()
+                    self.director.relay.turn()
+                    self.director.relay.turn()
+                    self.director.run(HOUSEKEEPING_S)
+                    self.director.relay.turn()
+                    hosts = [client.host.name for client in clients if client.handle and client.host]
+                    self.assertEqual(hosts, ["b", "b"] if unreachable else ["b"])
+                    self.assertEqual(self.ended(reason), 0 if unreachable else 1)
 
 
 class SettlingTests(FrontendTestCase):
