@@ -7,7 +7,9 @@ Rules:
 - Whatever cannot become a header raises `RemoteError`, as early as the bytes tell.
 - A header without usable addresses (``UNKNOWN``, ``UNSPEC``, datagrams, ``LOCAL``) is valid: the connection's own
   addresses count then.
-- Extensions of version 2 (TLVs) are skipped, a checksum among them included: TCP has its own.
+- Extensions of version 2 (TLVs) must fit into the header, and a checksum among them (CRC32C, section 2.2.3) must be right.
+  They are kept for who is told of the client next, but for that checksum, which the next header changes, and padding. Those
+  of a header whose addresses are to be ignored are ignored with them.
 """
 
 from __future__ import annotations
@@ -40,6 +42,9 @@ _V2_UNIX = struct.Struct("!108s108s")
 #: Bytes of addresses that each protocol byte promises; any other protocol byte is an error.
 _V2_ADDRESS_BYTES = {_UNSPEC: 0, _TCP4: 12, _UDP4: 12, _TCP6: 36, _UDP6: 36, _UNIX_STREAM: 216, _UNIX_DATAGRAM: 216}
 
+_TLV = struct.Struct("!BH")  # type and length of what follows
+_TLV_CRC32C, _TLV_NOOP = 0x03, 0x04
+
 _V1_PORT = re.compile(r"0|[1-9][0-9]{0,4}")
 
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -52,12 +57,15 @@ class Header(NamedTuple):
     source: Address | None  #: the client; None: the connection's own peer
     destination: Address | None  #: what the client connected to
     local: bool  #: the proxy speaks for itself (a health check), not for a client
+    extensions: bytes = b""  #: TLVs, as they are to be passed on
 
 
 # --- encoding ---------------------------------------------------------------------------------------------
 
 
-def encode(version: Version, source: Address | None, destination: Address | None, *, local: bool = False) -> bytes:
+def encode(
+    version: Version, source: Address | None, destination: Address | None, *, local: bool = False, extensions: bytes = b""
+) -> bytes:
     """The header that tells a host about its client.
 
     Addresses that *version* cannot express (none, UNIX in version 1, UNIX mixed with TCP) become ``UNKNOWN`` or
@@ -65,6 +73,7 @@ def encode(version: Version, source: Address | None, destination: Address | None
     both are sent as IPv6. Scopes of link-local addresses are left out.
 
     :param local: this connection is the director's own.
+    :param extensions: as `Header.extensions`; only a header of version 2 with addresses takes them.
     :raises Misuse: for a host name: only literal addresses can be sent.
     """
     inet: tuple[int, IP, IP] | None = None
@@ -83,6 +92,8 @@ def encode(version: Version, source: Address | None, destination: Address | None
         return f"PROXY {name} {ips[0]} {ips[1]} {ports[0]} {ports[1]}\r\n".encode("ascii")
     command, protocol, body = _PROXY, _UNSPEC, b""
     if inet is None and unix is None:
+        extensions = b""
+    if inet is None and unix is None:
         command = _LOCAL  # not PROXY with UNSPEC: receivers are free to refuse that, and HAProxy does
     elif inet is not None:
         protocol, *ips = inet
@@ -90,6 +101,7 @@ def encode(version: Version, source: Address | None, destination: Address | None
     elif unix is not None:
         protocol = _UNIX_STREAM
         body = _V2_UNIX.pack(*map(_sun_path, unix))  # struct pads with NUL
+    body += extensions
     return _V2_FIXED.pack(_V2_SIGNATURE, command, protocol, len(body)) + body
 
 
@@ -181,14 +193,53 @@ def _decode_v2(data: bytes) -> Header | None:
         return None
     if command == _LOCAL:  # its addresses, if any, are to be ignored
         return Header(consumed, None, None, True)
+    if protocol == _UNSPEC:
+        return Header(consumed, None, None, False)
+    extensions = _extensions(data[:consumed], _V2_FIXED.size + _V2_ADDRESS_BYTES[protocol])
     if protocol in _V2_INET:
         source, destination, source_port, destination_port = _V2_INET[protocol].unpack_from(data, _V2_FIXED.size)
         return Header(consumed, Address(str(ipaddress.ip_address(source)), source_port),
-                      Address(str(ipaddress.ip_address(destination)), destination_port), False)
+                      Address(str(ipaddress.ip_address(destination)), destination_port), False, extensions)
     if protocol == _UNIX_STREAM:
         source, destination = _V2_UNIX.unpack_from(data, _V2_FIXED.size)
-        return Header(consumed, Address("", 0, _path(source)), Address("", 0, _path(destination)), False)
-    return Header(consumed, None, None, False)
+        return Header(consumed, Address("", 0, _path(source)), Address("", 0, _path(destination)), False, extensions)
+    return Header(consumed, None, None, False, extensions)
+
+
+def _extensions(header: bytes, at: int) -> bytes:
+    """Those of a whole *header* that begin *at* there and are to be passed on."""
+    kept = b""
+    while at < len(header):
+        if len(header) - at < _TLV.size:
+            raise RemoteError("a PROXY extension that runs past its header's end")
+        kind, length = _TLV.unpack_from(header, at)
+        start, end = at + _TLV.size, at + _TLV.size + length
+        if end > len(header):
+            raise RemoteError(f"PROXY extension {kind:#04x} runs past its header's end")
+        if kind == _TLV_CRC32C:
+            if length != 4 or crc32c(header[:start] + bytes(4) + header[end:]) != int.from_bytes(header[start:end], "big"):
+                raise RemoteError("a PROXY header with a wrong checksum")
+        elif kind != _TLV_NOOP:
+            kept += header[at:end]
+        at = end
+    return kept
+
+
+def crc32c(data: bytes) -> int:
+    """The checksum of RFC 4960, appendix B (Castagnoli's polynomial)."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = crc >> 8 ^ _CRC32C[(crc ^ byte) & 0xFF]
+    return crc ^ 0xFFFFFFFF
+
+
+def _crc32c_of(byte: int) -> int:
+    for _ in range(8):
+        byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
+    return byte
+
+
+_CRC32C = tuple(_crc32c_of(byte) for byte in range(256))
 
 
 def _path(raw: bytes) -> str:

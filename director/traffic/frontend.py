@@ -178,11 +178,14 @@ class Frontend:
         if isinstance(header, Reason):
             self._metrics.accepted += 1
             self.open += 1
+            if header is Reason.BAD_PROXY_HEADER:
+                self.log.info("{service}: no PROXY header of {peer}: {why}", service=self.service.name,
+                              peer=connection.peer, why=reader.why)
             self._end(connection, header)
             return
         if header.source is not None and header.source.is_ip:
             connection.name = packed_name(header.source)
-            connection.tail = Tries(header.destination)
+            connection.tail = Tries(header.destination, header.extensions)
         self.arrived(connection)
 
     def arrived(self, connection: Connection) -> None:
@@ -388,11 +391,12 @@ class Frontend:
     def _preface(self, connection: Connection, version: Literal["v1", "v2"]) -> bytes:
         """The PROXY header; a client that can't be asked any more gets an UNKNOWN one."""
         source = connection.address
-        destination = connection.tail.destination if connection.tail is not None else None
+        tail = connection.tail
+        destination, extensions = (tail.destination, tail.extensions) if tail is not None else (None, b"")
         if source is not None and destination is None:
             name = local_name(connection.fd, socket.AF_INET6 if ":" in source.host else socket.AF_INET)
             destination = Address(name[0], name[1]) if name else None
-        return encode(version, source, destination)
+        return encode(version, source, destination, extensions=extensions)
 
     # --- what the relay says (RelayEvents, by way of `Router`)
 

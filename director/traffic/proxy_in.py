@@ -29,6 +29,7 @@ class HeaderReader:
 
     :param done: called once, with the header, or why there is none: garbage or nothing in time, or the peer has reset
         the connection, as load balancers that only look whether we are there do. *client* is its to own then.
+    :ivar why: there is none, in words.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class HeaderReader:
         timeout_s: float,
     ) -> None:
         self.client = client
+        self.why = "the connection ended before it"
         self._done = done
         self._reactor = reactor
         self._timer = reactor.callLater(timeout_s, self._timed_out)
@@ -69,7 +71,8 @@ class HeaderReader:
             return
         except OSError:
             self._finish(Reason.CLIENT_RESET)
-        except RemoteError:
+        except RemoteError as error:
+            self.why = str(error)
             self._finish(Reason.BAD_PROXY_HEADER)
         else:
             self._finish(header or Reason.BAD_PROXY_HEADER)
@@ -86,6 +89,7 @@ class HeaderReader:
 
     def _timed_out(self) -> None:
         self._timer = None
+        self.why = "it did not come in time"
         self._finish(Reason.BAD_PROXY_HEADER)
 
     def cancel(self) -> None:

@@ -18,14 +18,15 @@ NO_PORT_S = 0.05
 class Tries:
     """The tries of one client."""
 
-    __slots__ = ("deadline", "destination", "failed", "short", "tried")
+    __slots__ = ("deadline", "destination", "extensions", "failed", "short", "tried")
 
-    def __init__(self, destination: Address | None = None) -> None:
+    def __init__(self, destination: Address | None = None, extensions: bytes = b"") -> None:
         self.deadline = 0.0  #: of all tries; set when the first one fails
         self.tried: tuple[Host, ...] = ()  #: not to be picked again
         self.failed = 0  #: of these, how many did not answer
         self.short = False  #: one could not be tried, for a shortage of our own
         self.destination = destination  #: what the client connected to, by a PROXY header
+        self.extensions = extensions  #: of that header
 
     @property
     def may_pass_over(self) -> bool:

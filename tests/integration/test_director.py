@@ -11,6 +11,7 @@ from twisted.internet.task import deferLater
 
 from agent.config import AgentConfig
 from agent.service import LoadReporter
+from cluster.address import Address
 from cluster.model import AdminState, HostRef, HostState, Reason
 from director.config.files import checked
 from director.core.proxy_protocol import encode
@@ -216,6 +217,24 @@ class ProxyProtocolTests(DirectorTestCase):
                 proxy.sendall(said)
         await until(lambda: self.ended(director, "client_reset") == 3)
         self.assertEqual(self.ended(director, "bad_proxy_header"), 0)
+
+
+    async def test_extensions(self) -> None:
+        """What a proxy says besides is passed on; a header with a wrong checksum, or a broken one, is refused."""
+        backend = await self.backend("a")
+        director = await self.director(service(
+            {"a": backend.address}, proxy={"accept_from": ["127.0.0.0/8"], "send": "v2"}))
+        ends = Address("192.0.2.1", 5000), Address("198.51.100.7", 80)
+        said = encode("v2", *ends, extensions=b"\x02\0\x07example")
+        for sums, refused in ((b"", 0), (b"\x03\0\x04abcd", 1), (b"\x03\0\x05abcd", 2)):
+            client = await self.client(director)
+            client.send(encode("v2", *ends, extensions=b"\x02\0\x07example" + sums) + b"hi")
+            if not refused:
+                await until(lambda: backend.connections and backend.connections[0].received.endswith(b"hi"))
+                self.assertEqual(backend.connections[0].received, said + b"hi")
+            else:
+                await until(lambda: client.lost, "the refusal")  # noqa: B023
+            self.assertEqual(self.ended(director, "bad_proxy_header"), refused)
 
 
 class OrderTests(DirectorTestCase):

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.address import Address
 from cluster.errors import Misuse, RemoteError
-from director.core.proxy_protocol import MAX_V1_BYTES, MAX_V2_BYTES, Header, Version, decode, encode
+from director.core.proxy_protocol import MAX_V1_BYTES, MAX_V2_BYTES, Header, Version, crc32c, decode, encode
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
@@ -69,6 +69,13 @@ class EncodeTests(SynchronousTestCase):
         self.assertRaises(Misuse, encode, "v1", Address("example.org", 1), Address("192.0.2.1", 1))
 
 
+def tlv(kind: int, value: bytes) -> bytes:
+    return bytes([kind]) + len(value).to_bytes(2, "big") + value
+
+
+tlvs = st.lists(st.tuples(st.integers(0, 255).filter(lambda kind: kind != 0x03), st.binary(max_size=40)), max_size=5)
+
+
 class RoundTripTests(SynchronousTestCase):
     @given(versions, pairs, st.binary(max_size=20))
     def test_tcp(self, version: Version, pair: tuple[Address, Address], more: bytes) -> None:
@@ -89,12 +96,45 @@ class RoundTripTests(SynchronousTestCase):
         self.assertEqual(decode(encode("v2", None, None)), Header(16, None, None, True))
         self.assertEqual(decode(v2(0x21, 0, b"")), Header(16, None, None, False))
 
-    @given(pairs, st.binary(max_size=300))
-    def test_extensions_are_skipped(self, pair: tuple[Address, Address], extensions: bytes) -> None:
-        """Whatever follows the addresses inside a version 2 header belongs to it and is ignored."""
-        plain = encode("v2", *pair)
-        data = v2(0x21, plain[13], plain[16:] + extensions)
-        self.assertEqual(decode(data), Header(len(data), *pair, False))
+    @given(pairs, tlvs)
+    def test_extensions(self, pair: tuple[Address, Address], extensions: list[tuple[int, bytes]]) -> None:
+        """Extensions are kept and passed on as they came, but for padding; version 1 has none."""
+        raw = b"".join(tlv(*each) for each in extensions)
+        data = encode("v2", *pair, extensions=raw)
+        kept = b"".join(tlv(*each) for each in extensions if each[0] != 0x04)
+        self.assertEqual(decode(data), Header(len(data), *pair, False, kept))
+        self.assertEqual(encode("v1", *pair, extensions=raw), encode("v1", *pair))
+        self.assertEqual(encode("v2", None, None, extensions=raw), encode("v2", None, None))
+
+    @given(pairs, tlvs, tlvs)
+    def test_checksum(self, pair: tuple[Address, Address], before: list[tuple[int, bytes]],
+                      after: list[tuple[int, bytes]]) -> None:
+        """A right checksum is taken off, wherever it is; every wrong one is refused."""
+        first, rest = (b"".join(tlv(*each) for each in some if each[0] != 0x04) for some in (before, after))
+        start = encode("v2", *pair, extensions=first)
+        bare = encode("v2", *pair, extensions=first + tlv(0x03, bytes(4)) + rest)
+        at = len(start) + 3
+        good = bare[:at] + crc32c(bare).to_bytes(4, "big") + bare[at + 4 :]
+        self.assertEqual(decode(good), Header(len(good), *pair, False, first + rest))
+        for bit in range(32):
+            flipped = bytearray(good)
+            flipped[at + bit // 8] ^= 1 << bit % 8
+            self.assertEqual(outcome(bytes(flipped)), "refused")
+        self.assertEqual(outcome(encode("v2", *pair, extensions=tlv(0x03, b"abc"))), "refused")
+
+    def test_known_checksum(self) -> None:
+        """RFC 3720, appendix B.4."""
+        self.assertEqual((crc32c(bytes(32)), crc32c(b"123456789")), (0x8A9136AA, 0xE3069283))
+
+    @given(pairs, tlvs, st.integers(1, 4000))
+    def test_extensions_that_run_past_the_end(
+        self, pair: tuple[Address, Address], extensions: list[tuple[int, bytes]], missing: int
+    ) -> None:
+        """Refused, whether its length or its value is cut off."""
+        whole = b"".join(tlv(*each) for each in extensions)
+        cut = tlv(0xE0, bytes(4000))[:-missing]
+        self.assertEqual(outcome(encode("v2", *pair, extensions=whole + cut)), "refused")
+        self.assertEqual(outcome(encode("v2", *pair, extensions=whole + b"\xe0\x00")), "refused")
 
 
 class IncrementalTests(SynchronousTestCase):
