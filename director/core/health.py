@@ -11,8 +11,9 @@ Rules:
 2. Silence means that an agent which was heard is not heard any more. It counts from the last heartbeat; a broken
    connection makes a host suspect at once. After a goodbye it is expected. While the director is isolated it means
    nothing, and it counts anew from the isolation's end.
-3. Checks are probes and clients' connects. A passed probe answers every failed check before it; a client's connect
-   answers failed connects, and failed probes too where the probe is nothing but such a connect. `fall` failures
+3. Checks are probes and clients' connects. A host that takes a connect and resets it at once has failed it; for a minute
+   only a client that got further answers that. Otherwise a passed probe answers every failed check before it; a client's
+   connect answers failed connects, and failed probes too where the probe is nothing but such a connect. `fall` failures
    in a row, of probes or of connects, take a host out, heartbeats or not.
 4. A down host comes back by `rise` passed probes in a row (after an operator's retry the next one is enough); without
    probes by `rise` heartbeats in a row. Where there is neither probe nor agent, clients are the only check there
@@ -39,6 +40,8 @@ from cluster.model import Health, HostState
 
 #: Transitions remembered for the operator: a host that flaps every few seconds still shows its last minutes.
 HISTORY = 32
+#: For so long a passed probe does not answer for a host that resets clients at once: it has not asked what they ask.
+RESETS_COUNT_S = 60.0
 
 
 class Cause(enum.Enum):
@@ -128,7 +131,8 @@ class HostHealth:
 
     __slots__ = ("_back_off", "_beats", "_by_silence", "_connect_detail", "_connect_failures", "_connected_at",
                  "_expected", "_grace_until", "_isolated", "_last_heard", "_lost", "_next_probe", "_now", "_policy",
-                 "_probe_failures", "_probe_passes", "_probing", "_random", "_silent_from", "_trial", "_trial_at",
+                 "_probe_failures", "_probe_passes", "_probing", "_random", "_reset_until", "_silent_from", "_trial",
+                 "_trial_at",
                  "fresh_until", "history", "last_check", "since", "state", "verified", "why")
 
     def __init__(self, policy: Health, *, now: float, grace_until: float, random: Callable[[], float],
@@ -161,6 +165,7 @@ class HostHealth:
 
         self._connect_failures = 0  #: in a row
         self._connect_detail = ""  #: of the last failure
+        self._reset_until = -math.inf  #: until then, only a client that was served answers for failed connects
         self._connected_at = -math.inf  #: when a client's connect last succeeded
         self._trial = 0  #: connects that must still succeed
         self._trial_at = math.inf  #: when a down host that nothing else can check is tried
@@ -195,6 +200,10 @@ class HostHealth:
     def in_doubt(self) -> bool:
         """Whether a client's successful connect would be news. Asked for each connection, so it is one look."""
         return self.state is not HostState.UP or not self.verified or not self._has_probe
+
+    def resets(self, now: float) -> bool:
+        """Whether it lately reset clients at once, and has served none since: a connect alone says nothing then."""
+        return now < self._reset_until
 
     @property
     def overdue_at(self) -> float:
@@ -271,7 +280,9 @@ class HostHealth:
             self.verified = True
             fresh_s = 2 * self._interval_s() * (1 + self._policy.jitter) + self._policy.probe.timeout_s
             self.fresh_until = max(self.fresh_until, now + fresh_s)
-            self._probe_failures = self._connect_failures = self._trial = 0
+            self._probe_failures = self._trial = 0
+            if not self.resets(now):
+                self._connect_failures = 0
             self._probe_passes += 1
             self._back_off = self._policy.interval_s
         else:
@@ -306,6 +317,16 @@ class HostHealth:
             self._connect_failures += 1
             self._connect_detail = detail
         return self._settle("a client's connect succeeded")
+
+    def reset_at_once(self, now: float) -> Transition | None:
+        """The host took a client's connect and reset it before it could have served it."""
+        self._reset_until = now + RESETS_COUNT_S
+        return self.connect_result(False, "it resets clients at once", now)
+
+    def served(self, now: float) -> Transition | None:
+        """A client got further than that."""
+        self._reset_until = -math.inf
+        return self.connect_result(True, "connected", now)
 
     def retry(self, now: float) -> Transition | None:
         """An operator asks: probe now, and let one passed probe be enough.

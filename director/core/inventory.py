@@ -55,6 +55,7 @@ class Inventory:
         self.walk = walk
         self._random = random
         self._by_host: dict[Host, HostEntry] = {}
+        self.resetting: set[Host] = set()  #: hosts that reset clients at once, and have served none since
         self._orders = Orders()
         self._registered: dict[HostRef, Registered] = {}
         self.elsewhere: Callable[[HostRef], dict[str, int | None]] = lambda ref: {}
@@ -252,6 +253,7 @@ class Inventory:
         group.pool.discard(entry.ref.host)
         group.capacity.discard(entry.ref)
         group.ramping.discard(entry)
+        self.resetting.discard(entry.host)
         self._stale.pop(entry, None)
         self._judging.removed(entry, now)
         del group.hosts[entry.ref.host], self.hosts[entry.ref], self._by_host[entry.host]
@@ -350,8 +352,30 @@ class Inventory:
         entry = self._by_host.get(host)
         if entry is not None and entry.health.in_doubt:
             now = monotonic()
+            if entry.health.resets(now):
+                return
             self._judging.moved(entry, entry.health.connect_result(True, "connected", now), now)
             self._conclude(now)
+
+    def client_ended(self, host: Host, reset: bool, to_client: int, after_s: float, now: float) -> bool:
+        """A client that was connected has ended, *after_s* from its pick, by the host's *reset* or otherwise.
+
+        :returns: whether that counts as a failed connect: a host that resets clients at once does not serve.
+        """
+        entry = self._by_host.get(host)
+        if entry is None:
+            return False
+        policy = self._group_of(entry).spec.health
+        early = to_client <= policy.early_reset_bytes and after_s < policy.early_reset_s
+        if early and reset:
+            self.resetting.add(host)
+            entry.connect_failures += 1
+            self._judging.moved(entry, entry.health.reset_at_once(now), now)
+        elif not early and host in self.resetting:
+            self.resetting.discard(host)
+            self._judging.moved(entry, entry.health.served(now), now)
+        self._conclude(now, serve=False)
+        return early and reset
 
     def retry(self, ref: HostRef, now: float) -> None:
         """An operator asks: a probe is due now, and one passed is enough; without probes a down host is on trial."""

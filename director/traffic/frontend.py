@@ -419,6 +419,11 @@ class Frontend:
         metrics.to_host_bytes += to_host
         metrics.to_client_bytes += to_client
         connection.handle = 0
+        host, inventory = ticket.host, self._inventory
+        if connection.established and (reason is Reason.HOST_RESET or host in inventory.resetting):
+            now = self._monotonic()
+            if inventory.client_ended(host, reason is Reason.HOST_RESET, to_client, now - ticket.picked_at, now):
+                metrics.connect_failures += 1
         self._leave(connection, reason, to_host, to_client)
 
     # --- the end

@@ -95,9 +95,9 @@ class ModelRelay:
         for handle in [*self.pending, *self.open]:
             self.close(handle, Reason.SHUTDOWN)
 
-    def close(self, handle: int, reason: Reason) -> None:
+    def close(self, handle: int, reason: Reason, to_client: int = 2) -> None:
         token = self.pending.pop(handle)[0] if handle in self.pending else self.open.pop(handle)
-        self._events.closed(token, reason, 1, 2)
+        self._events.closed(token, reason, 1, to_client)
 
     def turn(self) -> bool:
         """Every connect under way is decided, every order to kill is followed; whether there was anything."""

@@ -14,6 +14,7 @@ from cluster.model import (
     Health,
     Host,
     HostRef,
+    HostState,
     Limits,
     LoadReport,
     Order,
@@ -223,6 +224,71 @@ class OnDownTests(FrontendTestCase):
                     hosts = [client.host.name for client in clients if client.handle and client.host]
                     self.assertEqual(hosts, ["b", "b"] if unreachable else ["b"])
                     self.assertEqual(self.ended(reason), 0 if unreachable else 1)
+
+
+class EarlyResetTests(FrontendTestCase):
+    """Hosts that take clients and reset them."""
+
+    def begin(self, **health: Any) -> None:
+        self.director.node.apply_service("web", Service(groups={"blue": Group(
+            hosts={"a": Host(address=address("a"))}, health=Health(jitter=0.0, **health))}))
+        self.director.run(HEALTH.timeout_s + 1)
+
+    def one(self, reason: Reason = Reason.HOST_RESET, *, to_client: int = 0, after_s: float = 0.0) -> bool:
+        """A client comes and ends so; whether the host is in rotation still."""
+        (client,) = self.arrive()
+        self.director.relay.turn()
+        self.director.run(after_s)
+        if client.handle:
+            self.director.relay.close(client.handle, reason, to_client)
+        self.director.run()
+        return not self.director.entry(ref("a")).verdict.down
+
+    def test_taken_out(self) -> None:
+        """By `fall` of them in a row, though each connect succeeded and probes pass all the time."""
+        self.begin()
+        self.assertEqual([self.one(after_s=0.4) for _ in range(HEALTH.fall)], [True, True, False])
+        self.assertEqual(self.director.metrics.service("web").host("blue", "a").connect_failures, HEALTH.fall)
+        self.assertIn("resets clients at once", self.director.entry(ref("a")).health.why)
+
+    def test_served_in_between(self) -> None:
+        """Who was served answers for the host; who merely went away does not."""
+        self.begin()
+        for reason, sent, seconds, answers in (
+            (Reason.CLIENT_CLOSED, 1, 0.0, True), (Reason.HOST_RESET, 1, 0.0, True), (Reason.HOST_RESET, 0, 0.6, True),
+            (Reason.CLIENT_CLOSED, 0, 0.6, True), (Reason.CLIENT_CLOSED, 0, 0.0, False), (Reason.CLIENT_RESET, 0, 0.0, False),
+        ):
+            with self.subTest(reason=reason, sent=sent, seconds=seconds):
+                self.setUp()
+                self.begin()
+                for _ in range(HEALTH.fall - 1):
+                    self.one()
+                self.assertTrue(self.one(reason, to_client=sent, after_s=seconds))
+                self.assertIs(self.one(), answers)
+
+    def test_others_never_count(self) -> None:
+        """Ends that are no early resets of the host, however many."""
+        self.begin()
+        for reason, sent, seconds in ((Reason.CLIENT_RESET, 0, 0.0), (Reason.HOST_CLOSED, 0, 0.0), (Reason.HOST_RESET, 1, 0.0),
+                                      (Reason.HOST_RESET, 0, 0.6), (Reason.HOST_LOST, 0, 0.0)):
+            self.assertTrue(all(self.one(reason, to_client=sent, after_s=seconds) for _ in range(10)), reason)
+
+    def test_settable(self) -> None:
+        """Other times, other bytes, or never."""
+        self.begin(early_reset_s=3.0, early_reset_bytes=100)
+        self.assertEqual([self.one(to_client=100, after_s=0.9) for _ in range(HEALTH.fall)], [True, True, False])
+        self.setUp()
+        self.begin(early_reset_s=0.0)
+        self.assertTrue(all(self.one(after_s=0.01) for _ in range(10)))
+
+    def test_a_minute_later(self) -> None:
+        """A stray reset is forgotten: the host is up again by its probes a minute later."""
+        self.begin()
+        self.one()
+        self.director.run(30.0)
+        self.assertIs(self.director.entry(ref("a")).health.state, HostState.SUSPECT)
+        self.director.run(32.0)
+        self.assertIs(self.director.entry(ref("a")).health.state, HostState.UP)
 
 
 class SettlingTests(FrontendTestCase):
