@@ -65,6 +65,7 @@ class ProbeResult(NamedTuple):
     ok: bool | None  #: None: it could not be made, which says nothing about the host
     detail: str  #: for people: ``connected in 2 ms``, ``refused``, ``timed out after 1 s``, ``HTTP 503``
     duration_s: float  #: until the result was known
+    reached: Address | None = None  #: which of the host's addresses answered; None: none did
 
 
 class ProbeFailed(Exception):
@@ -94,22 +95,25 @@ class Prober(Service):
         self._running: set[Deferred[Any]] = set()
         self._turns = count()
 
-    def probe(self, target: Address, spec: Probe, sources: Sequence[str] = ()) -> Deferred[ProbeResult]:
+    def probe(
+        self, target: Address, spec: Probe, sources: Sequence[str] = (), *, others: Sequence[Address] = (),
+    ) -> Deferred[ProbeResult]:
         """Probe *target* as *spec* says (its own address is the caller's business); ``none`` is like ``tcp``.
 
         Never fails. The timeout counts from when the probe gets its turn. A cancelled probe, or one that is under way
         when the service stops, ends with the detail ``cancelled``.
 
         :param sources: addresses of this machine to probe from, in turn.
+        :param others: where else the host is; tried in order while none can be connected to, in the same time.
         """
         if not self.running:
             return succeed(ProbeResult(False, "cancelled", 0.0))
         begun = self._monotonic()
 
-        def finish(ok: bool | None, detail: str) -> None:
+        def finish(ok: bool | None, detail: str, reached: Address | None = None) -> None:
             """Hand out the result, once: how the connection's end goes is nobody's concern."""
             if not result.called:
-                result.callback(ProbeResult(ok, detail, self._monotonic() - begun))
+                result.callback(ProbeResult(ok, detail, self._monotonic() - begun, reached))
 
         async def run() -> None:
             nonlocal begun
@@ -117,8 +121,8 @@ class Prober(Service):
             if not self.running:  # the stop let it in, by taking others out
                 return
             try:
-                visit = await Deferred.fromCoroutine(
-                    self._visit(target, spec, sources)).addTimeout(spec.timeout_s, self._reactor)
+                visit, reached = await Deferred.fromCoroutine(
+                    self._visit((target, *others), spec, sources)).addTimeout(spec.timeout_s, self._reactor)
             except OutOfResources as error:
                 self._shortages.met(error.what, PROBE, f"cannot probe {target}")
                 finish(None, str(error))
@@ -126,7 +130,7 @@ class Prober(Service):
                 finish(False, self._explain(error, spec))
             else:
                 took_ms = max(1, round((self._monotonic() - begun) * 1000))
-                finish(True, f"{visit.seen if visit is not None else 'connected'} in {took_ms} ms")
+                finish(True, f"{visit.seen if visit is not None else 'connected'} in {took_ms} ms", reached)
                 if visit is not None:
                     await visit.leave(self._reactor)
 
@@ -152,31 +156,62 @@ class Prober(Service):
             task.cancel()
         return DeferredList(running)
 
-    async def _visit(self, target: Address, spec: Probe, sources: Sequence[str]) -> _Visit | None:
-        """Connect, and ask. Returns the visit, which passed, or None when it is over. When this raises, it is over too.
+    async def _visit(
+        self, targets: Sequence[Address], spec: Probe, sources: Sequence[str],
+    ) -> tuple[_Visit | None, Address]:
+        """Connect, and ask. Returns the visit, which passed, or None when it is over, and where it led. When this raises,
+        it is over too.
 
         :raises OutOfResources: it could not begin.
         """
-        visit = _Visit(_request(target, spec), spec.expect) if spec.kind == "http" else _Visit()
-        if not target.is_unix and not target.is_ip:
-            if self._resolve is None:
-                raise ProbeFailed(f"{target.host} is not an IP address")
-            try:
-                target = target._replace(host=(await self._resolve(target.host))[0])
-            except OutOfResources:
-                raise
-            except Exception as error:
-                raise ProbeFailed(str(error)) from error
-        if spec.kind == "tcp" and not target.is_unix:
-            await knock(target, sources, reactor=self._reactor)
-            return None
-        await self._connect(target, spec, visit, sources_for(target, sources))
+        visit = _Visit(_request(targets[0], spec), spec.expect) if spec.kind == "http" else _Visit()
+        quiet, target = await self._reach(await self._literal(targets), spec, visit, sources)
+        if quiet:
+            return None, target
         try:
             await visit.answered
         except Exception:
             await visit.abort()
             raise
-        return visit
+        return visit, target
+
+    async def _literal(self, targets: Sequence[Address]) -> Sequence[Address]:
+        """*targets*, or the addresses of the name that they are.
+
+        :raises OutOfResources: nobody could be asked.
+        """
+        target = targets[0]
+        if target.is_unix or target.is_ip:
+            return targets
+        if self._resolve is None:
+            raise ProbeFailed(f"{target.host} is not an IP address")
+        try:
+            return [target._replace(host=host) for host in await self._resolve(target.host)]
+        except OutOfResources:
+            raise
+        except Exception as error:
+            raise ProbeFailed(str(error)) from error
+
+    async def _reach(
+        self, targets: Sequence[Address], spec: Probe, visit: _Visit, sources: Sequence[str],
+    ) -> tuple[bool, Address]:
+        """Connect to the first of *targets* that can be connected to; each has an even share of the time that is left.
+        Returns whether the connection is over already, and where it led."""
+        end = self._monotonic() + spec.timeout_s
+        for left, target in zip(range(len(targets), 0, -1), targets, strict=True):
+            quiet = spec.kind != "http" and not target.is_unix
+            connected: Deferred[None] = (
+                knock(target, sources, reactor=self._reactor) if quiet else
+                Deferred.fromCoroutine(self._connect(target, spec, visit, sources_for(target, sources))))
+            if left == 1:
+                await connected
+            else:
+                try:
+                    await connected.addTimeout(max(0.0, end - self._monotonic()) / left, self._reactor)
+                except (ConnectError, OSError, ProbeTimeout):
+                    continue
+            break
+        return quiet, target
 
     async def _connect(self, target: Address, spec: Probe, visit: _Visit, sources: Sequence[str]) -> None:
         """From one of *sources* that has a port left.

@@ -13,6 +13,7 @@ Rules:
   work is for probes and traffic to say.
 - A lookup that this director could not make, for want of a descriptor, a port or memory, changes nothing; it is made
   `SHORT_RETRY_S` later.
+- A failed check or connect casts doubt on the answer: the name is asked anew, at most every `DOUBT_S`.
 - The two families are remembered apart: a server that fails one of them does not take away the other.
 - ``/etc/hosts`` goes before DNS; literal addresses are their own answer.
 """
@@ -20,6 +21,7 @@ Rules:
 from __future__ import annotations
 
 import ipaddress
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -45,6 +47,8 @@ MAX_NEGATIVE_TTL_S = 30.0
 REFRESH_AT = 0.9
 #: Between attempts while no server answers (RFC 9520 asks for at least 1 s).
 RETRY_S = 5.0
+#: Between two lookups of a name whose hosts fail, however many of them and however often they do.
+DOUBT_S = 1.0
 #: Until the next attempt when there was nothing to ask with: shortages of ours pass quickly.
 SHORT_RETRY_S = 1.0
 #: How long addresses outlive their servers. Probes say whether they still work; RFC 8767 suggests one to three days.
@@ -91,8 +95,8 @@ class Watch:
 class _Name:
     """A name in the cache."""
 
-    __slots__ = ("empty_since", "expires", "failing", "families", "known", "lookup", "name", "shortage", "timer", "used",
-                 "waiters", "watches")
+    __slots__ = ("asked_at", "empty_since", "expires", "failing", "families", "known", "lookup", "name", "shortage", "timer",
+                 "used", "waiters", "watches")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -100,6 +104,7 @@ class _Name:
         self.empty_since: float | None = None  #: since when answers have had no address, while there was one before
         self.known: Known | None = None  #: None until the first answer
         self.expires = 0.0  #: until then *known* counts
+        self.asked_at = -math.inf  #: when the last lookup began
         self.used = True  #: asked for since the last answer
         self.watches: list[Watch] = []
         self.waiters: list[Deferred[tuple[str, ...]]] = []
@@ -171,6 +176,20 @@ class Resolver(Service):
         known = "the resolver is not running" if name.known is None else name.known
         return fail(Unresolvable(known)) if isinstance(known, str) else succeed(known)
 
+    def doubt(self, host: str) -> Deferred[None]:
+        """What is known of *host* seems wrong: ask anew however long it counts, `DOUBT_S` after the last time at the earliest.
+        Fires when that has been answered, or at once where nothing is asked; never fails."""
+        name = self._names.get(host.lower())
+        if name is None:
+            return succeed(None)
+        if name.lookup is None and self._monotonic() >= name.asked_at + DOUBT_S:
+            self._ask(name)
+        if name.lookup is None:
+            return succeed(None)
+        waiter: Deferred[Any] = Deferred(name.waiters.remove)
+        name.waiters.append(waiter)
+        return waiter.addBoth(lambda _: None)
+
     def watch(self, host: str, callback: Callable[[Known], None]) -> Watch:
         """Call *callback* with what is known of *host*: now, if something is, and whenever that changes."""
         if is_ip(host):
@@ -218,6 +237,7 @@ class Resolver(Service):
     def _ask(self, name: _Name) -> None:
         if name.lookup is not None or not self.running:
             return
+        name.asked_at = self._monotonic()
         try:
             listed = self._hosts.addresses(name.name)
         except OutOfResources as shortage:

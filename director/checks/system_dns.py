@@ -132,9 +132,10 @@ class HostsFile:
         self._file = WatchedFile(path, parse_hosts)
 
     def addresses(self, name: str) -> tuple[str, ...]:
-        """The addresses of *name*, empty when the file doesn't have it; ``localhost`` always has some."""
+        """The addresses of *name*, empty when the file doesn't have it. ``localhost`` has both of `LOOPBACK`, whichever of
+        them the file lists, unless it lists something else."""
         name = name.lower().rstrip(".")
         known = self._file.value().get(name, ())
-        if not known and (name == "localhost" or name.endswith(".localhost")):
+        if set(known) <= set(LOOPBACK) and (name == "localhost" or name.endswith(".localhost")):
             return LOOPBACK
         return known

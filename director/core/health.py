@@ -294,6 +294,12 @@ class HostHealth:
         self._next_probe = now + self._jittered(self._interval_s())
         return transition
 
+    def moved(self, now: float) -> None:
+        """The host is at another address than it was: a probe is due, and those that follow come at their first interval."""
+        self._advance(now)
+        self._next_probe = now
+        self._back_off = self._policy.interval_s
+
     def probe_void(self, now: float) -> None:
         """A probe could not be made, for a reason of this director's own: nothing was learnt. It is due again soon."""
         self._advance(now)

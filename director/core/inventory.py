@@ -324,6 +324,10 @@ class Inventory:
         """Where to connect to the host; None: its name has no address, for a reason."""
         entry.target, entry.address_error = target, why_not
 
+    def moved(self, entry: HostEntry, now: float) -> None:
+        """The host is at another address than it was: a probe is due."""
+        entry.health.moved(now)
+
     def probe_started(self, entry: HostEntry, now: float) -> None:
         """A probe is under way."""
         entry.health.probe_started(now)

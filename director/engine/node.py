@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as LookupTimeout
 from twisted.logger import Logger
 
 from cluster.address import Address, parse_address
@@ -46,6 +47,8 @@ from director.traffic.target import Target, Targets
 HOUSEKEEPING_S = 1.0
 #: A shutdown asks this often whether the last connection has gone.
 SHUTDOWN_POLL_S = 0.05
+#: What a retry waits for DNS at most; one server's first time to answer. Later answers count, too, but for the next probe.
+RETRY_LOOKUP_S = 1.0
 #: For a handshake that the kernel has answered to end, and to be accepted: the round trip of most clients. Until then nobody
 #: knows of the client.
 HANDSHAKE_S = 0.2
@@ -104,8 +107,8 @@ class Node(MultiService):
         self._ports = PortWatch(self.inventory, monotonic=monotonic)
         self.resolver = Resolver(reactor=reactor, servers=node.resolvers, hold_s=node.resolver_hold_s,
                                  shortages=self.shortages)
-        self._targets = Targets(self.inventory, self.resolver)
-        self.prober = Prober(reactor=reactor, shortages=self.shortages)
+        self._targets = Targets(self.inventory, self.resolver, self._moved)
+        self.prober = Prober(reactor=reactor, resolve=self.resolver.resolve, shortages=self.shortages)
         self._probes = ProbeLoop(reactor=reactor, monotonic=monotonic)
         self._retries: dict[HostRef, list[Deferred[None]]] = {}
         self._stopping = False  #: no new clients
@@ -209,7 +212,7 @@ class Node(MultiService):
                     self.inventory.services[name], self.inventory, self.relay_for(spec), self.metrics.service(name),
                     reactor=self._reactor, monotonic=self.monotonic, random=self._random, on_closed=self._on_closed,
                     origins=self.origins, shortages=self.shortages, places=self.descriptors.places,
-                    departures=self._departures,
+                    departures=self._departures, unreached=self._targets.unreached,
                 )
             else:
                 self.frontends[name].reconfigure()
@@ -411,37 +414,67 @@ class Node(MultiService):
         if probe.address is None and target is None:
             self._probed(entry, ProbeResult(None if entry.unresolved else False, entry.address_error, 0.0))
             return
-        address = target.address if probe.address is None and target is not None else parse_address(str(probe.address))
-        probed = self.prober.probe(address, probe, self._targets.sources(entry))
+        sources = self._targets.sources(entry)
+        if probe.address is None and target is not None:
+            probed = self.prober.probe(target.address, probe, sources, others=target.others)
+        else:
+            probed = self.prober.probe(parse_address(str(probe.address)), probe, sources)
         probed.addCallback(lambda result: self._probed(entry, result))
 
     def retry(self, ref: HostRef) -> Deferred[None]:
         """Probe one host now; fires when that is done, at once for a host without probes."""
         entry = self.inventory.hosts[ref]
-        self.inventory.retry(ref, self.monotonic())
-        self.settle()
         done: Deferred[None] = Deferred()
-        if self._policy(entry).probe.kind == "none":
-            done.callback(None)
-            return done
         self._retries.setdefault(ref, []).append(done)
-        self.plan_probe(entry)
+        asked = self._doubt(entry).addTimeout(RETRY_LOOKUP_S, self._reactor)
+        asked.addErrback(lambda late: late.trap(LookupTimeout))
+        asked.addCallback(lambda _: self._retry(entry))
+        asked.addErrback(lambda failure: self.log.failure("a retry of {host} broke", failure, host=str(ref)))
         return done
+
+    def _retry(self, entry: HostEntry) -> None:
+        """With its address as it is known now."""
+        there = self.inventory.hosts.get(entry.ref) is entry and not self._stopping
+        if there:
+            self.inventory.retry(entry.ref, self.monotonic())
+            self.settle()
+            self.plan_probe(entry)
+        if not there or self._policy(entry).probe.kind == "none":
+            self._retried(entry)
+
+    def _retried(self, entry: HostEntry) -> None:
+        for done in self._retries.pop(entry.ref, ()):
+            done.callback(None)
+
+    def _doubt(self, entry: HostEntry) -> Deferred[None]:
+        """Whether its name, and that of its probe's address, still lead where they did."""
+        address = self._policy(entry).probe.address
+        if address is not None:
+            self.resolver.doubt(parse_address(address).host)
+        return self._targets.doubt(entry)
+
+    def _moved(self, entry: HostEntry) -> None:
+        """DNS leads somewhere else now: what was found at the old place says little."""
+        self.inventory.moved(entry, self.monotonic())
+        self.plan_probe(entry)
 
     def _policy(self, entry: HostEntry) -> Health:
         return self.inventory.services[entry.ref.service].groups[entry.ref.group].spec.health
 
     def _probed(self, entry: HostEntry, result: ProbeResult) -> None:
         if self.inventory.hosts.get(entry.ref) is entry and not self._over:
+            if result.reached is not None and self._policy(entry).probe.address is None:
+                self._targets.reached(entry, result.reached.host)
             if result.ok is None:
                 self.inventory.probe_void(entry, self.monotonic())
             else:
                 self.metrics.probe(entry.ref, ok=result.ok)
                 self.inventory.probe_result(entry, result.ok, result.detail, result.duration_s, self.monotonic())
+            if result.ok is False:
+                self._doubt(entry)
             self.plan_probe(entry)
             self.settle()
-        for done in self._retries.pop(entry.ref, ()):
-            done.callback(None)
+        self._retried(entry)
 
     # --- time
 

@@ -5,7 +5,8 @@ its events back. No Deferreds, no transports; one small object for each connecti
 under exactly one `Reason`.
 
 A connect that fails gives the client's descriptor back, unread, and another host is tried: at most `MAX_TRIES` hosts,
-each once, all under the service's one connect deadline, which the tries left share evenly. A connect that this director
+each once, all under the service's one connect deadline, which the tries left share evenly, and so do the addresses of a
+host's name, which are tried before the host is given up. A connect that this director
 could not begin, for want of a port, a descriptor or memory, is nothing the host did: no try is counted, no strike given.
 """
 
@@ -25,7 +26,7 @@ from cluster.model import Reason
 from cluster.shortage import PORTS
 from director.core.access import UNIX_PEERS, parse_networks
 from director.core.admission import Admission
-from director.core.entries import ServiceEntry
+from director.core.entries import HostEntry, ServiceEntry
 from director.core.host import Host
 from director.core.inventory import Inventory
 from director.core.pool import Ticket
@@ -38,7 +39,7 @@ from director.resources.shortages import CONNECT, Shortages
 from director.traffic.departures import Departures
 from director.traffic.origins import Origins
 from director.traffic.proxy_in import HeaderReader
-from director.traffic.tries import MAX_TRIES, NO_PORT_S, Tries
+from director.traffic.tries import MAX_ADDRESSES, MAX_TRIES, NO_PORT_S, Tries
 
 #: Between tries of a UNIX connect whose listener's backlog is full: the kernel tells no one when there is room again.
 UNIX_RETRY_S = 0.01
@@ -101,6 +102,7 @@ class Frontend:
     :param random: uniform in [0, 1), for the jitter of the maximum age.
     :param origins: told of every connection to a host, when somebody may ask who is behind it.
     :param shortages: told of every connect that could not begin.
+    :param unreached: told of a host that a connect failed to, and at which of several addresses.
     :param places: where each accepted client takes one until its end.
     :param departures: where those who wait are watched, so that who is gone does not wait.
     """
@@ -112,6 +114,7 @@ class Frontend:
         reactor: Any, monotonic: Callable[[], float], random: Callable[[], float], on_closed: Closed | None = None,
         origins: Origins | None = None, shortages: Shortages | None = None, places: Places | None = None,
         departures: Departures | None = None,
+        unreached: Callable[[HostEntry, Address | None], None] = lambda entry, address: None,
     ) -> None:
         self.service = service
         self.relay = relay
@@ -127,6 +130,7 @@ class Frontend:
         self._origins = origins
         self._departures = departures or Departures(reactor)
         self._places = places or Places()
+        self._unreached = unreached
         self._shortages = shortages or Shortages(monotonic=monotonic)
         self._queue_timer: Any = None
         self._picks = 0
@@ -273,14 +277,22 @@ class Frontend:
             if entry is not None and entry.unresolved:
                 self._pass_over(connection, ticket, now)
             else:
+                if entry is not None:
+                    self._unreached(entry, None)
                 self._try_failed(connection, errno.EHOSTUNREACH, entry.address_error if entry else "removed", now)
             return
         if self._no_port and now < self._no_port.get(host, now):
             self._no_port_left(connection, ticket, now)
             return
+        ways_left = 1
+        if entry.target.others:
+            connection.tail = connection.tail or Tries()
+            ways_left = connection.tail.begin(entry.target.address, len(entry.target.others))
         connecting = entry.target.connect()
         if connecting >= 0:
             limits = self._limits_of(connection, ticket, now)
+            if ways_left > 1:
+                limits = limits._replace(connect_s=limits.connect_s / ways_left)
             preface = self._preface(connection, self._send_proxy) if self._send_proxy else b""
             if self._origins is not None:
                 self._origins.began(connection, connecting)
@@ -327,7 +339,10 @@ class Frontend:
         entry = self._inventory.entry_of(host)
         what = lacked(error, entry.target.address if entry is not None and entry.target is not None else None)
         if not what:
-            self._try_failed(connection, error, os.strerror(error), now)
+            if entry is not None and self._another_address(connection, ticket, entry, now):
+                self._connect(connection, now)
+            else:
+                self._try_failed(connection, error, os.strerror(error), now)
             return
         if what == PORTS:  # which each host has of its own
             self._no_port[host] = now + NO_PORT_S
@@ -335,6 +350,15 @@ class Frontend:
         else:
             self._shortages.met(what, CONNECT, f"cannot connect to {host.ref}: {os.strerror(error)}")
             self._leave(connection, Reason.OUT_OF_RESOURCES)
+
+    def _another_address(self, connection: Connection, ticket: Ticket, entry: HostEntry, now: float) -> bool:
+        """Whether the host can be tried once more, at another of its addresses, now that one has failed."""
+        tail = connection.tail
+        self._unreached(entry, tail.address if tail is not None else None)
+        if tail is None or tail.address is None or entry.target is None:
+            return False
+        tail.deadline = self._deadline(connection, ticket)
+        return now < tail.deadline and tail.addresses < min(MAX_ADDRESSES, 1 + len(entry.target.others))
 
     def _no_port_left(self, connection: Connection, ticket: Ticket, now: float) -> None:
         """To the ticket's host; another one has ports of its own."""
@@ -370,6 +394,7 @@ class Frontend:
         """Connect to a host that was not tried; when there is none the client ends, under *reason* unless a shortage of
         our own kept it from one."""
         tail.tried += (ticket.host,)
+        tail.next_host()
         reason = Reason.OUT_OF_RESOURCES if tail.short else reason
         again = self._admission.redispatch(ticket, connection.ip, reason, now, tail.tried)
         connection.ticket = again

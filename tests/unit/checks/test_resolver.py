@@ -110,6 +110,15 @@ class HostsFileTests(Base):
         self.assertEqual(self.resolver.addresses("app.localhost"), ("127.0.0.1", "::1"))
         self.assertEqual(self.asked, [])
 
+    def test_localhost_has_both_families(self) -> None:
+        """A file that lists one loopback address for ``localhost`` does not take the other away; another address does."""
+        for listed, known in (("127.0.0.1 localhost", ("127.0.0.1", "::1")), ("::1 localhost", ("127.0.0.1", "::1")),
+                              ("192.0.2.1 localhost", ("192.0.2.1",))):
+            with open(self.hosts, "w") as file:
+                file.write(listed + "\n")
+            self.clock.advance(module.HOSTS_FILE_TTL_S)
+            self.assertEqual(self.resolver.addresses("localhost"), known)
+
     def test_goes_before_dns(self) -> None:
         """A listed name is not looked up; a changed file is noticed, and without the entry DNS is asked."""
         with open(self.hosts, "w") as file:
@@ -149,6 +158,28 @@ class TimeTests(Base):
             self.assertEqual(self.asked, [], (ttl_s, addresses))
             self.clock.advance(0.02)
             self.assertEqual(len(self.asked), 1, (ttl_s, addresses))
+
+    def test_doubt(self) -> None:
+        """Who doubts an answer has it asked anew, whatever its TTL, at most every `DOUBT_S`, and is told when that is done."""
+        seen = self.watched("app")
+        self.answer("192.0.2.1", ttl_s=1e6)
+        self.successResultOf(self.resolver.doubt("app"))
+        self.clock.advance(module.DOUBT_S)
+        first, second = self.resolver.doubt("APP"), self.resolver.doubt("app")
+        self.assertEqual(len(self.asked), 1)
+        second.addErrback(lambda failure: None)
+        second.cancel()
+        self.assertNoResult(first)
+        self.answer("192.0.2.2", ttl_s=1e6)
+        self.successResultOf(first)
+        self.successResultOf(self.resolver.doubt("app"))
+        self.successResultOf(self.resolver.doubt("192.0.2.9"))
+        self.assertEqual((seen, self.asked), ([("192.0.2.1",), ("192.0.2.2",)], []))
+        self.clock.advance(module.DOUBT_S)
+        failing = self.resolver.doubt("app")
+        self.fail_lookup()
+        self.successResultOf(failing)
+        self.assertEqual(self.resolver.addresses("app"), ("192.0.2.2",))
 
     def test_unused_is_not_refreshed(self) -> None:
         """A name that nobody asks for any more is left alone; asking later gives the old answer and asks again."""

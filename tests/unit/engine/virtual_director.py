@@ -122,7 +122,8 @@ class ModelProber:
         self._world = world
         self._clock = clock
 
-    def probe(self, address: Address, spec: Probe, sources: tuple[str, ...] = ()) -> Deferred[ProbeResult]:
+    def probe(self, address: Address, spec: Probe, sources: tuple[str, ...] = (), *,
+              others: tuple[Address, ...] = ()) -> Deferred[ProbeResult]:
         result: Deferred[ProbeResult] = Deferred()
         self._clock.callLater(PROBE_S, lambda: result.callback(self._result(str(address))))
         return result
