@@ -9,13 +9,14 @@ import platform
 import secrets
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 import twisted
 
-from cluster.errors import ConfigError, StoreUnavailable
+from cluster.errors import ConfigError, Problem, StoreUnavailable
 from cluster.file import salvage as salvage_file
 from cluster.store import StoreDamaged
 from director.config import extra
@@ -69,7 +70,7 @@ def run(file: str) -> None:
 
     descriptors = raise_descriptors()
     try:
-        configuration, warnings = examine(file)
+        configuration, warnings, at_present = examine(file, here=True)
         tree = make_service(configuration, reactor=reactor, on_closed=access_log(configuration.node.log))
     except ConfigError as error:
         _refuse(error)
@@ -80,6 +81,10 @@ def run(file: str) -> None:
     globalLogBeginner.beginLoggingTo([output], redirectStandardIO=False)
     log = Logger(namespace="director")
     log.info("txdirector {version}, node {node}", version=VERSION, node=configuration.node.name)
+    if at_present:
+        _cannot_start(at_present, log, configuration.node.log.target)
+        output.close()
+        sys.exit(EXIT_FAILED)
     log.info("at most {now} descriptors, the soft limit was {before}", now=descriptors[1], before=descriptors[0])
     for line in summary(configuration, native_missing=native_missing()):
         log.info("{line}", line=line, log_each=True)
@@ -96,18 +101,24 @@ def run(file: str) -> None:
 @main.command()
 @_FILE
 def check(file: str) -> None:
-    """Check FILE and tell every error, or what it would run. Exit code 2 on errors."""
+    """Check FILE and tell every error, or what it would run here. Exit code 2 on errors.
+
+    Errors are what `run` would refuse on this machine too: certificates, secrets, directories, interfaces, users. What
+    only this moment is in the way of, as a port that is taken, is a warning.
+    """
     if why := extra.missing():
         _fail(why)
     from director.config.files import examine
     from director.config.summary import summary
 
     try:
-        configuration, warnings = examine(file)
+        configuration, warnings, at_present = examine(file, here=True)
     except ConfigError as error:
         _refuse(error)
     for problem in warnings:
         click.echo(f"warning: {problem}", err=True)
+    for problem in at_present:
+        click.echo(f"warning: it could not start now: {problem}", err=True)
     click.echo("OK")
     for line in summary(configuration, native_missing=native_missing()):
         click.echo(line)
@@ -229,6 +240,14 @@ def self_signed_(names: tuple[str, ...], certificate: Path, key: Path, days: int
             _fail(f"cannot write {path}: {error.strerror}")
     files = {"certificate": str(certificate.absolute()), "key": str(key.absolute())}
     click.echo("tls = { " + ", ".join(f"{name} = {json.dumps(path)}" for name, path in files.items()) + " }")
+
+
+def _cannot_start(problems: Iterable[Problem], log: Any, target: str) -> None:
+    """Tell the log, and whoever typed the command where that is somewhere else."""
+    for problem in problems:
+        log.critical("cannot start: {why}", why=str(problem), log_each=True)
+        if target != "stderr":
+            click.echo(f"director: cannot start: {problem}", err=True)
 
 
 def _refuse(error: ConfigError) -> NoReturn:

@@ -20,6 +20,8 @@ from director.core.access import UNIX_PEERS, parse_networks
 from director.core.schedulers import check_parameters
 from director.resources.places import divide
 
+#: The store that directors share.
+ETCD = "etcd:"
 #: Says why a file cannot be read; empty when it can.
 Unreadable = Callable[[str], str]
 
@@ -47,7 +49,15 @@ def warnings(configuration: Configuration, *, descriptors: float = math.inf,
     :param descriptors: that a director may have open on this machine.
     :param ours: whether an IP address is this machine's.
     """
-    found = [*_places_warnings(configuration, descriptors), *_source_warnings(configuration, ours)]
+    found = [*_places_warnings(configuration, descriptors)]
+    if configuration.node.store != ETCD:
+        found += _source_warnings(configuration, ours)
+    if configuration.node.store == ETCD:
+        if configuration.services:
+            found.append(Problem(
+                "services", f"not used: with store = \"{ETCD}\" the services are those in etcd",
+                "`director bootstrap` puts them into an empty cluster, `directorctl apply` changes what is there"))
+        return found
     if not configuration.services:
         found.append(Problem("services", "there is no service"))
     for name, service in configuration.services.items():
@@ -58,7 +68,7 @@ def warnings(configuration: Configuration, *, descriptors: float = math.inf,
 def _places_warnings(configuration: Configuration, descriptors: float) -> Iterator[Problem]:
     """Whether there are descriptors for as many clients as are let in."""
     services = configuration.services
-    if "balance" not in configuration.node.roles:
+    if "balance" not in configuration.node.roles or configuration.node.store == ETCD:
         return
     hosts = sum(len(group.hosts) for service in services.values() for group in service.groups.values())
     clients = divide(descriptors, agents=hosts if configuration.node.agents.listen else 0).clients
@@ -188,7 +198,7 @@ def _service_warnings(place: str, service: Service, agents: AgentListeners) -> I
 
 
 def _etcd_errors(node: Node, unreadable: Unreadable) -> Iterator[Problem]:
-    etcd, used = node.etcd, node.store == "etcd:"
+    etcd, used = node.etcd, node.store == ETCD
     if used and not etcd.endpoints:
         yield Problem("node.etcd.endpoints", "at least one is needed")
     if etcd.endpoints and not used:
@@ -335,6 +345,9 @@ def _vips_errors(vips: Vips) -> Iterator[Problem]:
         except ValueError:
             yield Problem(place, f"expected an address like 10.0.0.100/24 or 2001:db8::100/64, got {text!r}")
             continue
+        if "/" not in text:
+            yield Problem(place, f"{text} has no prefix length",
+                          f"write it as {text}/{64 if ip.version == 6 else 24}, with the length of the network's prefix")
         if ip.is_loopback or ip.is_multicast or ip.is_unspecified:
             yield Problem(place, f"{ip} cannot be moved between machines")
         if (owner := owners.setdefault(ip, place)) != place:
@@ -367,7 +380,7 @@ def _tls_errors(place: str, tls: TLS | None, unreadable: Unreadable) -> Iterator
 # --- addresses --------------------------------------------------------------------------------------------
 
 
-class _Listener(NamedTuple):
+class Listener(NamedTuple):
     place: str
     address: Address
 
@@ -376,7 +389,7 @@ class _Listener(NamedTuple):
         """By IP version; a name may have both."""
         return {6 if ":" in self.address.host else 4} if self.address.is_ip else {4, 6}
 
-    def clashes(self, other: _Listener) -> bool:
+    def clashes(self, other: Listener) -> bool:
         """Whether the kernel would refuse the second of the two. Port 0 means any free one."""
         mine, theirs = self.address, other.address
         if mine.is_unix or theirs.is_unix:
@@ -388,7 +401,7 @@ class _Listener(NamedTuple):
         return {mine.host, theirs.host} in _LOCALHOST
 
 
-def _unfit(listener: _Listener) -> Iterator[Problem]:
+def _unfit(listener: Listener) -> Iterator[Problem]:
     """An address that nobody can listen on, though others may connect to it."""
     if not listener.address.is_ip:
         return
@@ -406,10 +419,10 @@ def _unfit(listener: _Listener) -> Iterator[Problem]:
 
 def _shared_listeners(configuration: Configuration) -> Iterator[Problem]:
     """Listeners that cannot be had, or not beside another, wherever they are configured."""
-    listeners = _listeners(configuration)
-    for listener in listeners:
+    found = listeners(configuration)
+    for listener in found:
         yield from _unfit(listener)
-    for one, other in combinations(listeners, 2):
+    for one, other in combinations(found, 2):
         if one.clashes(other):
             yield Problem(other.place, f"{other.address} is taken by {one.place} ({one.address})")
 
@@ -417,10 +430,10 @@ def _shared_listeners(configuration: Configuration) -> Iterator[Problem]:
 def listener_errors(name: str, service: Service, beside: Configuration) -> Iterator[Problem]:
     """The addresses of a service that it has twice, or that something else in *beside* has."""
     others = {other: spec for other, spec in beside.services.items() if other != name}
-    taken: dict[object, list[_Listener]] = {}  # by port or path: only these can clash
-    for other in _listeners(Configuration(node=beside.node, services=others)):
+    taken: dict[object, list[Listener]] = {}  # by port or path: only these can clash
+    for other in listeners(Configuration(node=beside.node, services=others)):
         taken.setdefault(other.address.path or other.address.port, []).append(other)
-    for mine in _listeners(Configuration(services={name: service})):
+    for mine in listeners(Configuration(services={name: service})):
         yield from _unfit(mine)
         near = taken.setdefault(mine.address.path or mine.address.port, [])
         for other in near:
@@ -430,7 +443,7 @@ def listener_errors(name: str, service: Service, beside: Configuration) -> Itera
             near.append(mine)
 
 
-def _listeners(configuration: Configuration) -> list[_Listener]:
+def listeners(configuration: Configuration) -> list[Listener]:
     """Every address that is configured to be listened on; malformed ones are left out."""
     socket = configuration.node.control_socket
     texts: Mapping[str, tuple[str, ...]] = {
@@ -449,7 +462,7 @@ def _listeners(configuration: Configuration) -> list[_Listener]:
     }
     wanted += [(place, text) for place, text in others.items() if text]
     return [
-        _Listener(place, address)
+        Listener(place, address)
         for place, text in wanted
         if (address := _parsed(place, text, any_port=True)[0]) is not None
     ]

@@ -19,6 +19,7 @@ from cluster.errors import ConfigError, Problem
 from cluster.model import Configuration, Host, Service
 from cluster.validate import attempt
 from director.config import check as rules
+from director.config import machine
 from director.config.lines import Lines
 from director.resources.places import hard_limit
 
@@ -37,6 +38,7 @@ class Loaded(NamedTuple):
 
     configuration: Configuration
     warnings: tuple[Problem, ...] = ()
+    at_present: tuple[Problem, ...] = ()  #: what keeps it from being started here, now
 
 
 def load(path: str) -> Configuration:
@@ -47,9 +49,12 @@ def load(path: str) -> Configuration:
     return examine(path).configuration
 
 
-def examine(path: str) -> Loaded:
-    """`load`, with the warnings."""
-    return _examined(_read(path), path)
+def examine(path: str, *, here: bool = False) -> Loaded:
+    """`load`, with the warnings.
+
+    :param here: to be run on this machine: what it needs of it must be there.
+    """
+    return _examined(_read(path), path, here=here)
 
 
 def load_services(path: str) -> dict[str, Service]:
@@ -84,17 +89,19 @@ def check(configuration: Configuration) -> list[Problem]:
     return rules.errors(configuration, unreadable=_unreadable)
 
 
-def checked(data: object, *, node: bool = True) -> Configuration:
+def checked(data: object, *, node: bool = True, here: bool = False) -> Configuration:
     """A configuration from plain data (tables, arrays, scalars) that came from no file.
 
     :param node: errors of the node count.
+    :param here: so does what this machine lacks.
     :raises ConfigError: with every problem.
     """
     configuration, problems = attempt(data, Configuration, shorthands=SHORTHANDS)
-    wrong = [problem.place for problem in problems]
-    problems += [
-        problem for problem in check(configuration) if not any(_nested(place, problem.place) for place in wrong)
-    ]
+    for rule in (check, machine.errors) if here else (check,):
+        wrong = [problem.place for problem in problems]
+        problems += [
+            problem for problem in rule(configuration) if not any(_nested(place, problem.place) for place in wrong)
+        ]
     problems = [problem for problem in problems if node or not _nested("node", problem.place)]
     if problems:
         raise ConfigError(_hinted(problems))
@@ -128,7 +135,7 @@ def _default(field: msgspec.structs.FieldInfo) -> object:
     return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
-def _examined(text: str, file: str | None, *, node: bool = True) -> Loaded:
+def _examined(text: str, file: str | None, *, node: bool = True, here: bool = False) -> Loaded:
     try:
         data: dict[str, Any] = tomllib.loads(text)
         lines = Lines(text)
@@ -144,10 +151,14 @@ def _examined(text: str, file: str | None, *, node: bool = True) -> Loaded:
         return tuple(sorted(found, key=lambda problem: problem.line or 0))
 
     try:
-        configuration = checked(data, node=node)
+        configuration = checked(data, node=node, here=here)
     except ConfigError as error:
         raise ConfigError(located(error.problems)) from None
-    return Loaded(configuration, located(rules.warnings(configuration, descriptors=hard_limit(), ours=_is_ours)))
+    odd = rules.warnings(configuration, descriptors=hard_limit(), ours=_is_ours)
+    if not here:
+        return Loaded(configuration, located(odd))
+    odd += machine.warnings(configuration)
+    return Loaded(configuration, located(odd), located(machine.at_present(configuration)))
 
 
 def _is_ours(ip: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cluster.model import Configuration, Service
+from director.config.check import ETCD
 from director.relay.choice import choose
 
 
@@ -13,7 +14,8 @@ def summary(configuration: Configuration, *, native_missing: str) -> Iterator[st
 
     :param native_missing: why there is no native relay (`director.relay.choice`).
     """
-    for name, service in configuration.services.items():
+    services = configuration.services if configuration.node.store != ETCD else {}
+    for name, service in services.items():
         relay = choose(service.relay, native_missing)
         yield (f"service {name}: {_joined(service.listen)} → {_enabled(service)}, relay {relay.name} ({relay.why})")
     node = configuration.node
@@ -21,7 +23,10 @@ def summary(configuration: Configuration, *, native_missing: str) -> Iterator[st
         yield f"agents: {_joined(node.agents.listen)}, {_secured(node.agents.tls is not None)}"
     for endpoint in node.admin.endpoints:
         yield f"admin: http{'s' if endpoint.tls else ''}://{endpoint.listen}/"
-    yield f"store: {node.store}"
+    if node.store == ETCD:
+        yield f"store: {', '.join(node.etcd.endpoints)}; the services are those of cluster {node.etcd.cluster} there"
+    else:
+        yield f"store: {node.store}"
 
 
 def _enabled(service: Service) -> str:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import os
 import random
-import stat
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from twisted.application.service import Service
@@ -26,12 +24,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from cluster.address import Address, parse_address
-from cluster.errors import ConfigError, Problem
 from cluster.lines import RemoteProtocolError
 from cluster.model import Member
 from cluster.model import Peers as Config
-from cluster.peer_wire import LEAST_SECRET_BYTES, NONCE_BYTES, Challenge, Hello, Link, Message, Role, State, Traffic, Welcome
+from cluster.peer_wire import NONCE_BYTES, Challenge, Hello, Link, Message, Role, State, Traffic, Welcome
 from cluster.renewal import Renewed
+from director.config.secret import read_secret
 from director.ports.tls import certificate_names, client_options, server_options
 from director.ports.twisted_ports import Ports
 
@@ -406,22 +404,3 @@ class Peers(Service):
         self.log.info("{peer} is linked no more", peer=name)
         for told in self.on_left:
             self._tell(told, name, by_peer)
-
-
-def read_secret(path: str) -> bytes:
-    """The cluster's secret: a file's content without white space around it.
-
-    :raises ConfigError: it cannot be read, is too short, or is there for everyone to read.
-    """
-    place = "node.peers.secret_file"
-    try:
-        secret = Path(path).read_bytes().strip()
-        mode = Path(path).stat().st_mode
-    except OSError as error:
-        raise ConfigError([Problem(place, f"{path}: {error.strerror}")]) from error
-    if len(secret) < LEAST_SECRET_BYTES:
-        raise ConfigError([Problem(place, f"{path}: a secret has at least {LEAST_SECRET_BYTES} bytes",
-                                   "openssl rand -hex 32 makes a good one")])
-    if mode & (stat.S_IROTH | stat.S_IWOTH):
-        raise ConfigError([Problem(place, f"{path}: everybody on this machine can read or change it", "chmod 640")])
-    return secret

@@ -65,6 +65,18 @@ def bind(address: Address, *, absent: bool = False, access: FileAccess = OURS) -
         raise _refused(address, error) from error
 
 
+def refusal(address: Address, *, absent: bool = False) -> str:
+    """Why `bind` would refuse a TCP *address* now; empty when it would not. Nobody can connect meanwhile."""
+    if address.is_unix:
+        return ""
+    try:
+        for sock in _listen_everywhere(_names(address), absent=absent, backlog=None):
+            sock.close()
+    except OSError as error:
+        return str(_refused(address, error))
+    return ""
+
+
 def _refused(address: Address, error: Exception) -> BindError:
     return BindError(f"cannot listen on {address}: {getattr(error, 'strerror', None) or error.args[0]}")
 
@@ -97,12 +109,12 @@ def _names(address: Address) -> list[tuple[int, Any]]:
     return list(dict.fromkeys((int(family), name) for family, _, _, _, name in found))
 
 
-def _listen_everywhere(names: list[tuple[int, Any]], *, absent: bool) -> list[socket.socket]:
+def _listen_everywhere(names: list[tuple[int, Any]], *, absent: bool, backlog: int | None = BACKLOG) -> list[socket.socket]:
     port, found, missing = 0, [], None
     try:
         for family, name in names:
             try:
-                found.append(_listen(family, (name[0], name[1] or port, *name[2:]), absent=absent))
+                found.append(_listen(family, (name[0], name[1] or port, *name[2:]), absent=absent, backlog=backlog))
             except OSError as error:
                 if error.errno not in _NOT_HERE:
                     raise
@@ -118,7 +130,8 @@ def _listen_everywhere(names: list[tuple[int, Any]], *, absent: bool) -> list[so
     return found
 
 
-def _listen(family: int, name: Any, *, absent: bool) -> socket.socket:
+def _listen(family: int, name: Any, *, absent: bool, backlog: int | None) -> socket.socket:
+    """:param backlog: None: take the name, and do not listen."""
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -130,7 +143,8 @@ def _listen(family: int, name: Any, *, absent: bool) -> socket.socket:
         else:
             sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, absent)
         sock.bind(name)
-        sock.listen(BACKLOG)
+        if backlog is not None:
+            sock.listen(backlog)
     except BaseException:
         sock.close()
         raise
@@ -164,12 +178,12 @@ def _listen_unix(path: str, access: FileAccess) -> socket.socket:
 
 def _give(path: str, access: FileAccess) -> None:
     os.chmod(path, access.mode)  # before it may be another's
-    uid, gid = _ids(access)
+    uid, gid = ids(access)
     if (uid, gid) != (-1, -1):
         os.chown(path, uid, gid, follow_symlinks=False)
 
 
-def _ids(access: FileAccess) -> tuple[int, int]:
+def ids(access: FileAccess) -> tuple[int, int]:
     """As ``chown`` takes them.
 
     :raises LookupError: nobody has such a name.

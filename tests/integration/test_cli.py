@@ -217,6 +217,10 @@ class RunTests(CliTestCase):
                     rf"^director: cannot start: (.*: )?cannot listen on (unix:)?{re.escape(where)}: Address already in use\n$",
                 )
                 self.assertNotIn("Traceback", log.read_text())
+                if name != "control":  # that is a socket's file, which only listening tells from a forgotten one
+                    before = log.read_text().partition("cannot start")[0]
+                    self.assertRegex(before, r"\A\S+ info  \[director\] txdirector \S+, node director\n\S+ critical ")
+                log.unlink()
 
     def test_peers_port_taken(self) -> None:
         """That of the other directors is noticed last, with the store there."""
@@ -301,13 +305,16 @@ class RunTests(CliTestCase):
                 path = self.write(extra + SERVICE.format(port=taken.getsockname()[1], host="127.0.0.1:1"))
                 running = self.start("-m", "director", "run", path)
                 self.assertEqual(running.ended(), 1)
-                self.assertIn(f"cannot start: cannot listen on {address(taken)}: Address already in use", running.output)
+                self.assertRegex(running.output, rf"cannot start: .*: cannot listen on {address(taken)}: Address already in use\n")
 
     def test_unwritable_log(self) -> None:
-        """A log that cannot be written is named, and the exit code is 1."""
-        running = self.start("-m", "director", "run", self.write("node.log.target = '/nowhere/log'"))
-        self.assertEqual(running.ended(), 1)
-        self.assertEqual(running.output, "director: cannot write the log to /nowhere/log: No such file or directory\n")
+        """A log that cannot be written is named, by `check` as by `run`, and the exit code is 2."""
+        path = self.write("node.log.target = '/nowhere/log'")
+        for command in ("run", "check"):
+            running = self.start("-m", "director", command, path)
+            self.assertEqual(running.ended(), 2)
+            self.assertEqual(running.output, f"{path}:1: node.log.target: cannot write the log to /nowhere/log: "
+                                             "there is no directory /nowhere\n")
 
 
 class CheckTests(CliTestCase):

@@ -16,8 +16,9 @@ from cluster.errors import ConfigError
 from cluster.model import TLS, Member
 from cluster.model import Peers as Config
 from cluster.peer_wire import Alive, Ask, Promise
+from director.config.secret import read_secret
 from director.ha import peers as module
-from director.ha.peers import Peers, read_secret
+from director.ha.peers import Peers
 from tests.integration.kit import Client, reactor, until
 from tests.integration.pki import Authority
 

@@ -278,10 +278,11 @@ class CheckTests(FilesTestCase):
     def test_vips(self) -> None:
         """Virtual addresses need an interface, must be movable and different; keeping them needs peers."""
         here = "[node.vips]\ninterface = 'eth0'\n"
-        self.assertEqual(problems(here + "addresses = ['10.0.0.1/24', '2001:db8::1/64', '10.0.0.2']"), [])
+        self.assertEqual(problems(here + "addresses = ['10.0.0.1/24', '2001:db8::1/64', '10.0.0.2/32']"), [])
         self.broken("node.vips.interface", "missing", "node.vips.addresses = ['10.0.0.1/24']")
         self.broken("node.vips.interface", "network interface", "node.vips.interface = 'a/b'")
-        for wrong, words in (("ten", "like"), ("127.0.0.2/8", "cannot be moved"), ("224.0.0.1", "cannot be moved")):
+        for wrong, words in (("ten", "like"), ("127.0.0.2/8", "cannot be moved"), ("224.0.0.1/4", "cannot be moved"),
+                             ("10.0.0.1", "no prefix length"), ("2001:db8::1", "no prefix length")):
             self.broken("node.vips.addresses[0]", words, here + f"addresses = ['{wrong}']")
         self.broken("node.vips.addresses[1]", "there already", here + "addresses = ['10.0.0.1/24', '10.0.0.1/32']")
         self.broken("node.vip_on_isolation", "promises", "node.vip_on_isolation = 'keep'")

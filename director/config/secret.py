@@ -1,0 +1,28 @@
+"""The secret by which directors know each other: a file with rules of its own."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from cluster.errors import ConfigError, Problem
+from cluster.peer_wire import LEAST_SECRET_BYTES
+
+
+def read_secret(path: str) -> bytes:
+    """The cluster's secret: a file's content without white space around it.
+
+    :raises ConfigError: it cannot be read, is too short, or is there for everyone to read.
+    """
+    place = "node.peers.secret_file"
+    try:
+        secret = Path(path).read_bytes().strip()
+        mode = Path(path).stat().st_mode
+    except OSError as error:
+        raise ConfigError([Problem(place, f"{path}: {error.strerror}")]) from error
+    if len(secret) < LEAST_SECRET_BYTES:
+        raise ConfigError([Problem(place, f"{path}: a secret has at least {LEAST_SECRET_BYTES} bytes",
+                                   "openssl rand -hex 32 makes a good one")])
+    if mode & (stat.S_IROTH | stat.S_IWOTH):
+        raise ConfigError([Problem(place, f"{path}: everybody on this machine can read or change it", "chmod 640")])
+    return secret
