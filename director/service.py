@@ -125,7 +125,7 @@ class DirectorService(MultiService):
         self.operations = NodeOperations(
             self.node, self.store, self.sync, self.keys, self.clustering, boot=configuration, audit=self.audit,
             users=UserChanges(self.users, self.swapping, self.keys, in_thread=self._in_thread),
-            swapping=self.swapping,
+            swapping=self.swapping, reactor=reactor,
         )
         self.swapping.on_settled = self._settled
         self.control = Control(self.operations, audit=self.audit.record)

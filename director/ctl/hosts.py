@@ -99,9 +99,17 @@ def _ordering(state: str, text: str) -> click.Command:
     @as_json
     @click.pass_obj
     def command(client: Client, host: HostRef, why: str, local: bool, as_json: bool) -> None:
-        say(_order(client, host, state, why, local), as_json)
+        after = _order(client, host, state, why, local)
+        say(after, as_json)
+        for each in after["orders"] if state == "up" else ():
+            click.echo(f"directorctl: {host} stays in {each['state']} by order of {_whose(each)}", err=True)
 
     return command
+
+
+def _whose(order: dict[str, Any]) -> str:
+    who = {"agent": "its agent", "local": "an operator, at this director alone"}.get(order["by"], "an operator")
+    return f"{who}, {order['who']}" + (f": {order['why']}" if order["why"] else "")
 
 
 up = _ordering("up", "Take the operator's order about a host back.")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
 import msgspec
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 
 from cluster.address import Address
 from cluster.keys import Keys
 from cluster.model import AdminState, AuditEntry, Configuration, Host, HostRef, Member, Order, Registered, Service
+from cluster.store import Change as Past
 from cluster.store import Compare, Delete, Put, Record, Store
 from cluster.view import Unreadable, decode
 from director.admin.offers import Change, Process, Stored, UserPicture
@@ -36,6 +37,7 @@ from director.engine.sync import Sync
 from director.ha.clustering import Clustering
 from director.operations.audit import AuditTrail
 from director.operations.clients import kill_client, picture_connections
+from director.operations.echo import Echo
 from director.operations.past import told
 from director.operations.services import ServiceChanges
 from director.operations.users import UserChanges
@@ -51,7 +53,7 @@ class NodeOperations:
     """Reads the node's inventory, writes the store; the change comes back through the node's `Sync`."""
 
     def __init__(self, node: Node, store: Store, sync: Sync, keys: Keys, clustering: Clustering, *,
-                 boot: Configuration, audit: AuditTrail, users: UserChanges, swapping: Swapping) -> None:
+                 boot: Configuration, audit: AuditTrail, users: UserChanges, swapping: Swapping, reactor: Any) -> None:
         self._node = node
         self._store = store
         self._sync = sync
@@ -63,6 +65,7 @@ class NodeOperations:
         self.own_process: Process | None = None  #: set by whoever runs this director as a process of its own
         self.certificates: Renewal | None = None  #: set by whoever has ports with TLS
         self._swapping = swapping
+        self._echo = Echo(node, reactor=reactor)
         self._changes = ServiceChanges(node, store, swapping, keys, boot.node)
 
     # --- looking
@@ -148,7 +151,9 @@ class NodeOperations:
             self._node.set_order(ref, LOCAL, order)
             return succeed(None)
         key = self._keys.admin(ref, "operator")
-        return self._swapping.change(key, partial(self._ordered, ref, order)).addCallback(_done)
+        echoed = state is AdminState.UP and self._echo.heard(ref)
+        changed = self._swapping.change(key, partial(self._ordered, ref, order)).addCallback(_done)
+        return changed.addCallback(lambda _: Deferred.fromCoroutine(self._echo.over(ref))) if echoed else changed
 
     async def _ordered(self, ref: HostRef, order: Order, record: Record | None) -> Plan | None:
         key = self._keys.admin(ref, "operator")
@@ -169,7 +174,7 @@ class NodeOperations:
 
     def approve(self, ref: HostRef, *, who: str) -> Deferred[None]:
         if self._node.inventory.registered(ref) is None and ref in self._node.inventory.hosts:
-            return succeed(None)
+            return fail(NotFound(f"host {ref} is configured; there is no registration to approve"))
         return self._change_registered(ref, lambda it: msgspec.structs.replace(it, approved=True))
 
     def _change_registered(self, ref: HostRef, change: Callable[[Registered], Registered]) -> Deferred[None]:
@@ -269,7 +274,16 @@ class NodeOperations:
 
     def history(self, ref: HostRef | None, limit: int) -> Deferred[tuple[PastPicture, ...]]:
         changes = self._store.history(self._keys.root, limit=HISTORY_LOOKED_THROUGH)
-        return changes.addCallback(told, self._keys, ref, limit)
+        return changes.addCallback(self._told, ref, limit)
+
+    def _told(self, changes: Sequence[Past], ref: HostRef | None, limit: int) -> tuple[PastPicture, ...]:
+        found = told(changes, self._keys, ref, HISTORY_LOOKED_THROUGH)
+        inventory = self._node.inventory
+        if ref is not None and ref not in inventory.hosts and inventory.registered(ref) is None and not any(
+            str(ref) in each.key or f'"{ref.host}":' in (each.value or "") for each in found
+        ):
+            raise NotFound(f"there is no host {ref}, and the store remembers none")
+        return found[:limit]
 
     def change(self, service: str, change: Change, *, revision: int | None = None) -> Deferred[int]:
         return Deferred.fromCoroutine(self._changes.change(service, change, revision))

@@ -21,6 +21,8 @@ from director.engine.swapping import Plan, Swapping
 from director.metrics.counters import Metrics
 from director.reports.roster import LEFT
 
+#: Why there is an order that an agent gave by a report.
+REPORTED = "the agent reports it"
 _ORDERED = {"drain": AdminState.DRAIN, "down": AdminState.DOWN}
 
 
@@ -126,7 +128,7 @@ class Attendance:
         standing = entry.orders.get("agent")
         asked = _ORDERED.get(report.state)
         if asked is not (standing.state if standing is not None else None):
-            order = None if asked is None else self._order(ref, asked, "the agent reports it", None)
+            order = None if asked is None else self._order(ref, asked, REPORTED, None)
             self._node.set_order(ref, "agent", order)
         else:
             self._node.settle()

@@ -92,7 +92,7 @@ class Director(Running):
         nobody = cast(Any, None)
         self.operations = NodeOperations(
             self.node, store, self.sync, KEYS, nobody, boot=Configuration(), audit=nobody, users=nobody,
-            swapping=self.swapping,
+            swapping=self.swapping, reactor=clock,
         )
         self.attendance = Attendance(self.node, self.swapping, KEYS, self.node.metrics)
 
