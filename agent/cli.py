@@ -19,6 +19,7 @@ from twisted.logger import (
 
 from agent.config import configure
 from agent.process import AgentProcess
+from cluster.completion import SHELLS, script
 from cluster.errors import ConfigError
 from cluster.log.channel import standard
 from cluster.log.storms import Storms
@@ -30,7 +31,9 @@ EXIT_CONFIG = 2
 
 
 @click.command(context_settings={"auto_envvar_prefix": "DIRECTOR_AGENT", "help_option_names": ["-h", "--help"]})
-@click.version_option(version("txdirector"), prog_name="director-agent")
+@click.version_option(version("txdirector"), message="director-agent %(version)s")
+@click.option("--completion", type=click.Choice(SHELLS), is_eager=True, expose_value=False,
+              callback=lambda context, _, shell: _complete(context, shell), help="Print a script for that shell, and end.")
 @click.option("--config", type=click.Path(dir_okay=False), help="TOML file; the other options replace what it says.")
 @click.option("--name", help="This agent's name.  [default: the machine's name and the hosts]")
 @click.option("--director", "directors", multiple=True, metavar="HOST:PORT", help="A director; may be repeated.")
@@ -78,6 +81,12 @@ def main(config: str | None, log_level: str, tls: bool | None, **options: Any) -
     run(service, reactor)
     storms.finish()
     writer.close()
+
+
+def _complete(context: click.Context, shell: str | None) -> None:
+    if shell is not None and not context.resilient_parsing:
+        click.echo(script(context.command, "director-agent", shell))
+        context.exit()
 
 
 def _line(event: LogEvent) -> bytes:

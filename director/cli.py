@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import click
 import twisted
 
+from cluster.completion import SHELLS, script
 from cluster.errors import ConfigError, Problem, StoreUnavailable
 from cluster.file import salvage as salvage_file
 from cluster.store import StoreDamaged
@@ -240,6 +241,13 @@ def self_signed_(names: tuple[str, ...], certificate: Path, key: Path, days: int
             _fail(f"cannot write {path}: {error.strerror}")
     files = {"certificate": str(certificate.absolute()), "key": str(key.absolute())}
     click.echo("tls = { " + ", ".join(f"{name} = {json.dumps(path)}" for name, path in files.items()) + " }")
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> None:
+    """Print a script that completes this command in SHELL; `directorctl completion --help` says where it belongs."""
+    click.echo(script(main, "director", shell))
 
 
 def _cannot_start(problems: Iterable[Problem], log: Any, target: str) -> None:

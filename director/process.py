@@ -122,6 +122,9 @@ class Process:
         self._tree.configuration = found.effective
         for place in found.reloaded:
             self.log.info("{place} was reloaded from {file}", place=place, file=self._file)
+        for place in found.restart:
+            how = f", or for `directorctl apply {self._file}`" if place.startswith("services.") else ""
+            self.log.info("{place} differs in {file}, and waits for a restart{how}", place=place, file=self._file, how=how)
         return Reloaded(reloaded=(*found.reloaded, *dict.fromkeys(renewed)), restart=found.restart)
 
     def _told_to_reload(self) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import click
-from click.shell_completion import get_completion_class
 
-#: As click derives it from the command's name.
-_VARIABLE = "_DIRECTORCTL_COMPLETE"
+from cluster.completion import SHELLS, script
 
 
 @click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
     """Print a script that completes directorctl in SHELL, names of hosts, groups and services included.
@@ -22,9 +20,7 @@ def completion(context: click.Context, shell: str) -> None:
 
     Names come from the director that TXDIRECTOR_URL or --url names, in a second at most.
     """
-    kind = get_completion_class(shell)
-    assert kind is not None, "click knows these three"
-    click.echo(kind(context.find_root().command, {}, "directorctl", _VARIABLE).source())
+    click.echo(script(context.find_root().command, "directorctl", shell))
 
 
 COMMANDS = (completion,)

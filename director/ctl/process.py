@@ -33,6 +33,8 @@ def reload(client: Client, as_json: bool) -> None:
         click.echo(f"in force: {place}")
     for place in answer["restart"]:
         click.echo(f"waits for a restart: {place}")
+    if any(place.startswith("services.") for place in answer["restart"]):
+        click.echo("services change without a restart by `directorctl apply FILE`")
     if not (answer["reloaded"] or answer["restart"]):
         click.echo("nothing differs")
 

@@ -12,7 +12,7 @@ through the admin since, stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, Generic, Protocol
@@ -26,12 +26,16 @@ from cluster.errors import Misuse
 from cluster.keys import AdminKey, BootKey, CapsKey, Keys, RegisteredKey, ServiceKey, UserKey
 from cluster.model import Caps, HostRef, Order, Registered, Service, User
 from cluster.store import Compare, Delete, Event, Listing, Put, Record, Resync, Store, Watch
-from cluster.view import P, V, View
+from cluster.view import P, Unreadable, V, View, decode
+from director.core.plan import plan
 from director.engine.soundness import sound_registration, sound_service
 from director.engine.telling import tell_each
 
 #: Shown at once; a page of them is more than anybody mends at a time, and the log has all.
 MAX_PROBLEMS = 100
+
+
+_log = Logger()
 
 
 class Applies(Protocol):
@@ -219,12 +223,27 @@ async def seed(store: Store, keys: Keys, services: Mapping[str, Service]) -> Non
             await _seed(store, keys, place.service, record, None)
 
 
+def _changed(name: str, before: bytes, after: bytes) -> Iterator[str]:
+    """The places of a service that the admin changed; records that cannot be read tell nothing."""
+    try:
+        specs = [{name: decode(value, Service)} for value in (before, after)]
+    except Unreadable:
+        return
+    for step in plan(*specs):
+        yield from (step.place(change) for change in step.changes)
+
+
 async def _seed(store: Store, keys: Keys, name: str, remembered: Record | None, text: bytes | None) -> None:
     """Make a service what the file says (None: it is there no more), and remember that."""
     both = (keys.service(name), keys.boot(name))
     operations = [Delete(key) if text is None else Put(key, text) for key in both]
     stored = await store.get(keys.service(name))
     seen = zip(both, (stored, remembered), strict=True)
+    if stored is not None and remembered is not None:
+        lost = ", ".join(_changed(name, remembered.value, stored.value)) if stored.value != text else ""
+        if lost:
+            _log.warn("service {name} becomes what the file says, which has changed; changes made by the admin are gone: "
+                      "{lost}", name=name, lost=lost)
     when = [Compare(key, 0 if record is None else record.mod_revision) for key, record in seen]
     if not (await store.commit(operations, when=when)).succeeded:
         raise Misuse(f"service {name!r} of an embedded store changed while it was read")

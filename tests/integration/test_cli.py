@@ -357,6 +357,28 @@ class OtherCommandTests(CliTestCase):
             r"relay (native|python) \(.+\)\n\Z",
         )
 
+    def test_three_versions(self) -> None:
+        """Each of the three commands tells its version."""
+        for module, words in (("director.ctl", "directorctl"), ("agent.cli", "director-agent")):
+            running = self.start("-c", f"from {module} import main; main()", "--version")
+            self.assertEqual((running.ended(), running.output), (0, f"{words} {VERSION}\n"))
+
+    def test_completion(self) -> None:
+        """Each has a script for a shell, which the shell takes, and by which the command answers with its words."""
+        for module, name, words, begun, expected in (
+            ("director.cli", "director", ("completion",), "boot", "bootstrap"),
+            ("agent.cli", "director-agent", ("--completion",), "--leave", "--leave-deadline"),
+            ("director.ctl", "directorctl", ("completion",), "reo", "reopen-logs"),
+        ):
+            call = ("-c", f"import sys; sys.argv[0] = '{name}'; from {module} import main; main(prog_name='{name}')")
+            running = self.start(*call, *words, "bash")
+            self.assertEqual(running.ended(), 0, running.output)
+            [variable] = set(re.findall(r"\b_\w+_COMPLETE\b", running.output))
+            self.assertEqual(subprocess.run(["bash", "-n"], input=running.output, text=True).returncode, 0)
+            asked = {**os.environ, variable: "bash_complete", "COMP_WORDS": f"{name} {begun}", "COMP_CWORD": "1"}
+            told = subprocess.run([sys.executable, *call], env=asked, text=True, capture_output=True, timeout=30)
+            self.assertIn(f"plain,{expected}", told.stdout.splitlines(), told.stderr)
+
     def test_token(self) -> None:
         """A token and its digest, which a configuration takes; another one each time."""
         outputs = []
