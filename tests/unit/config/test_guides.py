@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
+import click
 from twisted.trial.unittest import SynchronousTestCase
 
+from agent.cli import main as director_agent
+from cluster.model import Etcd
+from director.cli import main as director
 from director.config.files import parse
+from director.ctl import main as directorctl
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -30,3 +36,71 @@ class GuideTests(SynchronousTestCase):
         text = re.sub(r'"/etc/[^"]*"', f'"{__file__}"', text).replace("…", "0" * 64)
         configuration = parse(text)
         self.assertEqual((configuration.node.store, configuration.node.vips.addresses), ("etcd:", ("10.0.0.100/24",)))
+
+    def test_next_step(self) -> None:
+        """`directorctl`, the guides' next step, finds the director of each guide's file at its default address."""
+        for page in ("tutorial.md", "operations/cluster.md", "../README.md"):
+            (text,) = blocks(page)
+            text = re.sub(r'"/etc/[^"]*"', f'"{__file__}"', text).replace("…", "0" * 64)
+            (url,) = [option.default for option in directorctl.params if option.name == "url"]
+            self.assertIn(url, [f"http://{endpoint.listen}" for endpoint in parse(text).node.admin.endpoints], page)
+
+
+#: The commands, by what a reader types.
+COMMANDS = {"director": director, "directorctl": directorctl, "director-agent": director_agent}
+
+
+def commands(page: Path) -> list[str]:
+    """Our commands in the page's blocks and in its text, without comments; those with placeholders are left out."""
+    text = page.read_text()
+    fenced = "\n".join(re.findall(r"^ *```sh\n(.*?)^ *```", text, flags=re.M | re.S)).splitlines()
+    indented = [line for line in text.splitlines() if line.startswith("    ")]
+    typed = [line.partition(" #")[0].strip() for line in [*fenced, *indented]]
+    written = [re.sub(r"\s+", " ", code) for code in re.findall(r"`([^`]+)`", text)]
+    found = [line.partition(" > ")[0].removesuffix("&").strip() for line in [*typed, *written]
+             if line.partition(" ")[0] in COMMANDS and re.match(r"\S+ [a-z-]", line)]
+    return [line for line in found if not re.search(r"\b[A-Z]{2,}\b|…|\\?\|$|[|\[]", line)]
+
+
+def misread(line: str) -> str:
+    """Why a command would refuse to read *line*; empty when it would not. Nothing is run."""
+    name, *words = shlex.split(line)
+    command: click.Command = COMMANDS[name]
+    try:
+        with click.Context(command, info_name=name) as context:
+            while isinstance(command, click.Group):
+                rest = command.make_parser(context).parse_args(args=list(words))[1]
+                if not rest:
+                    return ""
+                _, found, words = command.resolve_command(context, rest)
+                assert found is not None
+                command, context = found, click.Context(found, info_name=found.name, parent=context)
+            command.make_parser(context).parse_args(args=list(words))
+    except click.UsageError as error:
+        return error.format_message()
+    return ""
+
+
+class CommandTests(SynchronousTestCase):
+    def test_every_command_is_read(self) -> None:
+        """Each command that a page prints exists, with its options."""
+        seen = set()
+        for page in (DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md", *DOCS.rglob("*.md")):
+            for line in commands(page):
+                seen.add(line)
+                self.assertEqual(misread(line), "", f"{page}: {line}")
+        self.assertIn("directorctl drain web/main/a --why \"new disk\" --wait", seen)
+        self.assertGreater(len(seen), 30)
+
+    def test_notices(self) -> None:
+        """What does not exist is noticed."""
+        for line in ("directorctl nothing", "directorctl drain a/b/c --quick", "director-agent --nothing", "director start"):
+            self.assertIn("No such", misread(line))
+
+    def test_keys(self) -> None:
+        """Each key of etcd that a page names is one of ours."""
+        for page in DOCS.rglob("*.md"):
+            for cluster, key in re.findall(r"/txdirector/(\w+)/([\w/*-]+)", page.read_text()):
+                self.assertIn(cluster, ("CLUSTER", "main", "lab", "default"), page)
+                if cluster == "default":
+                    self.fail(f"{page}: a cluster's default name is {Etcd().cluster}: {key}")
