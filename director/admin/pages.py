@@ -17,6 +17,7 @@ from twisted.web.server import Request
 from director.admin.control import Caller
 from director.admin.gate import Gate
 from director.admin.web import Page, is_read, only_read
+from director.metrics.families import Series
 from director.timing.courtesy import politely
 
 #: Formatted in one go: some forty microseconds.
@@ -79,8 +80,13 @@ def _chosen(accept: str) -> tuple[Encode, str]:
 def _text(family: Metric, encode: Encode) -> Iterator[bytes]:
     """A family in the format of *encode*, in pieces of at most `SAMPLES`; its head comes once.
 
-    Without the ``_created`` series, which double the counters and which Prometheus' text format gives no meaning.
+    Where the family keeps its text (`director.metrics.families`), that is taken. Without the
+    ``_created`` series, which double the counters and which Prometheus' text format gives no meaning.
     """
+    if isinstance(family.samples, Series):
+        yield encode(_Family(Metric(family.name, family.documentation, family.type))).removesuffix(_EOF)
+        yield from family.samples.text()
+        return
     samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
     for start in range(0, max(1, len(samples)), SAMPLES):
         piece = Metric(family.name, family.documentation, family.type)

@@ -2,8 +2,9 @@
 
 Counters of the hot path are plain numbers, raised by the data path and turned into prometheus-client's families at scrape:
 its own counters take a lock for each increment, half a microsecond and seven of them for a connection, and everything here
-runs on the reactor's thread. What is counted rarely (probes, transitions, reports) is a counter of the library's. Gauges are
-not stored at all but read from the one snapshot at scrape (`director.metrics.gauges`).
+runs on the reactor's thread. So are the probes and transitions of each host, which ten thousand hosts have by the thousands
+a second; reports are counters of the library's. Gauges are not stored at all but read from the one snapshot at scrape
+(`director.metrics.gauges`).
 
 Names begin with ``txdirector_``, units are base units, and every label is bounded: configured names, enumerations of ours,
 or the `MAX_REASONS` first reasons.
@@ -12,8 +13,7 @@ or the `MAX_REASONS` first reasons.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter
@@ -21,10 +21,9 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.utils import floatToGoString
 
 from cluster.model import HostRef, HostState, Reason
+from director.metrics.families import Part, Table
 from director.timing.courtesy import politely
 
-#: Hosts between two times of giving way, at a scrape.
-HOSTS = 8
 #: Observe the duration of one pick in this many: two readings of the clock cost a tenth of a pick.
 PICK_SAMPLE = 16
 #: Distinct reasons of one counter; our code has about ten. What exceeds it is counted as ``other``, so that no peer can
@@ -61,13 +60,17 @@ class Distribution:
 class HostMetrics:
     """The counters of one host."""
 
-    __slots__ = ("connect_failures", "connections", "to_client_bytes", "to_host_bytes")
+    __slots__ = ("connect_failures", "connections", "probes_failed", "probes_passed", "to_client_bytes", "to_host_bytes",
+                 "transitions")
 
     def __init__(self) -> None:
         self.connections = 0
         self.connect_failures = 0
         self.to_host_bytes = 0
         self.to_client_bytes = 0
+        self.probes_passed = 0
+        self.probes_failed = 0
+        self.transitions: dict[HostState, int] = {}  #: by the new state
 
 
 class ServiceMetrics:
@@ -93,6 +96,25 @@ class ServiceMetrics:
         return found
 
 
+def _transitions(host: HostMetrics) -> Iterable[float | None]:
+    return map(host.transitions.get, HostState)
+
+
+#: Name, text, label and values of the variants, and the count of each; None while there shall be no series.
+HOST_COUNTERS: Sequence[
+    tuple[str, str, tuple[str, Sequence[str]] | None, Callable[[HostMetrics], Iterable[float | None]]]
+] = (
+    ("host_connections", "Clients given to the host, retries included.", None, lambda host: (host.connections,)),
+    ("host_connect_failures", "Connects to the host that failed.", None, lambda host: (host.connect_failures,)),
+    ("host_relayed_bytes", "Bytes relayed of ended connections, by direction.", ("direction", ("to_host", "to_client")),
+     lambda host: (host.to_host_bytes, host.to_client_bytes)),
+    ("host_transitions", "Changes of the host's operational state, by the new state.",
+     ("to", [state.value for state in HostState]), _transitions),
+    ("host_probes", "Active probes finished, by result.", ("result", ("success", "failure")),
+     lambda host: (host.probes_passed or None, host.probes_failed or None)),
+)
+
+
 class Metrics:
     """All counters of one director.
 
@@ -106,6 +128,8 @@ class Metrics:
         registry.register(self)
         self._services: dict[str, ServiceMetrics] = {}
         self._rejections: set[str] = set()
+        self._of_hosts = [(Table("counter", name, text, HOST_LABELS, variants), of)
+                          for name, text, variants, of in HOST_COUNTERS]
         self.reports: Counter = self._families.reports  #: agents' accepted load reports
 
     def service(self, name: str) -> ServiceMetrics:
@@ -129,27 +153,26 @@ class Metrics:
 
     def transition(self, ref: HostRef, to: HostState) -> None:
         """Count a change of a host's operational state."""
-        self.host(ref)
-        self._families.transitions.labels(*ref, to.value).inc()
+        counted = self.host(ref).transitions
+        counted[to] = counted.get(to, 0) + 1
 
     def probe(self, ref: HostRef, *, ok: bool) -> None:
         """Count a finished active probe."""
-        self.host(ref)
-        self._families.probes.labels(*ref, "success" if ok else "failure").inc()
+        host = self.host(ref)
+        if ok:
+            host.probes_passed += 1
+        else:
+            host.probes_failed += 1
 
     def forget_service(self, name: str) -> None:
         """Drop the label sets of a service that configuration removed, and of its hosts. Unknown names are ignored."""
-        gone = self._services.pop(name, None)
-        if gone is None:
-            return
-        for group, host in gone.hosts:
-            self._families.forget_host(HostRef(name, group, host))
+        self._services.pop(name, None)
 
     def forget_host(self, ref: HostRef) -> None:
         """Drop the label sets of a host that left. Unknown hosts are ignored."""
         service = self._services.get(ref.service)
-        if service is not None and service.hosts.pop((ref.group, ref.host), None) is not None:
-            self._families.forget_host(ref)
+        if service is not None:
+            service.hosts.pop((ref.group, ref.host), None)
 
     # --- for prometheus-client
 
@@ -159,7 +182,8 @@ class Metrics:
     def collect(self) -> Iterator[Metric]:
         """The hot path's numbers as families."""
         services = list(self._services.items())
-        hosts = [((name, *key), host) for name, service in services for key, host in service.hosts.items()]
+        hosts = [(name, [(name, *key) for key in service.hosts], list(service.hosts.values()))
+                 for name, service in politely(services, 1)]
         yield _counter("connections_accepted", "Client connections accepted.", ("service",),
                        (((name,), each.accepted) for name, each in services))
         yield _counter("connections_ended", "Client connections ended, each under exactly one reason.",
@@ -174,14 +198,9 @@ class Metrics:
         yield _histogram("pick_duration_seconds",
                          f"Time of the scheduler to pick a host; one pick in {PICK_SAMPLE} is observed.",
                          ((name, each.pick) for name, each in services))
-        yield _counter("host_connections", "Clients given to the host, retries included.", HOST_LABELS,
-                       ((where, host.connections) for where, host in politely(hosts, HOSTS)))
-        yield _counter("host_connect_failures", "Connects to the host that failed.", HOST_LABELS,
-                       ((where, host.connect_failures) for where, host in politely(hosts, HOSTS)))
-        yield _counter("host_relayed_bytes", "Bytes relayed of ended connections, by direction.",
-                       (*HOST_LABELS, "direction"),
-                       (((*where, direction), count) for where, host in politely(hosts, HOSTS)
-                        for direction, count in (("to_host", host.to_host_bytes), ("to_client", host.to_client_bytes))))
+        for table, of_host in self._of_hosts:
+            yield table.family({name: Part(where, [count for host in counted for count in of_host(host)])
+                                for name, where, counted in politely(hosts, 1)})
 
 
 class LogLines:
@@ -208,23 +227,8 @@ class _Families:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"txdirector_{name}", text, labels, registry=registry)
 
-        self.transitions = counter("host_transitions", "Changes of the host's operational state, by the new state.",
-                                   *HOST_LABELS, "to")
-        self.probes = counter("host_probes", "Active probes finished, by result.", *HOST_LABELS, "result")
         self.reports = counter("agent_reports", "Load reports of agents accepted.")
         self.rejected = counter("agent_messages_rejected", "Messages of agents dropped, by reason.", "reason")
-
-    def forget_host(self, ref: HostRef) -> None:
-        """Remove what transitions and probes made; removing what is absent is no error."""
-        for state in HostState:
-            _remove(self.transitions, *ref, state.value)
-        for result in ("success", "failure"):
-            _remove(self.probes, *ref, result)
-
-
-def _remove(family: Counter, *labels: str) -> None:
-    with suppress(KeyError):  # older releases of prometheus-client raise it
-        family.remove(*labels)
 
 
 def _counter(name: str, text: str, labels: tuple[str, ...],

@@ -7,17 +7,20 @@ Families are declared in tables and produced one by one, so that a scrape of man
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from cluster.model import AdminState, HostState, LoadReport
 from director.core.snapshot import DirectorPicture, GroupPicture, HostPicture, ServicePicture
-from director.metrics.counters import HOST_LABELS, HOSTS
+from director.metrics.counters import HOST_LABELS
+from director.metrics.families import Part, Table, Where
 from director.relay.interface import Counters
 from director.timing.courtesy import politely
 
 #: What a gauge shows; None leaves the series out (the value is unknown, which is not 0).
 HostValue = Callable[[HostPicture], float | None]
+HostValues = Callable[[Sequence[HostPicture]], list[float | None]]
 
 
 def _reported(of: Callable[[LoadReport], float | None]) -> HostValue:
@@ -103,6 +106,8 @@ class SnapshotCollector:
     ) -> None:
         self._snapshot = snapshot
         self._relays = relays
+        self._of_hosts = [(Table("gauge", f"host_{name}", text, HOST_LABELS, variants), of)
+                          for name, text, variants, of in _host_tables()]
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: so that registering takes no snapshot of a director that is not running yet."""
@@ -123,7 +128,9 @@ class SnapshotCollector:
             for group in groups:
                 family.add_metric((group.service, group.name), of_group(group))
             yield family
-        yield from _hosts([host for group in groups for host in group.hosts])
+        hosts = [(service.name, *_hosts(service)) for service in picture.services]
+        for table, of_host in self._of_hosts:
+            yield table.family({name: Part(where, of_host(of)) for name, where, of in politely(hosts, 1)})
         yield from _relay_families(self._relays())
 
 
@@ -138,34 +145,25 @@ def _director(picture: DirectorPicture) -> Iterator[Metric]:
                               value=picture.store_written_bytes)
 
 
-def _hosts(hosts: Sequence[HostPicture]) -> Iterator[Metric]:
+def _hosts(service: ServicePicture) -> tuple[Where, list[HostPicture]]:
+    hosts = [host for group in service.groups for host in group.hosts]
+    return [(host.service, host.group, host.name) for host in hosts], hosts
+
+
+def _host_tables() -> Iterator[tuple[str, str, tuple[str, Sequence[str]] | None, HostValues]]:
+    """Name, text, label and values of the variants, and what fills the table."""
     for name, text, of_host in HOST_GAUGES:
-        family = GaugeMetricFamily(f"txdirector_host_{name}", text, labels=HOST_LABELS)
-        for host in politely(hosts, HOSTS):
-            if (value := of_host(host)) is not None:
-                family.add_metric(_labels(host), value)
-        yield family
-    family = GaugeMetricFamily("txdirector_host_weight_factor", "What the effective weight is the product of.",
-                               labels=(*HOST_LABELS, "factor"))
-    for factor, of_host in WEIGHT_FACTORS.items():
-        for host in politely(hosts, HOSTS):
-            if (value := of_host(host)) is not None:
-                family.add_metric((*_labels(host), factor), value)
-    yield family
-    yield _one_hot("state", "1 for the host's operational state.", hosts, HostState, lambda host: host.state)
-    yield _one_hot("admin_state", "1 for the ordered state in force.", hosts, AdminState, lambda host: host.admin)
+        yield name, text, None, partial(_each, (of_host,))
+    yield ("weight_factor", "What the effective weight is the product of.", ("factor", list(WEIGHT_FACTORS)),
+           partial(_each, tuple(WEIGHT_FACTORS.values())))
+    yield ("state", "1 for the host's operational state.", ("state", [each.value for each in HostState]),
+           lambda hosts: [each is host.state for host in hosts for each in HostState])
+    yield ("admin_state", "1 for the ordered state in force.", ("state", [each.value for each in AdminState]),
+           lambda hosts: [each is host.admin for host in hosts for each in AdminState])
 
 
-def _one_hot(
-    name: str, text: str, hosts: Sequence[HostPicture], states: type[HostState] | type[AdminState],
-    of: Callable[[HostPicture], HostState | AdminState],
-) -> Metric:
-    family = GaugeMetricFamily(f"txdirector_host_{name}", text, labels=(*HOST_LABELS, "state"))
-    for host in politely(hosts, HOSTS):
-        current = of(host)
-        for state in states:
-            family.add_metric((*_labels(host), state.value), state is current)
-    return family
+def _each(values: Sequence[HostValue], hosts: Sequence[HostPicture]) -> list[float | None]:
+    return [of(host) for host in hosts for of in values]
 
 
 def _relay_families(relays: Mapping[str, Counters]) -> Iterator[Metric]:
@@ -184,7 +182,3 @@ def _relay_families(relays: Mapping[str, Counters]) -> Iterator[Metric]:
         spliced.add_metric((relay,), counters.spliced_bytes)
     yield moved
     yield spliced
-
-
-def _labels(host: HostPicture) -> tuple[str, str, str]:
-    return host.service, host.group, host.name
