@@ -257,7 +257,7 @@ async def _change(director: Operations, p: _Conditional, change: Change) -> Chan
 
 async def _forget(director: Operations, ref: HostRef) -> int | None:
     """Only of a host that is in its group by registration alone: a configured one hides its registration."""
-    picture = director.snapshot().host(*ref)
+    picture = director.snapshot(*ref).host(*ref)
     if picture is None or not picture.registered:
         return None
     return await director.forget(ref)

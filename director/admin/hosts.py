@@ -33,29 +33,29 @@ async def order(director: Operations, caller: Caller, p: Order) -> HostPicture:
     """Order a host up, into drain, or down; a local order is this director's alone and needs no store."""
     if p.deadline_s is not None and p.state is not AdminState.DRAIN:
         raise Invalid("only a drain has a deadline", "deadline_s")
-    find_host(director.snapshot(), p.ref)
+    find_host(director, p.ref)
     await director.order(p.ref, p.state, who=caller.who, why=p.why, deadline_s=p.deadline_s, local=p.local)
-    return find_host(director.snapshot(), p.ref)
+    return find_host(director, p.ref)
 
 
 @operation(Role.FULL, SetWeight)
 async def weight(director: Operations, caller: Caller, p: SetWeight) -> HostPicture:
     """Set a host's configured weight; 0 takes no new connections."""
-    find_host(director.snapshot(), p.ref)
+    find_host(director, p.ref)
     await director.set_weight(p.ref, p.weight, who=caller.who)
-    return find_host(director.snapshot(), p.ref)
+    return find_host(director, p.ref)
 
 
 @operation(Role.FULL, OfHost)
 async def approve(director: Operations, caller: Caller, p: OfHost) -> HostPicture:
     """Let a host into its group that registered through its agent and waits."""
     await director.approve(p.ref, who=caller.who)
-    return find_host(director.snapshot(), p.ref)
+    return find_host(director, p.ref)
 
 
 @operation(Role.FULL, OfHost)
 async def retry(director: Operations, caller: Caller, p: OfHost) -> HostPicture:
     """Probe a host now; it comes back if it passes."""
-    find_host(director.snapshot(), p.ref)
+    find_host(director, p.ref)
     await director.retry(p.ref)
-    return find_host(director.snapshot(), p.ref)
+    return find_host(director, p.ref)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import ipaddress
+from itertools import groupby
 from typing import Annotated
 
 from msgspec import Meta
@@ -13,10 +15,17 @@ from director.admin.operation import Caller, Nothing, OfGroup, OfHost, OfService
 from director.core.snapshot import DirectorPicture, Explanation, GroupPicture, HostPicture, ServicePicture
 from director.engine.errors import Invalid, NotFound
 
+#: Hosts on one page: some ten milliseconds of the director's time.
+MAX_PAGE = 1000
+#: A host's reference; names are far shorter.
+MAX_REF = 300
+
 
 class Hosts(Parameters, frozen=True, kw_only=True):
     service: Name | None = None
     group: Name | None = None
+    limit: Annotated[int, Meta(ge=1, le=MAX_PAGE)] | None = None
+    after: Annotated[str, Meta(max_length=MAX_REF)] | None = None  #: ``service/group/host``, the last of the page before
 
 
 class Explain(OfService, frozen=True, kw_only=True):
@@ -38,40 +47,47 @@ def services(director: Operations, caller: Caller, _: Nothing) -> tuple[ServiceP
 @operation(Role.READONLY, OfService)
 def service(director: Operations, caller: Caller, p: OfService) -> ServicePicture:
     """One service with its groups and hosts."""
-    return find_service(director.snapshot(), p.service)
+    return find_service(director, p.service)
 
 
 @operation(Role.READONLY, OfService)
 def groups(director: Operations, caller: Caller, p: OfService) -> tuple[GroupPicture, ...]:
     """The groups of a service."""
-    return find_service(director.snapshot(), p.service).groups
+    return find_service(director, p.service).groups
 
 
 @operation(Role.READONLY, OfGroup)
 def group(director: Operations, caller: Caller, p: OfGroup) -> GroupPicture:
     """One group with its hosts."""
-    return find_group(director.snapshot(), p.service, p.group)
+    return find_group(director, p.service, p.group)
 
 
 @operation(Role.READONLY, Hosts)
 def hosts(director: Operations, caller: Caller, p: Hosts) -> tuple[HostPicture, ...]:
-    """All hosts; those of a service or of one of its groups when asked."""
-    picture = director.snapshot()
-    if p.service is None:
-        if p.group is not None:
-            raise Invalid("a group is named within its service; give the service too", "group")
-        found = [each for one in picture.services for each in one.groups]
-    elif p.group is None:
-        found = list(find_service(picture, p.service).groups)
-    else:
-        found = [find_group(picture, p.service, p.group)]
-    return tuple(each for one in found for each in one.hosts)
+    """All hosts; those of a service or of one of its groups when asked; a page of them by name with a limit."""
+    if p.group is not None and p.service is None:
+        raise Invalid("a group is named within its service; give the service too", "group")
+    if p.service is not None and p.group is not None:
+        find_group(director, p.service, p.group)
+    elif p.service is not None:
+        find_service(director, p.service)
+    if p.limit is None and p.after is None:
+        return _all_hosts(director.snapshot(p.service, p.group))
+    after = _place(p.after) if p.after is not None else ()
+    beyond = (ref for ref in director.refs() if ref > after and p.service in (None, ref.service)
+              and p.group in (None, ref.group))
+    refs = sorted(beyond) if p.limit is None else heapq.nsmallest(p.limit, beyond)
+    found: list[HostPicture] = []
+    for (service, group), wanted in groupby(refs, lambda ref: (ref.service, ref.group)):
+        by_name = {each.name: each for each in _all_hosts(director.snapshot(service, group))}
+        found += [by_name[ref.host] for ref in wanted]
+    return tuple(found)
 
 
 @operation(Role.READONLY, OfHost)
 def host(director: Operations, caller: Caller, p: OfHost) -> HostPicture:
     """One host with its orders, its last check and its history."""
-    return find_host(director.snapshot(), p.ref)
+    return find_host(director, p.ref)
 
 
 @operation(Role.READONLY, Explain)
@@ -81,29 +97,40 @@ def explain(director: Operations, caller: Caller, p: Explain) -> Explanation:
         client = ipaddress.ip_address(p.client)
     except ValueError:
         raise Invalid(f"{p.client!r} is not an IP address", "client") from None
-    find_service(director.snapshot(), p.service)
     return director.explain(p.service, str(client))
 
 
 # --- finding, or NotFound -----------------------------------------------------------------------------------
 
 
-def find_service(picture: DirectorPicture, name: str) -> ServicePicture:
-    for each in picture.services:
+def find_service(director: Operations, name: str, group: str | None = None, host: str | None = None) -> ServicePicture:
+    """With all its groups and hosts, or those named."""
+    for each in director.snapshot(name, group, host).services:
         if each.name == name:
             return each
     raise NotFound(f"no service is called {name!r}")
 
 
-def find_group(picture: DirectorPicture, service_name: str, name: str) -> GroupPicture:
-    for each in find_service(picture, service_name).groups:
+def find_group(director: Operations, service: str, name: str, host: str | None = None) -> GroupPicture:
+    for each in find_service(director, service, name, host).groups:
         if each.name == name:
             return each
-    raise NotFound(f"no group is called {name!r} in service {service_name!r}")
+    raise NotFound(f"no group is called {name!r} in service {service!r}")
 
 
-def find_host(picture: DirectorPicture, ref: HostRef) -> HostPicture:
-    for each in find_group(picture, ref.service, ref.group).hosts:
+def find_host(director: Operations, ref: HostRef) -> HostPicture:
+    for each in find_group(director, *ref).hosts:
         if each.name == ref.host:
             return each
     raise NotFound(f"no host is called {ref.host!r} in {ref.service}/{ref.group}")
+
+
+def _all_hosts(picture: DirectorPicture) -> tuple[HostPicture, ...]:
+    return tuple(host for service in picture.services for group in service.groups for host in group.hosts)
+
+
+def _place(text: str) -> HostRef:
+    try:
+        return HostRef.parse(text)
+    except ValueError as error:
+        raise Invalid(str(error), "after") from None

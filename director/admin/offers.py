@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
@@ -66,7 +66,12 @@ class Operations(Protocol):
     the host exists; it may have left since.
     """
 
-    def snapshot(self) -> DirectorPicture: ...
+    def snapshot(self, service: str | None = None, group: str | None = None, host: str | None = None) -> DirectorPicture:
+        """Of everything; or with no other service, group and host than those named, if there are such: ten thousand hosts
+        are not looked at for one."""
+
+    def refs(self) -> Iterable[HostRef]:
+        """Every host there is."""
 
     def explain(self, service: str, client: str) -> Explanation:
         """:raises NotFound: no such service. *client* is a valid IP address."""

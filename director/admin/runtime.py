@@ -9,7 +9,6 @@ from msgspec import Meta
 
 from cluster.address import parse_address
 from cluster.model import HostState
-from director.admin.looking import find_service
 from director.admin.offers import Operations, Reloaded, Stopping
 from director.admin.operation import Caller, Nothing, OfService, Role, operation
 from director.core.snapshot import ConnectionsPicture, HostPicture, TransitionPicture
@@ -54,7 +53,6 @@ class BadHosts(msgspec.Struct, frozen=True):
 @operation(Role.READONLY, Connections)
 def connections(director: Operations, caller: Caller, p: Connections) -> ConnectionsPicture:
     """The clients of a service, the oldest first."""
-    find_service(director.snapshot(), p.service)
     return director.connections(p.service, p.limit)
 
 
@@ -67,7 +65,6 @@ def kill_connection(director: Operations, caller: Caller, p: KillConnection) -> 
         raise Invalid(str(error), "client") from None
     if not client.is_ip:
         raise Invalid("expected an IP address and a port; clients of UNIX sockets cannot be told apart", "client")
-    find_service(director.snapshot(), p.service)
     killed = director.kill_connection(p.service, client)
     if not killed:
         raise NotFound(f"no client {client} is connected to {p.service!r}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import TypeVar
 
 from cluster.model import AdminState
 from director.core.entries import GroupEntry, HostEntry, ServiceEntry
@@ -21,11 +22,14 @@ from director.core.snapshot import (
 )
 from director.core.weights import slow_start
 
+T = TypeVar("T")
+
 
 def picture_services(
-    inventory: Inventory, now: float, epoch: float, listening: Callable[[str], tuple[str, ...]]
+    inventory: Inventory, now: float, epoch: float, listening: Callable[[str], tuple[str, ...]],
+    service: str | None = None, group: str | None = None, host: str | None = None,
 ) -> tuple[ServicePicture, ...]:
-    """Every service with its groups and hosts.
+    """Every service with its groups and hosts; or of these only the named one, where there is one.
 
     :param now: monotonic seconds.
     :param epoch: what turns monotonic into POSIX seconds when added.
@@ -38,13 +42,21 @@ def picture_services(
                 WaitingPicture(name=ref.host, address=record.host.address, agent=record.agent, since=record.at)
             )
     return tuple(
-        _service(inventory, each, now, epoch, listening(each.name), waiting) for each in inventory.services.values()
+        _service(inventory, each, now, epoch, listening(each.name), waiting, group, host)
+        for each in _only(inventory.services, service)
     )
+
+
+def _only(things: Mapping[str, T], name: str | None) -> Iterable[T]:
+    """All, or the one that is called *name*, if any."""
+    if name is None:
+        return things.values()
+    return (things[name],) if name in things else ()
 
 
 def _service(
     inventory: Inventory, service: ServiceEntry, now: float, epoch: float, listen: tuple[str, ...],
-    waiting: Mapping[tuple[str, str], Sequence[WaitingPicture]],
+    waiting: Mapping[tuple[str, str], Sequence[WaitingPicture]], group: str | None, host: str | None,
 ) -> ServicePicture:
     sticky = service.spec.sticky
     return ServicePicture(
@@ -56,10 +68,10 @@ def _service(
         queued=service.admission.queued,
         queue=service.spec.limits.queue,
         sticky=sticky.mode if sticky is not None else "off",
-        sticky_entries=sum(group.pool.scheduler.entries for group in service.groups.values()),
+        sticky_entries=sum(each.pool.scheduler.entries for each in service.groups.values()),
         groups=tuple(
-            _group(inventory, service, group, now, epoch, tuple(waiting.get((service.name, group.name), ())))
-            for group in service.groups.values()
+            _group(inventory, service, each, now, epoch, tuple(waiting.get((service.name, each.name), ())), host)
+            for each in _only(service.groups, group)
         ),
         share=service.share,
     )
@@ -67,7 +79,7 @@ def _service(
 
 def _group(
     inventory: Inventory, service: ServiceEntry, group: GroupEntry, now: float, epoch: float,
-    waiting: tuple[WaitingPicture, ...],
+    waiting: tuple[WaitingPicture, ...], host: str | None,
 ) -> GroupPicture:
     pool = group.pool
     return GroupPicture(
@@ -81,7 +93,7 @@ def _group(
         in_flight=pool.in_flight,
         hosts=tuple(
             picture_host(group, entry, now, epoch, _seen_by_others(inventory, entry), _elsewhere(inventory, entry))
-            for entry in inventory.walk(group.hosts.values())
+            for entry in inventory.walk(_only(group.hosts, host))
         ),
         waiting=waiting,
     )

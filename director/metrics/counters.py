@@ -24,6 +24,8 @@ from cluster.model import HostRef, HostState, Reason
 from director.metrics.families import Part, Table
 from director.timing.courtesy import politely
 
+#: Hosts between two times of giving way, at a scrape.
+HOSTS = 8
 #: Observe the duration of one pick in this many: two readings of the clock cost a tenth of a pick.
 PICK_SAMPLE = 16
 #: Distinct reasons of one counter; our code has about ten. What exceeds it is counted as ``other``, so that no peer can

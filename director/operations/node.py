@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -70,7 +70,7 @@ class NodeOperations:
 
     # --- looking
 
-    def snapshot(self) -> DirectorPicture:
+    def snapshot(self, service: str | None = None, group: str | None = None, host: str | None = None) -> DirectorPicture:
         node, clustering = self._node, self._clustering
         now = node.monotonic()
         size, writes, written = clustering.written()
@@ -92,10 +92,13 @@ class NodeOperations:
                 *self._users.problems, *clustering.problems,
                 *(self.certificates.problems if self.certificates is not None else ()),
             ),
-            services=picture_services(node.inventory, now, node.wall() - now, node.listening),
+            services=picture_services(node.inventory, now, node.wall() - now, node.listening, service, group, host),
             store_problems=self._sync.problems,
             store_writable=clustering.writable, store_bytes=size, store_writes=writes, store_written_bytes=written,
         )
+
+    def refs(self) -> Iterable[HostRef]:
+        return self._node.inventory.hosts.keys()
 
     def explain(self, service: str, client: str) -> Explanation:
         node = self._node

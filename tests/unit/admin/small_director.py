@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http.client import HTTPResponse
 from typing import Any, Literal
 
@@ -110,7 +110,20 @@ class SmallDirector:
             for ref in (HostRef("web", "blue", "app1"), HostRef("web", "blue", "app2"), HostRef("mail", "all", "mx"))
         }
 
-    def snapshot(self) -> DirectorPicture:
+    def refs(self) -> Iterable[HostRef]:
+        return self.hosts.keys()
+
+    def snapshot(self, service: str | None = None, group: str | None = None, host: str | None = None) -> DirectorPicture:
+        whole = self._whole()
+        return msgspec.structs.replace(whole, services=tuple(
+            msgspec.structs.replace(each, groups=tuple(
+                msgspec.structs.replace(part, hosts=tuple(one for one in part.hosts if host in (None, one.name)))
+                for part in each.groups if group in (None, part.name)
+            ))
+            for each in whole.services if service in (None, each.name)
+        ))
+
+    def _whole(self) -> DirectorPicture:
         services: dict[str, dict[str, list[HostPicture]]] = {}
         for ref, host in self.hosts.items():
             services.setdefault(ref.service, {}).setdefault(ref.group, []).append(host)
@@ -135,6 +148,7 @@ class SmallDirector:
         )
 
     def explain(self, service: str, client: str) -> Explanation:
+        self._known(service)
         hosts = [host for ref, host in self.hosts.items() if ref.service == service]
         chosen = min((host for host in hosts if host.in_rotation), key=lambda host: host.in_flight, default=None)
         return Explanation(
@@ -172,6 +186,7 @@ class SmallDirector:
         return succeed(None)
 
     def connections(self, service: str, limit: int) -> ConnectionsPicture:
+        self._known(service)
         listed = tuple(
             ConnectionPicture(client=client, group="blue", host="app1", age_s=3.5, idle_s=1.0, to_host=10, to_client=20)
             for client in sorted(self.clients)[:limit]
@@ -179,6 +194,7 @@ class SmallDirector:
         return ConnectionsPicture(total=len(self.clients), connections=listed)
 
     def kill_connection(self, service: str, client: Address) -> int:
+        self._known(service)
         known = str(client) in self.clients
         self.clients.discard(str(client))
         return int(known)
@@ -248,6 +264,10 @@ class SmallDirector:
             return succeed(9)
         self.specs[service] = Stored(revision=9, spec=after)
         return succeed(9)
+
+    def _known(self, service: str) -> None:
+        if service not in {ref.service for ref in self.hosts}:
+            raise NotFound(f"no service is called {service!r}")
 
     def _change(self, ref: HostRef, local: bool = False, **changes: Any) -> Deferred[None]:
         if not (self.available or local):

@@ -143,6 +143,28 @@ class LookingTests(ControlCase):
                  for arguments in ({}, {"service": "web"}, {"service": "mail", "group": "all"})]
         self.assertEqual(names, [["app1", "app2", "mx"], ["app1", "app2"], ["mx"]])
 
+    def test_hosts_in_pages(self) -> None:
+        """Pages follow each other by name, without gap or repetition, whoever has left meanwhile."""
+        every = sorted((host.service, host.group, host.name) for host in self.call("hosts"))
+        for limit in (1, 2, 3, 4):
+            found: list[tuple[str, str, str]] = []
+            after: dict[str, str] = {}
+            while page := self.call("hosts", limit=limit, **after):
+                self.assertLessEqual(len(page), limit)
+                found += [(host.service, host.group, host.name) for host in page]
+                after = {"after": "/".join(found[-1])}
+            self.assertEqual(found, every)
+        self.assertEqual([host.name for host in self.call("hosts", after="web/blue/app1a")], ["app2"])
+        self.assertEqual([host.name for host in self.call("hosts", service="web", group="blue", limit=1)], ["app1"])
+        self.assertEqual(self.call("hosts", service="mail", after="web/blue/app1"), ())
+
+    def test_pages_that_cannot_be(self) -> None:
+        """A page has a host or more, a thousand at most, and begins after something that could be a host."""
+        for limit in (0, -1, 1001):
+            self.assertIn("limit", self.refused(Invalid, "hosts", limit=limit))
+        self.assertIn("after", self.refused(Invalid, "hosts", after="web"))
+        self.assertIn("'gopher'", self.refused(NotFound, "hosts", service="gopher", limit=1))
+
     def test_group_without_service_is_refused(self) -> None:
         """A group's name alone says nothing."""
         self.assertIn("group", self.refused(Invalid, "hosts", group="blue"))

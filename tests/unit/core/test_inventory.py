@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 from hypothesis import given, settings
@@ -167,6 +169,34 @@ class OrderTests(InventoryTestCase):
         self.assertEqual(why_not(blue, self.entry("a")), "down, ordered by operator, here only, ann: test")
         picture = picture_services(self.inventory, self.now, 0.0, lambda name: ())[0].groups[0].hosts[0]
         self.assertEqual([(each.by, each.state) for each in picture.orders], [("local", AdminState.DOWN)])
+
+    def test_picture_of_one(self) -> None:
+        """A picture of one service, group or host is that part of the whole one, and looks at no other host."""
+        looked_at: list[str] = []
+
+        def walk(entries: Iterable[Any]) -> Iterable[Any]:
+            for entry in entries:
+                looked_at.append(str(entry.ref))
+                yield entry
+
+        inventory = Inventory(now=self.now, random=lambda: 0.5, walk=walk)
+        for name in ("mail", "web"):
+            inventory.apply_service(name, Service(groups={"blue": group("a", "b"), "green": group("c")}), self.now)
+
+        def pictured(*names: str) -> Any:
+            return picture_services(inventory, self.now, 0.0, lambda name: (), *names)
+
+        whole = pictured()
+        for service in whole:
+            self.assertEqual(pictured(service.name), (service,))
+            for part in service.groups:
+                self.assertEqual(pictured(service.name, part.name)[0].groups, (part,))
+                for host in part.hosts:
+                    looked_at.clear()
+                    self.assertEqual(pictured(service.name, part.name, host.name)[0].groups[0].hosts, (host,))
+                    self.assertEqual(looked_at, [f"{service.name}/{part.name}/{host.name}"])
+        self.assertEqual((pictured("gopher"), pictured("web", "red")[0].groups, pictured("web", "blue", "z")[0].groups[0].hosts),
+                         ((), (), ()))
 
     def test_new_boot_id_clears_the_agents_order(self) -> None:
         """A restarted agent starts clean; the operator's order stands."""

@@ -186,8 +186,8 @@ class WaitingTests(PageCase):
         snapshot = self.admin.director.snapshot
         waiting = WaitingPicture(name="app7", address="10.0.0.7:80", agent="agent7", since=86400.0)
 
-        def with_waiting() -> DirectorPicture:
-            picture = snapshot()
+        def with_waiting(*names: str | None) -> DirectorPicture:
+            picture = snapshot(*names)
             service = picture.services[0]
             group = msgspec.structs.replace(service.groups[0], waiting=(waiting,))
             service = msgspec.structs.replace(service, groups=(group, *service.groups[1:]))
