@@ -12,6 +12,7 @@ from cluster.model import HostRef
 from director.core.entries import HostEntry
 from director.core.inventory import Inventory
 from director.metrics.counters import HOST_LABELS, HOSTS
+from director.metrics.families import Part, Table
 from director.ports.sockets import sources_for
 from director.resources.descriptors import Descriptors
 from director.resources.places import in_use
@@ -98,6 +99,8 @@ class ResourceCollector:
         self._descriptors = descriptors
         self._shortages = shortages
         self._ports = ports
+        self._ratios = Table("gauge", "host_ports_ratio",
+                             "Open connections to the host, of those its source addresses have ports for.", HOST_LABELS)
 
     def describe(self) -> Iterator[Metric]:
         return iter(())
@@ -120,9 +123,9 @@ class ResourceCollector:
         yield from self._shortages.collect()
         yield GaugeMetricFamily("txdirector_local_ports", "Ports that one source address has for connections to one host.",
                                 value=ports)
-        family = GaugeMetricFamily("txdirector_host_ports_ratio",
-                                   "Open connections to the host, of those its source addresses have ports for.",
-                                   labels=HOST_LABELS)
+        parts: dict[str, tuple[list[HostRef], list[float | None]]] = {}
         for each in port_use(self._inventory, ports):
-            family.add_metric(each.ref, each.in_use / each.ports)
-        yield family
+            refs, ratios = parts.setdefault(each.ref.service, ([], []))
+            refs.append(each.ref)
+            ratios.append(each.in_use / each.ports)
+        yield self._ratios.family({service: Part(*part) for service, part in parts.items()})
