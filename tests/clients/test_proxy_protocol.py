@@ -66,7 +66,7 @@ defaults
     timeout client 60s
     timeout server 60s
 listen checks
-    bind 127.0.0.1:{checks}
+    bind {directory}/checks.socket
     server v1 127.0.0.1:{director} source {proxy} send-proxy check inter 20ms
     server v2 127.0.0.1:{director} source {proxy} send-proxy-v2 check inter 20ms
 """
@@ -97,7 +97,7 @@ class ProxyProtocol(Clients):
     @classmethod
     def serve(cls) -> None:
         cls.whole = random_file(cls.directory / "big", FILE_BYTES)
-        names = ("nginx", "haproxy", "nginx_v1", "haproxy_v1", "haproxy_v2", "checks")
+        names = ("nginx", "haproxy", "nginx_v1", "haproxy_v1", "haproxy_v2")
         ports = dict(zip(names, free_ports(len(names)), strict=True))
         cls.start("nginx-host", NGINX_HOST, ports, "nginx")
         cls.start("haproxy-host", HAPROXY_HOST, ports, "haproxy")
@@ -106,7 +106,7 @@ class ProxyProtocol(Clients):
         ports["director"] = cls.director.port
         cls.start("nginx", NGINX, ports, "nginx_v1")
         cls.start("haproxy", HAPROXY, ports, "haproxy_v2")
-        (cls.directory / "checks.conf").write_text(CHECKS.format(proxy=PROXY, **ports))
+        (cls.directory / "checks.conf").write_text(CHECKS.format(directory=cls.directory, proxy=PROXY, **ports))
         cls.ways = {name: ports[name] for name in ("director", "nginx_v1", "haproxy_v1", "haproxy_v2")}
 
     @classmethod
@@ -142,7 +142,12 @@ class ProxyProtocol(Clients):
         """HAProxy's checks find the director up, and each is counted as what it is: a reset."""
         before = self.ended("client_reset")
         checking = self.client("haproxy", "-db", "-f", self.directory / "checks.conf")
-        wait_until(lambda: self.ended("client_reset") - before >= CHECKED, "checks come")
+
+        def enough() -> bool:
+            assert checking.poll() is None, checking.communicate()
+            return self.ended("client_reset") - before >= CHECKED
+
+        wait_until(enough, f"{CHECKED} checks are counted")
         checking.terminate()
         _, complaint = checking.communicate(timeout=20)
         self.assertNotIn("is DOWN", complaint)
