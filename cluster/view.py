@@ -43,6 +43,11 @@ class News(NamedTuple, Generic[P, V]):
     revision: int
 
 
+def printable(key: str) -> str:
+    """A key as people can be shown it: what is no UTF-8 in etcd has become lone surrogates, which no output takes."""
+    return key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def decode(value: bytes, type_: type[V]) -> V:
     """:raises Unreadable: *value* is not the JSON of a *type_*."""
     try:
@@ -59,7 +64,7 @@ class View(Generic[P, V]):
     :param keep: an unreadable record stands for what its key last said, instead of for nothing.
     :ivar values: by place.
     :ivar revisions: the last write of each key, readable or not.
-    :ivar problems: what is wrong, by key.
+    :ivar problems: what is wrong, by key as it is shown.
     """
 
     log = Logger()
@@ -91,7 +96,7 @@ class View(Generic[P, V]):
             gone = self.revisions.keys() & set(event.deleted)
         for key in sorted(gone):
             del self.revisions[key]
-            self.problems.pop(key, None)
+            self.problems.pop(printable(key), None)
             place = self._named(key)
             if place is not None and self.values.pop(place, None) is not None:
                 changed[place] = None
@@ -123,6 +128,7 @@ class View(Generic[P, V]):
 
     def _name(self, key: str, why: str) -> None:
         """Say what is wrong with a record once, and when it is right again."""
+        key = printable(key)
         before = self.problems.pop(key, "")
         if why:
             self.problems[key] = why

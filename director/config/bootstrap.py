@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 import msgspec
 
+from cluster.errors import Misuse
 from cluster.keys import Keys
 from cluster.model import Service
-from cluster.store import Compare, Put, Store
+from cluster.store import MAX_OPERATIONS, Compare, Put, Store
+from cluster.view import printable
 
 
 class AlreadyThere(Exception):
@@ -19,8 +21,11 @@ async def bootstrap(store: Store, keys: Keys, services: Mapping[str, Service]) -
     """Create every service in one transaction, if none of the cluster's is there; answers the revision.
 
     :raises AlreadyThere: naming what is there.
-    :raises cluster.errors.Misuse: more services, or larger ones, than a transaction holds.
+    :raises cluster.errors.Misuse: more services, or larger ones, than a transaction holds; nothing was changed.
     """
+    if len(services) > MAX_OPERATIONS:
+        raise Misuse(f"{len(services)} services are too many at once, a transaction holds {MAX_OPERATIONS}: bootstrap "
+                     f"a file of {MAX_OPERATIONS} at most, then run directorctl apply with all; nothing was changed")
     there = await store.list(keys.services())
     if not there.records:
         operations = [Put(keys.service(name), msgspec.json.encode(spec)) for name, spec in services.items()]
@@ -28,5 +33,5 @@ async def bootstrap(store: Store, keys: Keys, services: Mapping[str, Service]) -
         if committed.succeeded:
             return committed.revision
         there = await store.list(keys.services())
-    names = ", ".join(record.key.removeprefix(keys.services()) for record in there.records)
+    names = ", ".join(printable(record.key.removeprefix(keys.services())) for record in there.records)
     raise AlreadyThere(f"the store has services already: {names}; use directorctl apply to change them")

@@ -146,8 +146,12 @@ class Sync(TwistedService):
     @property
     def problems(self) -> tuple[str, ...]:
         """What of the store cannot be read, and why; the first `MAX_PROBLEMS`."""
-        found = (f"{key}: {why}" for mirror in self._mirrors for key, why in mirror.view.problems.items())
-        return tuple(islice(found, MAX_PROBLEMS))
+        return self.problems_and({})
+
+    def problems_and(self, *others: Mapping[str, str]) -> tuple[str, ...]:
+        """Those, and those of other views."""
+        views = (*(mirror.view.problems for mirror in self._mirrors), *others)
+        return tuple(islice((f"{key}: {why}" for view in views for key, why in view.items()), MAX_PROBLEMS))
 
     def _answered(self, _: None) -> None:
         self._missing -= 1

@@ -214,6 +214,12 @@ class Clustering(MultiService):
         """Of the store: what an operator should mend, a sentence each."""
         return self._store.room.problems if isinstance(self._store, EtcdStore) else ()
 
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Records of the directors' own that cannot be read, and why."""
+        parts = (self.leading.problems, self.membership.problems, self.vips.problems, self.observing.problems)
+        return {key: why for part in parts for key, why in part.items()}
+
     def written(self) -> tuple[int, int, int]:
         """The store's size, transactions sent to it and bytes in those; zeros for a store of this director's own."""
         store = self._store

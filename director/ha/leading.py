@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -30,7 +31,19 @@ from cluster.leadership import (
     State,
 )
 from cluster.model import Leader
-from cluster.store import Committed, Compare, Delete, Event, Lease, Operation, Record, Resync, Store, Watch
+from cluster.store import (
+    MAX_OPERATIONS,
+    Committed,
+    Compare,
+    Delete,
+    Event,
+    Lease,
+    Operation,
+    Record,
+    Resync,
+    Store,
+    Watch,
+)
 from cluster.view import Unreadable, decode
 from director.engine.telling import tell_each
 from director.timing.alarm import Alarm
@@ -95,6 +108,8 @@ class Leading(Service):
         self._alarm = Alarm(self._tick, reactor=reactor, monotonic=boottime)
         self._over: Deferred[None] | None = None
         self._lapsed = False
+        self.problems: dict[str, str] = {}  #: what is wrong with the record, by its key
+        self._usurped: IDelayedCall | None = None
         self._seldom = Seldom(monotonic=boottime, every_s=HINDERED_EVERY_S)
 
     # --- what others ask
@@ -160,6 +175,9 @@ class Leading(Service):
         if self._watch is not None:
             self._watch.stop()
             self._watch = None
+        if self._usurped is not None:
+            self._usurped.cancel()
+            self._usurped = None
         over: Deferred[None] = Deferred()
         if self._machine.state is State.OFF:
             over.callback(None)
@@ -182,15 +200,40 @@ class Leading(Service):
                 return
             record = written[0] if written else None
         self._learn(record)
+        self._depose(record)
         self._follow(self._machine.seen(record, revision, self._look()))
 
+    def _depose(self, record: Record | None) -> None:
+        """A record without a lease is no director's and would stay for ever, so that nobody led. It is deleted once whoever
+        led before it was written has certainly seen it, or let its lease lapse."""
+        if self._usurped is not None:
+            self._usurped.cancel()
+            self._usurped = None
+        if record is not None and record.lease is None:
+            self._usurped = self._reactor.callLater(self.ttl_s, self._delete, record)
+
+    def _delete(self, record: Record) -> None:
+        self._usurped = None
+        deleted = self._store.commit([Delete(self._key)], when=[Compare(self._key, record.mod_revision)])
+        deleted.addErrback(self._undeleted, record)
+
+    def _undeleted(self, failure: Failure, record: Record) -> None:
+        self._hindered("a leader's record without a lease is not deleted", failure)
+        if self.running and self._usurped is None:
+            self._depose(record)
+
     def _learn(self, record: Record | None) -> None:
-        known = None
-        if record is not None:
+        known, why = None, ""
+        if record is not None and record.lease is None:
+            why = f"it has no lease: no director wrote it; it is passed over, and deleted after {self.ttl_s:g} s"
+        elif record is not None:
             try:
                 known = Known(decode(record.value, Leader), record.create_revision)
             except Unreadable as error:
-                self.log.error("{key} cannot be read: {why}", key=self._key, why=error)
+                why = str(error)
+        if why and self.problems.get(self._key) != why:
+            self.log.error("{key} in the store cannot be read: {why}", key=self._key, why=why)
+        self.problems = {self._key: why} if why else {}
         if known == self.known:
             return
         self.known = known
@@ -284,7 +327,8 @@ class Leading(Service):
 
     async def _resign(self, term: int) -> None:
         lease, self._lease = self._lease, None
-        operations = [Delete(self._key), *map(Delete, sorted(self.owned))]
+        owned = sorted(self.owned)[: MAX_OPERATIONS - 1]  # those beyond go on to name their last owner
+        operations = [Delete(self._key), *map(Delete, owned)]
         self.owned.clear()
         fence = Compare(self._key, term, created=True)
         try:

@@ -100,6 +100,11 @@ class Membership(Service):
                 self.log.info("{why}; waiting for up to {seconds:g} s", why=error, seconds=TTL_S + CLAIM_MARGIN_S)
             await deferLater(self._reactor, RETRY_S)
 
+    @property
+    def problems(self) -> dict[str, str]:
+        """Records of members that cannot be read."""
+        return self._view.problems
+
     def startService(self) -> None:
         if self.running:
             return

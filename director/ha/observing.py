@@ -91,6 +91,11 @@ class Observing(Service):
         """Hosts that the live directors see differently, by what they have written."""
         return disagreements(self.records, self._membership.members)
 
+    @property
+    def problems(self) -> dict[str, str]:
+        """Observations that cannot be read."""
+        return self._view.problems
+
     def startService(self) -> None:
         if self.running:
             return

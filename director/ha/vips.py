@@ -22,9 +22,9 @@ from twisted.logger import Logger
 from cluster.keys import Keys, VipKey
 from cluster.model import VipOwner
 from cluster.model import Vips as Config
-from cluster.store import Put, Store, Watch
-from cluster.view import View
-from director.core.vip import REFRESH_S, VALID_S, Act, Custody, linger_s, needed_s
+from cluster.store import MAX_OPERATIONS, Put, Store, Watch
+from cluster.view import Checked, View
+from director.core.vip import OUTLIVES_S, REFRESH_S, VALID_S, Act, Custody, linger_s, needed_s
 from director.ha.leading import Known, Leading
 from director.ha.lookout import Befell, Lookout
 from director.ha.neighbours import announce
@@ -42,6 +42,14 @@ BROKEN_HOLD_S = 30.0
 UNNAMED_EVERY_S = 60.0
 #: Timers may be early by less than that.
 TIMER_S = 0.001
+
+
+def _sound(place: VipKey, owner: VipOwner) -> Checked[VipOwner]:
+    """No address outlives its owner for longer than the kernel keeps it; whoever waits for more waits for nothing."""
+    if owner.linger_s <= OUTLIVES_S:
+        return Checked(owner)
+    why = f"linger_s: no address outlives its owner by more than {OUTLIVES_S:g} s, not {owner.linger_s:g} s"
+    return Checked(msgspec.structs.replace(owner, linger_s=OUTLIVES_S), [why])
 
 
 class Link:
@@ -97,7 +105,7 @@ class Vips(Service):
         self._monotonic = monotonic
         self._wall = wall
         self._custody = Custody(needed_s(leading.ttl_s))
-        self._owners = View(keys, keys.vips(), VipKey, VipOwner, keep=True)
+        self._owners = View(keys, keys.vips(), VipKey, VipOwner, keep=True, check=_sound)
         self._watch: Watch | None = None
         self._timer: Any = None
         self._vacant_at: float | None = None  # when the last of the former leader's lease was seen
@@ -121,6 +129,11 @@ class Vips(Service):
     def on(self) -> tuple[Interface, ...]:
         """The addresses that are on this director's interface; fewer than `held` means when some cannot be added."""
         return self._on if self.held else ()
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Records of owners that cannot be read."""
+        return self._owners.problems
 
     @property
     def owners(self) -> dict[str, VipOwner]:
@@ -200,16 +213,18 @@ class Vips(Service):
                          linger_s=linger_s(self._leading.ttl_s))
         puts = [Put(self._keys.vip(str(each.ip)), msgspec.json.encode(owner)) for each in self.addresses]
         try:
-            committed = await self._leading.fenced(puts)
+            for start in range(0, len(puts), MAX_OPERATIONS):
+                committed = await self._leading.fenced(puts[start : start + MAX_OPERATIONS])
+                if not committed.succeeded:
+                    return
         except Exception as error:
             held = self._seldom.due("unnamed")
             if held is not None:
                 self.log.warn("the store does not name us the owner of the virtual addresses: {why}{more}", why=error,
                               more=more(held))
         else:
-            if committed.succeeded:
-                self._named = term
-                self._leading.owned.update(put.key for put in puts)
+            self._named = term
+            self._leading.owned.update(put.key for put in puts)
         finally:
             self._naming = False
         if self._named == term:

@@ -112,6 +112,11 @@ class AuditTrail(Service):
                 lambda failure: self.log.failure("the audit could not be written", failure)
             ).addBoth(self._written)
 
+    @property
+    def problems(self) -> dict[str, str]:
+        """Entries that cannot be read."""
+        return self._known.problems
+
     def newest(self, limit: int) -> tuple[AuditEntry, ...]:
         """What all directors recorded, the newest first; what cannot be read is left out.
 
@@ -154,7 +159,8 @@ class AuditTrail(Service):
         """The watch tells of it; another director that does the same at the same time is no harm."""
         known = self._known.revisions
         if len(self._refused) >= KEPT_REFUSED + BATCH or len(known) >= KEPT + BATCH:
-            oldest = sorted(self._refused or known, key=known.__getitem__)[:BATCH]
+            ours = self._refused or (key for key in known if self._keys.parse(key) is not None)
+            oldest = sorted(ours, key=known.__getitem__)[:BATCH]
             await self._store.commit([Delete(key) for key in oldest], when=[Compare(key, known[key]) for key in oldest])
 
     def _heard(self, event: Event) -> None:

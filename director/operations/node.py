@@ -93,7 +93,7 @@ class NodeOperations:
                 *(self.certificates.problems if self.certificates is not None else ()),
             ),
             services=picture_services(node.inventory, now, node.wall() - now, node.listening, service, group, host),
-            store_problems=self._sync.problems,
+            store_problems=self._unreadable(),
             store_writable=clustering.writable, store_bytes=size, store_writes=writes, store_written_bytes=written,
         )
 
@@ -269,11 +269,15 @@ class NodeOperations:
                 VipPicture(address=address, owner=clustering.vip_owner(owner.owner), since=owner.since, term=owner.term)
                 for address, owner in sorted(clustering.vips.owners.items())
             ),
-            disagreements=clustering.disagreements(), store_problems=self._sync.problems,
+            disagreements=clustering.disagreements(), store_problems=self._unreadable(),
             store_writable=clustering.writable, problems=clustering.problems,
             last_known=clustering.shared and not clustering.available, leads=clustering.leading.leads,
             vips_held=clustering.vips_held,
         )
+
+    def _unreadable(self) -> tuple[str, ...]:
+        """What of the store is passed over, and why."""
+        return self._sync.problems_and(self._clustering.unreadable, self._audit.problems)
 
     def history(self, ref: HostRef | None, limit: int) -> Deferred[tuple[PastPicture, ...]]:
         changes = self._store.history(self._keys.root, limit=HISTORY_LOOKED_THROUGH)

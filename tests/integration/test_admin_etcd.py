@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from typing import Any
+from xmlrpc.client import dumps
 
+import msgspec
 from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
 
@@ -56,6 +58,34 @@ class TwoDirectorsTests(DirectorTestCase):
             await self.do(self.first, "put_service", service="web", spec={}, revision=seen.revision)
         await self.do(self.second, "del_service", service="web")
         await until(lambda: not self.first.node.listening("web"), "the other to stop listening")
+
+    async def test_strange_records(self) -> None:
+        """Keys and values that are no UTF-8, numbers beyond every bound and a leader without a lease are named in the status
+        of both, in JSON and XML-RPC alike; history, cluster and changes go on, and so do newcomers."""
+        etcd = await self.start()
+        root, garbage = self.first.keys.root, "\udcff\udcfe"
+        kinds = ("services", "registered", "admin", "observed", "load", "directors", "vips", "caps", "users", "audit", "")
+        for kind in kinds:
+            for name in (garbage, f"x{garbage}/y", "x"):
+                await deferToThread(etcd.etcdctl, "put", f"{root}{kind}/{name}", garbage)
+        order = '{"state":"drain","who":"x","at":1e300,"why":""}'
+        await deferToThread(etcd.etcdctl, "put", f"{root}admin/web/main/a/operator", order)
+        await deferToThread(etcd.etcdctl, "put", f"{root}leader", garbage)
+        for director in (self.first, self.second):
+            for operation in ("status", "cluster"):
+                def named(director: DirectorService = director, operation: str = operation) -> bool:
+                    found = director.operations.snapshot() if operation == "status" else director.operations.cluster()
+                    text = msgspec.json.encode(found.store_problems).decode()
+                    return all(f"{root}{kind}/" in text for kind in kinds if kind not in ("load", "vips", ""))
+
+                await until(named, "all to be named")
+            past = await self.do(director, "history", limit=1000)
+            dumps((msgspec.to_builtins(past),), allow_none=True)
+            msgspec.json.encode(past)
+            await self.do(director, "audit", limit=100)
+        await until(lambda: self.first.clustering.leading.leads or self.second.clustering.leading.leads, "somebody to lead")
+        await self.do(self.first, "put_host", **MAIN, host="b", address="127.0.0.1:9")
+        await until(lambda: self.second.operations.snapshot().host("web", "main", "b"), "a change to go on")
 
     async def test_users(self) -> None:
         """A user made at one signs in at the other, with the password of then, until one of them deletes them."""

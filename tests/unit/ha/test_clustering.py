@@ -37,7 +37,8 @@ class ClusteringTestCase(SynchronousTestCase):
 class LeaderTests(ClusteringTestCase):
     def lead(self, name: str, since: float) -> None:
         leader = Leader(name=name, boot_id="1", since=since)
-        committed = self.store.commit([Put(KEYS.leader(), msgspec.json.encode(leader))])
+        lease = self.successResultOf(self.store.lease(1e6))
+        committed = self.store.commit([Put(KEYS.leader(), msgspec.json.encode(leader), lease.id)])
         self.director.run()
         self.successResultOf(committed)
 

@@ -75,6 +75,33 @@ class CampaignTests(LeadingTestCase):
                          (Leader(name="d1", boot_id="d1-1", since=5.0), first.term))
         self.assertEqual((second.term, self.told), (0, ["d1 gained"]))
 
+    def test_record_without_a_lease(self) -> None:
+        """A record that somebody put there without a lease is named and nobody's; it is gone after a lease's time, and then
+        somebody leads under a new term. Records that replace it are waited for anew."""
+        self.told = []
+        for value in (b"\xff", msgspec.json.encode(Leader(name="d9", boot_id="9", since=1.0))):
+            put = self.successResultOf(self.store.commit([Put(KEYS.leader(), value)]))
+        first = self.director("d1")
+        self.pass_time(1.0)
+        self.assertIsNone(first.known)
+        self.assertIn("no lease", first.problems[KEYS.leader()])
+        self.assertFalse(first.leads)
+        self.pass_time(1.5)
+        self.assertTrue(first.leads)
+        self.assertGreater(first.term, put.revision)
+        self.assertEqual(first.problems, {})
+
+    def test_leader_overwritten(self) -> None:
+        """A leader whose record somebody overwrites stops at once, and nobody follows before its lease has surely ended."""
+        first, second = self.pair()
+        self.successResultOf(self.store.commit([Put(KEYS.leader(), b"mine")]))
+        self.pass_time()
+        self.assertFalse(first.leads)
+        self.pass_time(first.ttl_s - 0.2)
+        self.assertFalse(first.leads or second.leads)
+        self.pass_time(1.0)
+        self.assertTrue(first.leads or second.leads)
+
     def test_resigning_hands_over(self) -> None:
         """After an order the other leads at once, with a greater term; the first keeps back, and then stands by."""
         first, second = self.pair()

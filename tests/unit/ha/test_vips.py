@@ -272,12 +272,25 @@ class LingerTests(VipsTestCase):
         assert owner is not None
         self.assertEqual((owner.owner, round(owner.linger_s, 2)), ("d1", 0.5))
 
+    def test_absurd_wait(self) -> None:
+        """A record that asks for a longer wait than any address lives is named, and waited for no longer than that."""
+        self.store.refused = KEYS.leader()
+        _, vips, _ = self.director()
+        self.former(1e6)
+        self.pass_time()
+        self.assertIn("linger_s", vips.problems[KEY])
+        self.store.refused = None
+        self.pass_time(0.5)
+        self.pass_time(OUTLIVES_S + 0.5)
+        self.assertTrue(vips.held)
+
     def test_no_longer_than_needed(self) -> None:
         """The wait counts from when the former leader's record was seen to be gone, not from when a campaign succeeded, and
         the address is taken at its end, not at the next turn."""
         self.former(0.7)
         leader = Leader(name="d9", boot_id="9", since=1.0)
-        self.successResultOf(self.store.commit([Put(KEYS.leader(), msgspec.json.encode(leader))]))
+        lease = self.successResultOf(self.store.lease(1e6))
+        self.successResultOf(self.store.commit([Put(KEYS.leader(), msgspec.json.encode(leader), lease.id)]))
         leading, vips, link = self.director(ttl_s=1.0)
         self.pass_time(0.5)
         self.assertFalse(leading.leads)

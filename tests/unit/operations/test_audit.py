@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
@@ -13,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from cluster.errors import StoreUnavailable
 from cluster.keys import Keys
 from cluster.memory import MemoryStore
-from cluster.store import Committed, Compare, Operation, Put
+from cluster.store import Changes, Committed, Compare, Operation, Put, Record
 from director.admin.control import Audit, Caller, Role
 from director.operations import audit as module
 from director.operations.audit import MAX_WAITING, AuditTrail
@@ -67,6 +68,22 @@ class AuditTrailTests(SynchronousTestCase):
     def refuse(self, who: str = "bob") -> None:
         outcome = "Forbidden: weight needs the role 'full'"
         self.trail.record(Audit(Caller(who, Role.READONLY, "192.0.2.8"), "weight", {"weight": 2.0}, outcome, True))
+
+    def test_strange_keys(self) -> None:
+        """Keys of somebody else's under the audit, which no director could delete, don't keep its own from being deleted."""
+        self.patch(module, "KEPT", 30)
+        self.patch(module, "BATCH", 10)
+        prefix = Keys("test").audits()
+        strange = tuple(Record(f"{prefix}\udcff{number}", b"\xff", 1, 1) for number in range(12))
+        self.trail._heard(Changes(strange, (), 1))
+        for number in range(75):
+            self.now += 1
+            self.record(f"change{number}")
+            self.turn()
+        kept = self.successResultOf(self.store.list(prefix)).records
+        self.assertLessEqual(len(kept), 40)
+        self.assertEqual(len(self.trail.problems), 12)
+        msgspec.json.encode(self.trail.problems)
 
     def test_refusals_are_few(self) -> None:
         """Any number of refusals of one caller are ten entries a minute, and the next tells how many were left out."""
