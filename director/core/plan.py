@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cluster.model import Service
+from cluster.model import Host, Service
 from cluster.validate import join
 
 #: From the service: names of fields and keys of tables.
@@ -103,6 +103,25 @@ def perform(services: Mapping[str, Service], steps: Iterable[Step]) -> dict[str,
         if value is not ABSENT:
             result[step.service] = value
     return result
+
+
+def values(change: Change) -> str:
+    """What is there after *change*, and before it, in a line for people."""
+    if change.kind == "add":
+        return _text(change.after)
+    if change.kind == "remove":
+        return _text(change.before)
+    return f"{_text(change.before)} → {_text(change.after)}"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Host) and value == Host(address=value.address):
+        return value.address
+    if isinstance(value, Order):
+        return ", ".join(value.keys)
+    if value is None:
+        return "nothing"
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 # --- finding differences ----------------------------------------------------------------------------------

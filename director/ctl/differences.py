@@ -7,9 +7,9 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from cluster.model import Host, Service
+from cluster.model import Service
 from cluster.validate import join
-from director.core.plan import Absent, Change, Order, Step
+from director.core.plan import Absent, Order, Step, values
 
 _MARKS = {"add": "+", "remove": "-", "change": "~", "order": "~"}
 
@@ -30,7 +30,7 @@ def lines(steps: Iterable[Step]) -> Iterator[Line]:
         yield Line(step.kind, f"{_MARKS[step.kind]} {join('services', step.service)}{about}")
         for change in step.changes:
             if change.path:
-                yield Line(change.kind, f"    {_MARKS[change.kind]} {join('', *change.path)}  {_values(change)}")
+                yield Line(change.kind, f"    {_MARKS[change.kind]} {join('', *change.path)}  {values(change)}")
 
 
 def as_data(steps: Iterable[Step]) -> list[dict[str, Any]]:
@@ -51,24 +51,6 @@ def as_data(steps: Iterable[Step]) -> list[dict[str, Any]]:
 def _summary(service: Service) -> str:
     hosts = sum(len(group.hosts) for group in service.groups.values())
     return f"listens on {', '.join(service.listen) or 'nothing'}; groups: {len(service.groups)}, hosts: {hosts}"
-
-
-def _values(change: Change) -> str:
-    if change.kind == "add":
-        return _text(change.after)
-    if change.kind == "remove":
-        return _text(change.before)
-    return f"{_text(change.before)} → {_text(change.after)}"
-
-
-def _text(value: object) -> str:
-    if isinstance(value, Host) and value == Host(address=value.address):
-        return value.address
-    if isinstance(value, Order):
-        return ", ".join(value.keys)
-    if value is None:
-        return "nothing"
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def _plain(value: object) -> Any:

@@ -101,8 +101,9 @@ class Leading(Service):
         self._reactor = reactor
         self._boottime = boottime
         self._hold_back_s = hold_back_s
-        value = msgspec.json.encode(Leader(name=director, boot_id=boot_id, since=wall()))
-        self._machine = Leadership(self._key, value)
+        self._record = Leader(name=director, boot_id=boot_id, since=0.0)
+        self._wall = wall
+        self._machine = Leadership(self._key, msgspec.json.encode(self._record))
         self._lease: Lease | None = None
         self._watch: Watch | None = None
         self._alarm = Alarm(self._tick, reactor=reactor, monotonic=boottime)
@@ -260,7 +261,8 @@ class Leading(Service):
                     self._store.lease(self.ttl_s).addCallbacks(self._granted, self._ungranted)
                 case Campaign(put, when):
                     assert put.lease is not None
-                    self._campaign(put.lease, self._store.commit([put], when=[when]))
+                    since = msgspec.json.encode(msgspec.structs.replace(self._record, since=self._wall()))
+                    self._campaign(put.lease, self._store.commit([put._replace(value=since)], when=[when]))
                 case Gained(term):
                     self._lapsed = False
                     self.log.info("{director} leads, term {term}", director=self.director, term=term)
