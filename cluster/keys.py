@@ -30,6 +30,9 @@ from cluster.model import NAME_PATTERN, HostRef
 
 By = Literal["operator", "agent"]
 
+#: Of all clusters.
+ROOT = "/txdirector/"
+
 _NAME = re.compile(NAME_PATTERN)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _AUDIT_TIME = "%Y%m%dT%H%M%S.%fZ"  # of one width, so that keys sort by time
@@ -96,7 +99,7 @@ class Keys:
     """The keys of one cluster. Builders raise `Misuse` for what is not a name; `parse` is the inverse of them all."""
 
     def __init__(self, cluster: str) -> None:
-        self.root = f"/txdirector/{_name(cluster)}/"
+        self.root = f"{ROOT}{_name(cluster)}/"
 
     # --- one key ---
 

@@ -48,6 +48,8 @@ PAGE_RECORDS = 1000
 #: A listing whose revision was compacted while its pages were read is begun anew; that this happens repeatedly means
 #: that somebody compacts at every revision.
 LISTING_ATTEMPTS = 3
+#: More clusters than share an etcd.
+MAX_NAMES = 20
 #: For all leases together to be revoked at stop; then they run out by themselves.
 REVOKE_S = 1.0
 #: How far back history looks: etcd reads every change since, of whatever key, at some 100,000 a second.
@@ -166,6 +168,23 @@ class EtcdStore:
             found += page.records
             revision, more = revision or page.revision, page.more
         return Listing(tuple(found), revision)
+
+    def names(self, prefix: str) -> Deferred[tuple[str, ...]]:
+        """What follows *prefix*, which ends in ``/``, up to the next one: the first `MAX_NAMES`, one question each."""
+        return self._when_running(lambda: self._names(prefix))
+
+    async def _names(self, prefix: str) -> tuple[str, ...]:
+        found: list[str] = []
+        start = prefix
+        while len(found) < MAX_NAMES:
+            request = records.range_request(prefix, limit=1, keys_only=True)
+            request.key = start.encode("utf-8", "surrogateescape")
+            page = await self._caller.call(lambda to: to.kv.Range, request, records.page)
+            if not page.records:
+                break
+            found.append(page.records[0].key.removeprefix(prefix).partition("/")[0])
+            start = f"{prefix}{found[-1]}0"  # the character after the slash: the first key beyond all under that name
+        return tuple(found)
 
     # --- writing ---
 

@@ -26,10 +26,11 @@ from twisted.logger import Logger
 
 from cluster.errors import StoreUnavailable
 from cluster.etcd import Access, EtcdStore
-from cluster.keys import Keys
+from cluster.keys import ROOT, Keys
 from cluster.model import Configuration, Etcd, HostRef, Member
 from cluster.peer_wire import Alive
 from cluster.store import Record, Store
+from cluster.view import printable
 from director.core.forwarding import FRESH_S
 from director.core.promises import PROMISE_S
 from director.core.snapshot import DisagreementPicture, PeerPicture
@@ -71,6 +72,7 @@ class Clustering(MultiService):
         self.boot_id = uuid.uuid4().hex
         self.last_known: Sequence[Record] = ()
         self.missing = ""
+        self._beside: tuple[str, ...] = ()  #: other clusters of this etcd, when this one was empty at the start
         self._store = store
         self._balancer = balancer
         self._sync = sync
@@ -89,7 +91,8 @@ class Clustering(MultiService):
             hold_back_s=PROMISE_S if keeps else 0.0,
         )
         self.leading.on_known.append(self._leader_known)
-        self.vips = Vips(node.vips, self.leading, store, keys, reactor=reactor, right_s=self._right_s)
+        self.vips = Vips(node.vips, self.leading, store, keys, reactor=reactor, right_s=self._right_s,
+                         wanted=lambda: bool(balancer.inventory.services))
         self.observing = Observing(store, keys, balancer, self.membership, boot_id=self.boot_id, reactor=reactor)
         self.peers: Peers | None = None
         if node.peers.listen is not None:
@@ -129,6 +132,30 @@ class Clustering(MultiService):
             keeping = Keeping(store, sync.prefixes, self._snapshot, self.cluster, reactor=reactor)
             keeping.setServiceParent(self)
             sync.on_change.append(keeping.changed)
+
+    def startService(self) -> None:
+        super().startService()
+        self._sync.synced.addCallback(self._synced)
+
+    def _synced(self, _: None) -> None:
+        """A name that was mistyped is a cluster of its own, and empty."""
+        if isinstance(self._store, EtcdStore) and not self._balancer.inventory.services:
+            self._store.names(ROOT).addCallbacks(
+                self._found,
+                lambda failure: self.log.info("no other clusters are known: {why}", why=failure.getErrorMessage()),
+            ).addErrback(lambda failure: self.log.failure("the cluster's name could not be compared", failure))
+
+    def _found(self, names: Sequence[str]) -> None:
+        self._beside = tuple(printable(name) for name in names if name != self.cluster)
+        why = self._empty() or f"cluster {self.cluster!r} has no service yet"
+        self.log.warn("{why}; no virtual address is taken before there is one", why=why)
+
+    def _empty(self) -> str:
+        """Why this cluster may not be the one that was meant; empty: it has services, or is alone."""
+        if not self._beside or self._balancer.inventory.services:
+            return ""
+        return (f"cluster {self.cluster!r} has no service, and etcd also has the clusters {', '.join(self._beside)}: is "
+                "node.etcd.cluster what was meant? director bootstrap gives a new cluster its services")
 
     def remember(self) -> bool:
         """Look for what was last known; False when there is nothing, `missing` says why."""
@@ -212,7 +239,10 @@ class Clustering(MultiService):
     @property
     def problems(self) -> tuple[str, ...]:
         """Of the store: what an operator should mend, a sentence each."""
-        return self._store.room.problems if isinstance(self._store, EtcdStore) else ()
+        if not isinstance(self._store, EtcdStore):
+            return ()
+        empty = self._empty()
+        return (*self._store.room.problems, empty) if empty else self._store.room.problems
 
     @property
     def unreadable(self) -> Mapping[str, str]:

@@ -85,14 +85,15 @@ class Link:
 class Vips(Service):
     """Holds the addresses while it runs and may.
 
+    :param wanted: whether anybody is served; until then no address is taken, since another cluster may have it.
     :param right_s: for how long the addresses may be ours besides the leader's lease: what others have promised.
     """
 
     log = Logger()
 
     def __init__(self, config: Config, leading: Leading, store: Store, keys: Keys, *, reactor: Any,
-                 right_s: Callable[[], float] = lambda: 0.0, link: Link | None = None,
-                 monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
+                 right_s: Callable[[], float] = lambda: 0.0, wanted: Callable[[], bool] = lambda: True,
+                 link: Link | None = None, monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
         self.setName("vips")
         self.addresses: tuple[Interface, ...] = tuple(map(ipaddress.ip_interface, config.addresses))
         self._link = Link(config.interface or "") if link is None else link
@@ -102,6 +103,7 @@ class Vips(Service):
         self._keys = keys
         self._reactor = reactor
         self._right_s = right_s
+        self._wanted = wanted
         self._monotonic = monotonic
         self._wall = wall
         self._custody = Custody(needed_s(leading.ttl_s))
@@ -186,7 +188,7 @@ class Vips(Service):
                 self._refresh(befell.running)
             case Act.DROP:
                 self._drop()
-        if own_s > 0 and not named and not self._naming and self.addresses:
+        if own_s > 0 and not named and not self._naming and self.addresses and self._wanted():
             self._naming = True
             naming: Deferred[None] = Deferred.fromCoroutine(self._name_owner(self._leading.term))
             naming.addErrback(lambda failure: self.log.failure("the virtual addresses failed", failure))

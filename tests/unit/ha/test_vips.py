@@ -80,6 +80,10 @@ class FailingStore(MemoryStore):
 
 
 class VipsTestCase(SynchronousTestCase):
+    @staticmethod
+    def wanted() -> bool:
+        return True
+
     def setUp(self) -> None:
         self.clock = Clock()
         self.store = FailingStore(clock=self.clock, wall=lambda: 0.0)
@@ -91,7 +95,7 @@ class VipsTestCase(SynchronousTestCase):
                           boottime=self.clock.seconds, wall=lambda: 5.0)
         link = RecordingLink(self.store)
         vips = Vips(Config(interface="eth0", addresses=(ADDRESS,)), leading, self.store, KEYS, reactor=self.clock,
-                    link=link, right_s=lambda: self.promised_s, monotonic=self.clock.seconds, wall=lambda: 5.0)
+                    link=link, right_s=lambda: self.promised_s, wanted=self.wanted, monotonic=self.clock.seconds, wall=lambda: 5.0)
         vips.startService()
         leading.startService()
         self.pass_time()
@@ -128,6 +132,20 @@ class HoldingTests(VipsTestCase):
         self.assertEqual(link.done, [])
         self.store.refused = None
         self.pass_time(0.3)
+        self.assertTrue(vips.held)
+
+    def test_nobody_served(self) -> None:
+        """While there is no service no address is named or taken; with the first one it is, and stays without any."""
+        served = False
+        self.patch(self, "wanted", lambda: served)
+        _, vips, link = self.director()
+        self.pass_time(1.0)
+        self.assertEqual((vips.held, self.owner(), link.done), (False, None, []))
+        served = True
+        self.pass_time(0.3)
+        self.assertTrue(vips.held)
+        served = False
+        self.pass_time(1.0)
         self.assertTrue(vips.held)
 
     def test_given_up_before_the_record(self) -> None:
