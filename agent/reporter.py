@@ -293,6 +293,7 @@ def _hint(reason: str) -> str:
 
 _HINTS = {
     "name_in_use": "another agent of this name is connected: give each its own name",
+    "contested": "another agent of this name and identity is connected and alive: give each its own name",
     "stale_boot": "another agent of this name has taken over: give each its own name",
     "unauthenticated": "the director knows no identity with this token or certificate",
 }

@@ -130,7 +130,7 @@ class _AgentProtocol(Protocol):
             self._listener.proven(evidence.ip)
             self._greeted(message, answer.speaker)
             if answer.replaced is not None:
-                self._listener.refuse(answer.replaced, Reject.REPLACED)
+                self._listener.refuse(answer.replaced, Reject.REPLACED, answer.stay_away_s)
             return
         assert self.speaker is not None
         if isinstance(message, Report):
@@ -385,11 +385,11 @@ class AgentListener(MultiService):
         if ip:
             self._turns.proven(ip, self.monotonic())
 
-    def refuse(self, speaker: Speaker, reason: Reject) -> None:
+    def refuse(self, speaker: Speaker, reason: Reject, retry_after_s: float) -> None:
         """Close *speaker*'s connection with a reason."""
         protocol = self._joined.get(speaker)
         if protocol is not None:
-            protocol.refuse(reason)
+            protocol.refuse(reason, retry_after_s)
 
     def refused(self, hello: Hello, evidence: Evidence, reason: Reject) -> None:
         """Tell the operator; many of one kind are one line (`cluster.log.storms`)."""

@@ -12,6 +12,8 @@ Rules:
    id is refused (`stale_boot`) while its successor is connected, so that two processes of one name do not duel.
 3. *One speaker for each host.* Among several agents that may speak for a host, the last proven hello speaks; unproven,
    the first does until it is gone. Reports of the others are dropped (`not_speaker`).
+   Taking over from one that was heard just now is for restarts and reconnects, so it may happen now and then only, of an
+   agent and of a host: of two that fight, the holder stays, and the other is refused (`contested`) or not the speaker.
 4. *Sequence numbers* grow within a boot id, over connections and posts. The last one again is `replayed`, a smaller one
    `stale`: both are dropped.
 5. A host that is claimed but not (yet) known costs nothing: once it is known, the next report begins to count.
@@ -40,6 +42,13 @@ MAX_REPORTS_PER_S = 20.0
 REPORT_BURST = 60.0
 #: How long a refused agent should stay away: wrong credentials and lost duels do not heal in seconds.
 RETRY_REFUSED_S = 30.0
+#: Who was heard so long ago, or later, is alive, and taking over from it is a contest: an agent reports every second or so.
+ALIVE_S = 5.0
+#: Contests of one agent or host: at once, for an agent whose way to us breaks again and again, and one more in so long.
+CONTEST_BURST = 5.0
+CONTEST_EVERY_S = 30.0
+#: Of these, after which the displaced one may come back at once.
+CONTESTS_AT_ONCE = 2.0
 #: Boot ids remembered as replaced, for each agent: more restarts than this happen only in a crash loop.
 RETIRED_BOOTS = 8
 #: Agents remembered (their boot id and sequence), connected or not: ten thousand hosts twice over, 1 KB each.
@@ -67,6 +76,7 @@ class Reject(enum.StrEnum):
     STALE_BOOT = "stale_boot"
     NAME_IN_USE = "name_in_use"
     REPLACED = "replaced"
+    CONTESTED = "contested"  #: took over too often from one that lives
     TOO_FAST = "too_fast"
     TOO_MANY_AGENTS = "too_many_agents"
     NO_TURN = "no_turn"  #: too many connections wait for their handshake
@@ -151,6 +161,7 @@ class Speaker:
 class Admitted(NamedTuple):
     speaker: Speaker
     replaced: Speaker | None  #: whose connection has to be closed
+    stay_away_s: float = 0.0  #: how long the replaced one should
 
 
 class PostAnswer(NamedTuple):
@@ -164,7 +175,7 @@ class PostAnswer(NamedTuple):
 class _Record:
     """What is remembered of an agent."""
 
-    __slots__ = ("boot_id", "bucket", "retired", "seq", "speaker")
+    __slots__ = ("boot_id", "bucket", "contests", "gentle", "retired", "seq", "speaker")
 
     def __init__(self, boot_id: str, now: float) -> None:
         self.boot_id = boot_id
@@ -172,6 +183,8 @@ class _Record:
         self.speaker: Speaker | None = None
         self.retired: deque[str] = deque(maxlen=RETIRED_BOOTS)
         self.bucket = TokenBucket(MAX_REPORTS_PER_S, REPORT_BURST, now)
+        self.contests = _contests(now)
+        self.gentle = TokenBucket(1 / CONTEST_EVERY_S, CONTESTS_AT_ONCE, now)
 
     def boot(self, boot_id: str) -> None:
         """Go on with *boot_id*; a new one counts its reports from the start."""
@@ -187,6 +200,10 @@ class _Record:
             return Reject.REPLAYED if seq == self.seq else Reject.STALE
         self.seq = seq
         return None
+
+
+def _contests(now: float) -> TokenBucket:
+    return TokenBucket(1 / CONTEST_EVERY_S, CONTEST_BURST, now)
 
 
 _EMPTY = LoadReport()
@@ -207,6 +224,7 @@ class Roster:
         self._sink = sink
         self._records: dict[tuple[str, str], _Record] = {}
         self._speakers: dict[HostRef, Speaker] = {}
+        self._contests: dict[HostRef, TokenBucket] = {}
 
     def speaker(self, ref: HostRef) -> Speaker | None:
         """Who speaks for *ref*."""
@@ -229,6 +247,11 @@ class Roster:
                 return self._refuse(Reject.STALE_BOOT)
             if not self._identities:
                 return self._refuse(Reject.NAME_IN_USE)
+        stay_away_s = 0.0
+        if replaced is not None and now - replaced.heard_at <= ALIVE_S:
+            if not record.contests.take(now):
+                return self._refuse(Reject.CONTESTED)
+            stay_away_s = 0.0 if record.gentle.take(now) else RETRY_REFUSED_S
         record.boot(hello.boot_id)
         speaker = record.speaker = Speaker(hello, identity, record, evidence.address, now)
         for claim in hello.hosts:
@@ -245,7 +268,7 @@ class Roster:
         if replaced is not None:
             self._sink.rejected(Reject.REPLACED)
             self._release(replaced, "replaced by a newer connection")
-        return Admitted(speaker, replaced)
+        return Admitted(speaker, replaced, stay_away_s)
 
     def report(self, speaker: Speaker, report: Report, now: float) -> Reject | None:
         """Pass a report on to the sink.
@@ -377,11 +400,20 @@ class Roster:
         if current is speaker:
             return None
         mine = current is not None and current.record is speaker.record
-        if current is not None and not take_over and not mine:
+        if current is not None and not mine and not (take_over and self._wins(speaker, ref, current)):
             return Reject.NOT_SPEAKER
         self._speakers[ref] = speaker
         self._sink.agent_connected(ref, speaker.agent, speaker.boot_id, speaker.address)
         return None
+
+    def _wins(self, speaker: Speaker, ref: HostRef, current: Speaker) -> bool:
+        """Whether *speaker*, heard now, may take *ref* over."""
+        now = speaker.heard_at
+        if now - current.heard_at > ALIVE_S:
+            return True
+        if len(self._contests) >= MAX_REMEMBERED:
+            self._contests.clear()
+        return self._contests.setdefault(ref, _contests(now)).take(now)
 
     def _spoken_for(self, speaker: Speaker) -> list[HostRef]:
         return [ref for ref in speaker.claims.values() if self._speakers.get(ref) is speaker]

@@ -12,9 +12,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from cluster import wire
 from cluster.model import HostRef, Identity, LoadReport
 from director.reports.roster import (
+    ALIVE_S,
+    CONTEST_BURST,
+    CONTEST_EVERY_S,
     LEFT,
     MAX_REPORTS_PER_S,
     REPORT_BURST,
+    RETRY_REFUSED_S,
     Admitted,
     Evidence,
     PostAnswer,
@@ -221,6 +225,62 @@ class Connections(RosterCase):
         self.roster.lost(second, "gone")
         self.roster.report(first, wire.Report(seq=2), 1.0)
         self.assertEqual([event[0] for event in self.sink.take()], ["lost", "connected", "reported"])
+
+
+class Contests(RosterCase):
+    def fight(self, rounds: int, every_s: float, **kinds: tuple[str, str]) -> list[object]:
+        """Two come in turn, each as soon as it may; what each round brings."""
+        said: list[object] = []
+        for number in range(rounds):
+            now = number * every_s
+            kind = {name: pair[number % 2] for name, pair in kinds.items()}
+            answer = self.roster.hello(hello(APP1, token="secret", **kind), REMOTE, now)
+            if isinstance(answer, Admitted):
+                said.append(answer.stay_away_s if not answer.speaker.refused else "not the speaker")
+            else:
+                said.append(answer.reason)
+        return said
+
+    def test_two_that_are_one_by_name_and_boot(self) -> None:
+        """After some takeovers the holder stays, and the other is refused; the displaced are kept away before that."""
+        said = self.fight(400, 0.005)
+        self.assertEqual(said[:4] + said[-1:], [0.0, 0.0, 0.0, RETRY_REFUSED_S, Reject.CONTESTED])
+        self.assertEqual(said.count(Reject.CONTESTED), 400 - 1 - int(CONTEST_BURST))
+        changes = [event for event in self.sink.take() if event[0] in ("connected", "lost")]
+        self.assertEqual(len(changes), 1 + CONTEST_BURST)
+        self.assertEqual(self.sink.rejects.count("contested"), said.count(Reject.CONTESTED))
+
+    def test_new_boots_of_one_name(self) -> None:
+        """A crash loop, or somebody who makes them up."""
+        said: list[object] = []
+        for number in range(50):
+            answer = self.roster.hello(hello(APP1, token="secret", boot=f"b{number}"), REMOTE, number * 0.01)
+            said.append(answer.reason if not isinstance(answer, Admitted) else "in")
+        self.assertEqual(said.count("in"), 1 + CONTEST_BURST)
+
+    def test_two_names_for_one_host(self) -> None:
+        """Both are welcome; the host stays with its holder once they have fought for it."""
+        said: list[object] = []
+        speakers: list[Speaker] = []
+        for number in range(40):
+            if len(speakers) > 1:
+                self.roster.lost(speakers.pop(0), "the test")
+            answer = self.roster.hello(hello(APP1, token="secret", agent=f"a{number}"), REMOTE, number * 0.01)
+            assert isinstance(answer, Admitted)
+            speakers.append(answer.speaker)
+            said.append(bool(answer.speaker.refused))
+        self.assertEqual(said[:6], [False] * 6)
+        self.assertIn(True, said)
+
+    def test_one_that_is_dead_is_no_opponent(self) -> None:
+        """However often its way breaks, an agent comes back at once when nothing was heard of its former connection."""
+        self.assertEqual(set(self.fight(50, ALIVE_S + 0.1)), {0.0})
+        self.assertEqual(set(self.fight(50, ALIVE_S + 0.1, agent=("a", "b"))), {0.0})
+
+    def test_peace_comes_back(self) -> None:
+        """After a while one more may take over."""
+        self.fight(20, 0.01)
+        self.assertIsInstance(self.roster.hello(hello(APP1, token="secret"), REMOTE, CONTEST_EVERY_S + 1), Admitted)
 
 
 class Registrations(RosterCase):
