@@ -17,7 +17,7 @@ from twisted.logger import (
     globalLogBeginner,
 )
 
-from agent.config import configure
+from agent.config import as_typed, configure
 from agent.process import AgentProcess
 from cluster.completion import SHELLS, script
 from cluster.errors import ConfigError
@@ -28,6 +28,13 @@ from cluster.shortage import raise_descriptors
 
 #: The exit code for a configuration that does not do.
 EXIT_CONFIG = 2
+#: The options, by the keys of the configuration that they stand for.
+OPTIONS = {
+    "name": "--name", "directors": "--director", "hosts": "--host", "port": "--port", "max_in_flight": "--max-in-flight",
+    "interval_s": "--interval", "register": "--register", "weight": "--weight", "leave_deadline_s": "--leave-deadline",
+    "token_file": "--token-file", "tls": "--cert and --key", "tls.ca": "--ca", "tls.certificate": "--cert",
+    "tls.key": "--key", "tls.server_name": "--server-name", "insecure": "--insecure",
+}
 
 
 @click.command(context_settings={"auto_envvar_prefix": "DIRECTOR_AGENT", "help_option_names": ["-h", "--help"]})
@@ -46,7 +53,7 @@ EXIT_CONFIG = 2
 @click.option("--register", metavar="ADDRESS", help="Join the group at ADDRESS; :PORT means as directors see us.")
 @click.option("--weight", type=float, help="The weight to join with.")
 @click.option("--leave-deadline", "leave_deadline_s", type=float, metavar="SECONDS",
-              help="How long a stop waits for open connections.  [default: 30]")
+              help="How long a stop waits for open connections.  [default: 30, or 0 without a port]")
 @click.option("--token-file", type=click.Path(dir_okay=False), help="File with the token that proves who we are.")
 @click.option("--tls/--no-tls", default=None, help="Speak TLS; implied by the next four.")
 @click.option("--ca", type=click.Path(dir_okay=False), help="PEM file of the authorities that sign directors.")
@@ -69,7 +76,7 @@ def main(config: str | None, log_level: str, tls: bool | None, **options: Any) -
     try:
         service = AgentProcess(configure(config, given), reactor=reactor)
     except ConfigError as error:
-        click.echo(str(error), err=True)
+        click.echo(str(as_typed(error, OPTIONS, given, config)), err=True)
         sys.exit(EXIT_CONFIG)
     level = LogLevelFilterPredicate(LogLevel.levelWithName(log_level))
     level.setLogLevelForNamespace("twisted.application._client_service", LogLevel.warn)  # tells of every single try

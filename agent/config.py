@@ -14,6 +14,8 @@ from cluster.model import Count, HostRef, Name, Positive, Record, Seconds, Secon
 from cluster.validate import convert
 from cluster.wire import MAX_DIRECTORS, MAX_HOSTS
 
+#: How long a stop waits for open connections by default; longer than most of them last.
+LEAVE_S = 30.0
 #: The longest name (`cluster.model.Name`), and how much of a digest tells longer ones apart.
 _NAME_LENGTH = 63
 _DIGEST_LENGTH = 10
@@ -39,7 +41,8 @@ class AgentConfig(Record, frozen=True):
     interval_s: Seconds = 1.0  #: between reports, until a director says
     register: str | None = None  #: join the groups at this address; ``:port`` means the address that directors see
     weight: Weight = 1.0  #: for joining
-    leave_deadline_s: SecondsOrOff = 30.0  #: how long a stop waits for open connections; 0: not at all
+    leave_deadline_s: SecondsOrOff | None = None  #: how long a stop waits for what is in flight; 0: not at all; None: `LEAVE_S`,
+    #: or not at all when nobody can tell what is in flight
     token: str | None = None
     token_file: str | None = None
     tls: AgentTLS | None = None
@@ -72,6 +75,24 @@ def configure(path: str | None, options: Mapping[str, object]) -> AgentConfig:
     if config is None or problems:
         raise ConfigError([problem._replace(file=path) for problem in problems])
     return config
+
+
+def as_typed(error: ConfigError, options: Mapping[str, str], typed: Mapping[str, object], path: str | None) -> ConfigError:
+    """*error* in the words of a command line: what was *typed*, or is missing without a file, by its option's name.
+
+    :param options: names of options, by dotted keys of the configuration.
+    """
+    def told(problem: Problem) -> Problem:
+        key, _, rest = problem.place.partition("[")
+        given = typed.get(key.partition(".")[0])
+        here = path is None or (given is not None and (not isinstance(given, dict) or key.rpartition(".")[2] in given))
+        if key not in options or not here:
+            return problem
+        number = rest.partition("]")[0]
+        which = f" (no. {int(number) + 1})" if number.isdecimal() else ""
+        return problem._replace(place=options[key] + which, file=None)
+
+    return ConfigError([told(problem) for problem in error.problems])
 
 
 def _default_name(hosts: object) -> str:
@@ -126,5 +147,6 @@ def refusal(director: str, config: AgentConfig) -> str:
     except ValueError as error:
         return str(error)
     if config.tls is None and not config.insecure and not address.is_loopback:
-        return f"{director} is beyond this machine: give [tls], or insecure = true"
+        return (f"{director} is beyond this machine: it takes TLS (--tls, or [tls]), or permission for plaintext "
+                "(--insecure, or insecure = true)")
     return ""

@@ -28,7 +28,7 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from agent.config import AgentConfig, check, refusal
+from agent.config import LEAVE_S, AgentConfig, check, refusal
 from agent.load import LoadMeter
 from agent.reporter import Link, TLSOptions
 from agent.sampler import MachineSampler, Sampler
@@ -190,18 +190,22 @@ class LoadReporter(MultiService):
     def _leave(self) -> Deferred[None]:
         left: Deferred[None] = Deferred()
         self._left = left
-        deadline_s = self.config.leave_deadline_s
+        deadline_s = LEAVE_S if self.config.leave_deadline_s is None else self.config.leave_deadline_s
         self._leave_at = self._monotonic() + deadline_s
         self._send(Leaving(deadline_s=deadline_s))
         if deadline_s == 0 or not any(link.open for link in self._links.values()):
             self._has_left()
         else:
+            if self.config.leave_deadline_s is None and self.meter.in_flight(self._sampler.connections()) is None:
+                self._log.info("leaving at once: without a port nobody knows what is in flight, and the directors drain")
+                self._has_left()
+                return left
             self._log.info("leaving: waiting at most {deadline_s} s for open connections", deadline_s=deadline_s)
             self._watch.start(LEAVE_POLL_S, now=True)
         return left
 
     def _watch_leaving(self) -> None:
-        """Leave when nothing is in flight. When nobody can tell what is, wait for the deadline."""
+        """Leave when nothing is in flight. When nobody can tell what is, wait for the deadline that was configured."""
         assert self._leave_at is not None
         self._zeros = self._zeros + 1 if self.meter.in_flight(self._sampler.connections()) == 0 else 0
         if self._zeros >= 2 or self._monotonic() >= self._leave_at:

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 from twisted.python import usage
 
-from agent.config import configure
+from agent.cli import OPTIONS
+from agent.config import as_typed, configure
 from agent.process import AgentProcess
 from cluster.errors import ConfigError
 from cluster.shortage import raise_descriptors
@@ -55,4 +56,5 @@ def makeService(options: Options) -> AgentProcess:
     try:
         return AgentProcess(configure(options["config"], options.given()), reactor=reactor)
     except ConfigError as error:
-        raise usage.UsageError(str(error)) from error
+        told = as_typed(error, OPTIONS, options.given(), options["config"])
+        raise usage.UsageError(str(told)) from error

@@ -84,8 +84,28 @@ class Commands(SynchronousTestCase):
         """Exit code 2, nothing started."""
         result = CliRunner().invoke(main, ["--director", "x", "--host", "a/b", "--cert", "c.pem"])
         self.assertEqual(result.exit_code, 2)
-        for place in ("directors[0]", "hosts[0]", "tls"):
+        for place in ("--director (no. 1): ", "--host (no. 1): ", "--cert and --key: "):
             self.assertIn(place, result.output)
+
+    def test_mistakes_are_told_where_they_were_made(self) -> None:
+        """What was typed by its option, what stands in the file by its key and the file; what is missing by what to type."""
+        file = Path(self.mktemp())
+        file.write_text('directors = ["x"]\nhosts = ["a/b/c"]\n[tls]\nca = "/none"\n')
+        for words, places in (
+            ((), ["--director: at least", "--host: at least"]),
+            (("--config", str(file), "--port", "1"), [f"{file}: directors[0]: "]),
+            (("--config", str(file), "--director", "127.0.0.1:1", "--host", "q"), ["--host (no. 1): "]),
+            (("--config", str(file), "--director", "127.0.0.1:1", "--cert", "/no", "--key", "/no"),
+             ["tls.ca: ", "--cert: ", "--key: "]),
+            (("--director", "10.0.0.1:1", "--host", "a/b/c"),
+             ["--director (no. 1): 10.0.0.1:1 is beyond this machine: it takes TLS (--tls"]),
+            (("--director", "127.0.0.1:1", "--host", "a/b/c", "--token-file", "/none"), ["--token-file: "]),
+        ):
+            result = CliRunner().invoke(main, words)
+            told = result.output.splitlines()
+            self.assertEqual((result.exit_code, len(told)), (2, len(places)), result.output)
+            for line, place in zip(told, places, strict=True):
+                self.assertTrue(line.startswith(place), line)
 
     def test_the_plugin_has_the_same_options(self) -> None:
         """Given ones only; mistakes are usage errors."""

@@ -374,6 +374,12 @@ class Stopping(ReporterCase):
             self.reactor.advance(LEAVE_POLL_S)
             self.finish(director, stopped)
 
+    def test_it_does_not_wait_for_what_nobody_can_tell(self) -> None:
+        """Without a port, or an application that counts, there is nothing to wait for, unless a time was asked for."""
+        _, director, stopped = self.stopping()
+        self.assertEqual(director.heard(), [wire.Leaving(deadline_s=30.0)])
+        self.finish(director, stopped)
+
     def test_it_can_be_hurried(self) -> None:
         """The wait ends at once."""
         self.sampler.open = 2
