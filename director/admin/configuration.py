@@ -142,7 +142,7 @@ async def new_service(director: Operations, caller: Caller, p: NewService) -> Ch
 
 @operation(Role.FULL, DelService)
 async def del_service(director: Operations, caller: Caller, p: DelService) -> Changed:
-    """Delete a service with its groups and hosts; its open connections go on."""
+    """Delete a service with its groups and hosts; its open connections go on, listed and cut under its name."""
 
     def change(before: Service | None) -> None:
         _there(before, p.service)

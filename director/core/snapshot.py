@@ -210,6 +210,7 @@ class DirectorPicture(Picture, frozen=True):
     store_bytes: int = 0  #: that etcd takes on its disk; 0: not known, or another store
     store_writes: int = 0  #: transactions that this director sent to etcd
     store_written_bytes: int = 0  #: of keys and values in them
+    retired: dict[str, int] = {}  #: connections that deleted services have open still
 
     def host(self, service: str, group: str, name: str) -> HostPicture | None:
         """Find one host."""

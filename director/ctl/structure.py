@@ -73,8 +73,8 @@ def new_service(client: Client, service: str, listen: tuple[str, ...], as_json: 
 @as_json
 @click.pass_obj
 def del_service(client: Client, service: str, yes: bool, as_json: bool) -> None:
-    """Delete SERVICE with its groups and hosts; open connections are cut."""
-    confirm(f"Delete {service} with all its groups and hosts, and cut its connections?", yes)
+    """Delete SERVICE with its groups and hosts; open connections go on, and are listed and cut as before."""
+    confirm(f"Delete {service} with all its groups and hosts? Its open connections go on.", yes)
     _done(f"{service} is deleted", client.delete("services", service), as_json)
 
 

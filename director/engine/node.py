@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address, ip_interface
 from typing import Any
@@ -185,6 +186,25 @@ class Node(MultiService):
     def _every_frontend(self) -> list[Frontend]:
         return [*self.frontends.values(), *self._retired]
 
+    def frontends_of(self, service: str) -> list[Frontend]:
+        """That of a service, and those of services of this name that were deleted while clients were served."""
+        return [frontend for frontend in self._every_frontend() if frontend.service.name == service]
+
+    def retired_connections(self) -> dict[str, int]:
+        """Open connections of deleted services."""
+        counts: Counter[str] = Counter()
+        for frontend in self._retired:
+            counts[frontend.service.name] += frontend.open
+        return dict(+counts)
+
+    def _forget_retired(self) -> None:
+        """Deleted services are counted until their last connection has ended."""
+        over = [frontend for frontend in self._retired if not frontend.open]
+        self._retired = [frontend for frontend in self._retired if frontend.open]
+        for frontend in over:
+            if not self.frontends_of(frontend.service.name):
+                self.metrics.forget_service(frontend.service.name)
+
     # --- configuration (from `director.engine.sync`)
 
     def apply_service(self, name: str, spec: Service | None) -> None:
@@ -205,7 +225,7 @@ class Node(MultiService):
                 frontend.kill(lambda connection: connection.handle == 0, Reason.NO_HOST)
                 frontend.stop()
                 self._retired.append(frontend)
-                self.metrics.forget_service(name)
+                self._forget_retired()
         else:
             if name not in self.frontends:
                 self.frontends[name] = Frontend(
@@ -490,7 +510,7 @@ class Node(MultiService):
         now = self.monotonic()
         self._housekeeping.at(now + HOUSEKEEPING_S)  # first, whatever becomes of this turn
         self.inventory.clean_up(now)
-        self._retired = [frontend for frontend in self._retired if frontend.open]
+        self._forget_retired()
         for entry, deadline in self.inventory.drains():
             if now >= deadline:
                 self.cut_host(entry, Reason.DRAIN_DEADLINE)
@@ -526,7 +546,7 @@ class Node(MultiService):
         """End the connections to one host that are *chosen*; returns how many."""
         host = entry.host
         return sum(frontend.kill(lambda connection: connection.host is host and chosen(connection), reason)
-                   for frontend in self._every_frontend() if frontend.service.name == entry.ref.service)
+                   for frontend in self.frontends_of(entry.ref.service))
 
     def counters(self) -> dict[str, Counters]:
         return {name: relay.counters() for name, relay in self.relays.items()}

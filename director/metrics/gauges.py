@@ -122,6 +122,11 @@ class SnapshotCollector:
             for service in picture.services:
                 family.add_metric((service.name,), of_service(service))
             yield family
+        retired = GaugeMetricFamily("txdirector_deleted_service_connections",
+                                    "Connections that are open still of a service that is deleted.", labels=("service",))
+        for name, count in picture.retired.items():
+            retired.add_metric((name,), count)
+        yield retired
         groups = [group for service in picture.services for group in service.groups]
         for name, text, of_group in GROUP_GAUGES:
             family = GaugeMetricFamily(f"txdirector_group_{name}", text, labels=("service", "group"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
+from itertools import chain
 
 from cluster.address import Address
 from cluster.model import Reason
@@ -11,11 +13,13 @@ from director.ports.sockets import packed_name
 from director.traffic.frontend import Connection, Frontend
 
 
-def picture_connections(frontend: Frontend, limit: int, now: float) -> ConnectionsPicture:
-    """The *limit* oldest: what hangs is among them. *now*: monotonic."""
-    oldest = heapq.nsmallest(limit, frontend.connections(), key=lambda connection: connection.accepted_at)
+def picture_connections(frontends: Sequence[Frontend], limit: int, now: float) -> ConnectionsPicture:
+    """The *limit* oldest of all *frontends*: what hangs is among them. *now*: monotonic."""
+    everybody = chain.from_iterable(frontend.connections() for frontend in frontends)
+    oldest = heapq.nsmallest(limit, everybody, key=lambda connection: connection.accepted_at)
     return ConnectionsPicture(
-        total=frontend.open, connections=tuple(_picture(frontend, each, now) for each in oldest)
+        total=sum(frontend.open for frontend in frontends),
+        connections=tuple(_picture(each.frontend, each, now) for each in oldest),
     )
 
 
@@ -33,7 +37,7 @@ def _picture(frontend: Frontend, connection: Connection, now: float) -> Connecti
     )
 
 
-def kill_client(frontend: Frontend, client: Address) -> int:
+def kill_client(frontends: Sequence[Frontend], client: Address) -> int:
     """Cut every connection from *client*, an IP address and port; returns how many there were."""
     name = packed_name(client)
-    return frontend.kill(lambda connection: connection.name == name, Reason.KILLED)
+    return sum(frontend.kill(lambda connection: connection.name == name, Reason.KILLED) for frontend in frontends)

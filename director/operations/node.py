@@ -95,6 +95,7 @@ class NodeOperations:
             services=picture_services(node.inventory, now, node.wall() - now, node.listening, service, group, host),
             store_problems=self._unreadable(),
             store_writable=clustering.writable, store_bytes=size, store_writes=writes, store_written_bytes=written,
+            retired=node.retired_connections(),
         )
 
     def refs(self) -> Iterable[HostRef]:
@@ -214,16 +215,16 @@ class NodeOperations:
     # --- what runs
 
     def connections(self, service: str, limit: int) -> ConnectionsPicture:
-        return picture_connections(self._frontend(service), limit, self._node.monotonic())
+        return picture_connections(self._frontends(service), limit, self._node.monotonic())
 
     def kill_connection(self, service: str, client: Address) -> int:
-        return kill_client(self._frontend(service), client)
+        return kill_client(self._frontends(service), client)
 
-    def _frontend(self, service: str) -> Frontend:
-        frontend = self._node.frontends.get(service)
-        if frontend is None:
+    def _frontends(self, service: str) -> list[Frontend]:
+        frontends = self._node.frontends_of(service)
+        if not frontends:
             raise NotFound(f"no service is called {service!r}")
-        return frontend
+        return frontends
 
     def audit(self, limit: int) -> tuple[AuditEntry, ...]:
         return self._audit.newest(limit)

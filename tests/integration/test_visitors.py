@@ -57,6 +57,36 @@ class ConnectionTests(VisitorsCase):
         await until(lambda: waiting.lost)
         self.assertEqual(director.node.open_connections, 1)
 
+    async def test_deleted_service(self) -> None:
+        """Clients of a deleted service are served on, listed under its name, counted, and can be cut; so are those of a new
+        service of that name; and with the last one the name is gone."""
+        site = await self.backend("a")
+        director = await self.director(service({"a": site.address}))
+        clients = [await self.client(director) for _ in range(3)]
+        await until(lambda: all(client.received == b"a\n" for client in clients))
+        spec = director.node.inventory.services["web"].spec
+        await self.do(director, "del_service", service="web")
+        clients[0].send(b"hello")
+        await until(lambda: clients[0].received == b"a\nHELLO", "the answer")
+        listed = await self.do(director, "connections", service="web")
+        self.assertEqual((listed.total, len(listed.connections)), (3, 3))
+        self.assertEqual(director.operations.snapshot().retired, {"web": 3})
+        value = director.registry.get_sample_value
+        self.assertEqual(value("txdirector_deleted_service_connections", {"service": "web"}), 3)
+        await self.do(director, "kill_connection", service="web", client=listed.connections[0].client)
+        await until(lambda: clients[0].lost and self.ended(director, "killed") == 1, "the cut")
+        director.node.apply_service("web", spec)
+        clients.append(await self.client(director))
+        await until(lambda: clients[3].received == b"a\n")
+        self.assertEqual((await self.do(director, "connections", service="web")).total, 3)
+        director.node.apply_service("web", None)
+        for client in clients[1:]:
+            client.close()
+        await until(lambda: not director.operations.snapshot().retired, "the last one's end")
+        await until(lambda: value("txdirector_connections_accepted_total", {"service": "web"}) is None, "the counters' end")
+        with self.assertRaises(NotFound):
+            await self.do(director, "connections", service="web")
+
     async def test_nobody(self) -> None:
         """A client that is not there, or cannot be told from others, is refused."""
         director = await self.director(service({}))
