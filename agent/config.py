@@ -41,8 +41,8 @@ class AgentConfig(Record, frozen=True):
     interval_s: Seconds = 1.0  #: between reports, until a director says
     register: str | None = None  #: join the groups at this address; ``:port`` means the address that directors see
     weight: Weight = 1.0  #: for joining
-    leave_deadline_s: SecondsOrOff | None = None  #: how long a stop waits for what is in flight; 0: not at all; None: `LEAVE_S`,
-    #: or not at all when nobody can tell what is in flight
+    leave_deadline_s: SecondsOrOff | None = None  #: how long a stop waits for what is in flight; 0: not at all;
+    #: None: `LEAVE_S`, or not at all when nobody can tell what is in flight
     token: str | None = None
     token_file: str | None = None
     tls: AgentTLS | None = None

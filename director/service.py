@@ -62,6 +62,7 @@ from director.relay.interface import Relay
 from director.reports.agents import AgentListener
 from director.reports.attendance import Attendance
 from director.reports.http import ReportResource
+from director.resources.backlog import BacklogCollector
 from director.resources.descriptors import pipes_for
 from director.resources.places import soft_limit
 from director.resources.usage import ResourceCollector
@@ -131,6 +132,7 @@ class DirectorService(MultiService):
         self.control = Control(self.operations, audit=self.audit.record)
         self.registry.register(SnapshotCollector(self.operations.snapshot, self.node.counters))
         self.registry.register(ResourceCollector(self.node.inventory, self.node.descriptors, self.node.shortages))
+        self.registry.register(BacklogCollector(self.node.listen_queues))
         self.agents = AgentListener(
             configuration.node.agents, self.attendance, reactor=reactor, name=configuration.node.name,
             monotonic=self.node.monotonic, wall=self.node.wall,

@@ -18,6 +18,7 @@ from cluster.model import TLS, AgentListeners, Configuration, Group, Identity, M
 from cluster.validate import did_you_mean, join
 from director.core.access import UNIX_PEERS, parse_networks
 from director.core.schedulers import check_parameters
+from director.ports.binding import BACKLOG
 from director.resources.places import divide
 
 #: The store that directors share.
@@ -43,13 +44,18 @@ def errors(configuration: Configuration, *, unreadable: Unreadable) -> list[Prob
 
 
 def warnings(configuration: Configuration, *, descriptors: float = math.inf,
-             ours: Callable[[str], bool] = lambda ip: True) -> list[Problem]:
+             ours: Callable[[str], bool] = lambda ip: True, backlog: int = BACKLOG) -> list[Problem]:
     """What is allowed but probably not meant.
 
     :param descriptors: that a director may have open on this machine.
     :param ours: whether an IP address is this machine's.
+    :param backlog: what a listener is granted of the one it asks for.
     """
     found = [*_places_warnings(configuration, descriptors)]
+    if "balance" in configuration.node.roles and backlog < BACKLOG:
+        found.append(Problem("node.roles", f"net.core.somaxconn is {backlog}: so many clients may wait at a listener, which "
+                             f"asks for {BACKLOG}; the handshakes of more are dropped when many come at once",
+                             f"sysctl net.core.somaxconn={BACKLOG}"))
     if configuration.node.store != ETCD:
         found += _source_warnings(configuration, ours)
     if configuration.node.store == ETCD:

@@ -21,6 +21,7 @@ from cluster.validate import attempt
 from director.config import check as rules
 from director.config import machine
 from director.config.lines import Lines
+from director.resources.backlog import granted
 from director.resources.places import hard_limit
 
 #: Structs that a file may give as a bare string, and the field that this is.
@@ -154,7 +155,7 @@ def _examined(text: str, file: str | None, *, node: bool = True, here: bool = Fa
         configuration = checked(data, node=node, here=here)
     except ConfigError as error:
         raise ConfigError(located(error.problems)) from None
-    odd = rules.warnings(configuration, descriptors=hard_limit(), ours=_is_ours)
+    odd = rules.warnings(configuration, descriptors=hard_limit(), ours=_is_ours, backlog=granted())
     if not here:
         return Loaded(configuration, located(odd))
     odd += machine.warnings(configuration)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_address, ip_interface
 from typing import Any
 
@@ -40,7 +40,7 @@ from director.timing.alarm import Alarm
 from director.timing.courtesy import politely
 from director.traffic.departures import Departures
 from director.traffic.frontend import Closed, Connection, Frontend, Router
-from director.traffic.listener import Listeners
+from director.traffic.listener import Listener, Listeners
 from director.traffic.origins import Origins
 from director.traffic.target import Target, Targets
 
@@ -250,6 +250,13 @@ class Node(MultiService):
     def listening(self, service: str) -> tuple[str, ...]:
         """A service's addresses as bound."""
         return tuple(str(listener.address) for (name, _), listener in self._listeners.items() if name == service)
+
+    def listen_queues(self) -> Iterator[tuple[str, str, int, int]]:
+        """Of each listener over TCP: its service, its address, clients that wait to be accepted, how many may."""
+        for (service, _), listeners in self._listeners.items():
+            for listener in listeners:
+                if isinstance(listener, Listener) and (queue := listener.queue) is not None:
+                    yield service, str(listener.address), *queue
 
     def reserve(self, service: str, listen: tuple[str, ...], access: FileAccess = OURS) -> None:
         """Listen on addresses that *service* is about to get, so that having them is certain before it is configured.

@@ -93,7 +93,8 @@ class Vips(Service):
 
     def __init__(self, config: Config, leading: Leading, store: Store, keys: Keys, *, reactor: Any,
                  right_s: Callable[[], float] = lambda: 0.0, wanted: Callable[[], bool] = lambda: True,
-                 link: Link | None = None, monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
+                 link: Link | None = None, monotonic: Callable[[], float] = time.monotonic,
+                 wall: Callable[[], float] = time.time) -> None:
         self.setName("vips")
         self.addresses: tuple[Interface, ...] = tuple(map(ipaddress.ip_interface, config.addresses))
         self._link = Link(config.interface or "") if link is None else link

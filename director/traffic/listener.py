@@ -23,6 +23,7 @@ from cluster.address import Address
 from cluster.shortage import DESCRIPTORS, short_of
 from director.ports.binding import OURS, FileAccess, bind, change_access, remove
 from director.ports.sockets import Options, accept
+from director.resources.backlog import queue_of
 from director.resources.places import Places
 from director.resources.shortages import ACCEPT, Shortages
 
@@ -145,6 +146,11 @@ class Listener(Service):
         if self._socket is not None and not self.address.is_unix:
             for option, value in options:
                 self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
+
+    @property
+    def queue(self) -> tuple[int, int] | None:
+        """Clients that wait to be accepted, and how many may; None where it is not known."""
+        return queue_of(self._socket) if self._socket is not None else None
 
     def turn_away(self) -> None:
         """Let the kernel drop clients that would connect now, unanswered: they try again after a second, and by then
