@@ -31,6 +31,7 @@ SecondsOrOff = Annotated[float, Meta(ge=0, le=MAX_SECONDS)]
 Moment = Annotated[float, Meta(ge=0, le=253_402_300_799)]  # POSIX seconds; calendars of programs end with the year 9999
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Weight = Annotated[float, Meta(ge=0, le=1_000_000)]
 
@@ -127,6 +128,7 @@ class Host(Record, frozen=True):
     weight: Weight = 1.0  #: 0: no new connections
     max_connections: Count = 0  #: 0: no maximum
     backup: bool = False  #: used only while no other host of the group is available
+    probe_port: Port | None = None  #: where to probe it, when not at the port of its address or of its group's probe
 
 
 class Probe(Record, frozen=True):
@@ -134,6 +136,7 @@ class Probe(Record, frozen=True):
 
     kind: Literal["tcp", "http", "none"] = "tcp"
     address: str | None = None  #: where to probe, when not the host's own address
+    port: Port | None = None  #: where to probe at the host's own address, when not at its own port
     path: str = "/"
     host_header: str | None = None  #: ``Host:`` of an HTTP probe; the host's address when absent
     expect: tuple[Annotated[int, Meta(ge=100, le=599)], ...] = ()  #: accepted statuses; empty: any 2xx or 3xx

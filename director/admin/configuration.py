@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from cluster.model import Configuration, Count, Group, Host, HostRef, Service, Weight
+from cluster.model import Configuration, Count, Group, Host, HostRef, Port, Service, Weight
 from cluster.validate import attempt, join
 from director.admin.offers import Change, Operations, Stored
 from director.admin.operation import Caller, OfGroup, OfHost, OfService, Parameters, Role, operation
@@ -68,6 +68,7 @@ class PutHost(OfHost, frozen=True, kw_only=True):
     weight: Weight = 1.0
     max_connections: Count = 0
     backup: bool = False
+    probe_port: Port | None = None
     revision: Count | None = None
 
 
@@ -208,7 +209,8 @@ async def change_scheduler(director: Operations, caller: Caller, p: ChangeSchedu
 @operation(Role.FULL, PutHost)
 async def put_host(director: Operations, caller: Caller, p: PutHost) -> Changed:
     """Add a host, or replace its configuration."""
-    wanted = Host(address=p.address, weight=p.weight, max_connections=p.max_connections, backup=p.backup)
+    wanted = Host(address=p.address, weight=p.weight, max_connections=p.max_connections, backup=p.backup,
+                  probe_port=p.probe_port)
 
     def change(before: Service | None) -> Service:
         service = _there(before, p.service)

@@ -177,8 +177,8 @@ class Resolver(Service):
         return fail(Unresolvable(known)) if isinstance(known, str) else succeed(known)
 
     def doubt(self, host: str) -> Deferred[None]:
-        """What is known of *host* seems wrong: ask anew however long it counts, `DOUBT_S` after the last time at the
-        earliest. Fires when that has been answered, or at once where nothing is asked; never fails."""
+        """What is known of *host* seems wrong: ask anew, `DOUBT_S` after the last time at the earliest.
+        Fires when that has been answered, or at once where nothing is asked; never fails."""
         name = self._names.get(host.lower())
         if name is None:
             return succeed(None)

@@ -14,7 +14,20 @@ from typing import NamedTuple
 
 from cluster.address import Address, parse_address
 from cluster.errors import Problem
-from cluster.model import TLS, AgentListeners, Configuration, Group, Identity, Manhole, Node, Peers, Probe, Service, Vips
+from cluster.model import (
+    TLS,
+    AgentListeners,
+    Configuration,
+    Group,
+    Host,
+    Identity,
+    Manhole,
+    Node,
+    Peers,
+    Probe,
+    Service,
+    Vips,
+)
 from cluster.validate import did_you_mean, join
 from director.core.access import UNIX_PEERS, parse_networks
 from director.core.schedulers import check_parameters
@@ -120,6 +133,7 @@ def service_errors(name: str, service: Service) -> Iterator[Problem]:
 def _group_errors(place: str, group: Group) -> Iterator[Problem]:
     for name, host in group.hosts.items():
         yield from _address(join(place, "hosts", name, "address"), host.address)
+        yield from _probe_port_errors(join(place, "hosts", name), host, group.health.probe)
     unknown = check_parameters(group.scheduler, {})
     yield from (Problem(join(place, "scheduler"), message) for message in unknown)
     if not unknown:
@@ -159,9 +173,22 @@ def _source_errors(place: str, group: Group) -> Iterator[Problem]:
                 yield Problem(place, f"none is an IPv{version} address, as that of host {name!r} is")
 
 
+def _probe_port_errors(place: str, host: Host, probe: Probe) -> Iterator[Problem]:
+    address, _ = _parsed(place, host.address)
+    if host.probe_port is not None and probe.address is not None:
+        yield Problem(join(place, "probe_port"), "the group's probe has an address of its own, which goes for every host",
+                      "remove one of the two")
+    elif address is not None and address.is_unix and host.probe_port is not None:
+        yield Problem(join(place, "probe_port"), "a UNIX socket has no port")
+    elif address is not None and address.is_unix and probe.port is not None:
+        yield Problem(join(place, "address"), "the group's probe has a port, and a UNIX socket has none")
+
+
 def _probe_errors(place: str, probe: Probe) -> Iterator[Problem]:
     if probe.address is not None:
         yield from _address(join(place, "address"), probe.address)
+        if probe.port is not None:
+            yield Problem(join(place, "port"), "the probe's address has a port already", "remove one of the two")
     if not re.fullmatch(r"/[!-~]*", probe.path):
         yield Problem(
             join(place, "path"),

@@ -317,7 +317,8 @@ class HostHealth:
                 return None
             self._connect_failures = 0
             self._trial = max(self._trial - 1, 0)
-            if self._policy.probe.kind == "tcp" and self._policy.probe.address is None:
+            probe = self._policy.probe
+            if probe.kind == "tcp" and probe.address is None and probe.port is None:
                 self._probe_failures = 0
         else:
             self._connect_failures += 1

@@ -18,7 +18,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from cluster.model import AdminState, Caps, Group, HostRef, LoadReport, Observed, Order, Registered, Service
+from msgspec.structs import replace
+
+from cluster.model import AdminState, Caps, Group, Health, HostRef, LoadReport, Observed, Order, Registered, Service
 from cluster.model import Host as HostSpec
 from director.core.access import AccessList
 from director.core.caps import share_of
@@ -207,7 +209,7 @@ class Inventory:
             group.pool.set_fail_open(fail_open)
             if before.health != spec.health:
                 for entry in group.hosts.values():
-                    self._judging.moved(entry, entry.health.reconfigure(spec.health, now), now)
+                    self._judging.moved(entry, entry.health.reconfigure(policy_of(spec, entry.spec), now), now)
                     self._stale[entry] = None
         self._place_hosts(service, group, now)
 
@@ -229,6 +231,8 @@ class Inventory:
             if entry is None:
                 self._add_host(group, name, spec, now, registered=registered)
             elif entry.spec != spec or entry.registered != registered:
+                if entry.spec.probe_port != spec.probe_port:
+                    self._judging.moved(entry, entry.health.reconfigure(policy_of(group.spec, spec), now), now)
                 entry.spec, entry.registered = spec, registered
                 group.pool.put(entry.ref, weight=spec.weight, max_connections=spec.max_connections, backup=spec.backup)
                 self._stale[entry] = None
@@ -238,7 +242,7 @@ class Inventory:
         ref = HostRef(group.service, group.name, name)
         host = group.pool.put(ref, weight=spec.weight, max_connections=spec.max_connections, backup=spec.backup)
         health = HostHealth(
-            group.spec.health, now=now, grace_until=self._grace_until(group), random=self._random
+            policy_of(group.spec, spec), now=now, grace_until=self._grace_until(group), random=self._random
         )
         entry = HostEntry(ref, spec, host, health, registered=registered)
         group.hosts[name] = self.hosts[ref] = self._by_host[host] = entry
@@ -477,3 +481,10 @@ class Inventory:
         if self._events or deadline != self._told_deadline:
             self._told_deadline = deadline
             self.on_news()
+
+
+def policy_of(group: Group, host: HostSpec) -> Health:
+    """How a host is watched: as its group says, but for the port of its probe."""
+    if host.probe_port is None:
+        return group.health
+    return replace(group.health, probe=replace(group.health.probe, port=host.probe_port))

@@ -157,12 +157,15 @@ def host() -> None:
 @click.option("--weight", type=Amount(), default=1.0, show_default=True)
 @click.option("--max-connections", type=click.IntRange(min=0), default=0, help="0: no maximum.")
 @click.option("--backup", is_flag=True, help="Used only while no other host of the group can be.")
+@click.option("--probe-port", type=click.IntRange(1, 65535), help="Where to probe it, when not at its own port.")
 @as_json
 @click.pass_obj
 def new_host(client: Client, host: HostRef, address: str, weight: float, max_connections: int, backup: bool,
-             as_json: bool) -> None:
+             probe_port: int | None, as_json: bool) -> None:
     """Add a host at ADDRESS, or replace its configuration."""
-    answer = client.put(*host_path(host), address=address, weight=weight, max_connections=max_connections, backup=backup)
+    more = {} if probe_port is None else {"probe_port": probe_port}
+    answer = client.put(*host_path(host), address=address, weight=weight, max_connections=max_connections, backup=backup,
+                        **more)
     _done(f"{host} is there", answer, as_json)
 
 

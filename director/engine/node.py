@@ -26,7 +26,7 @@ from director.checks.probes import ProbeLoop, Prober, ProbeResult
 from director.checks.resolver import Resolver
 from director.core import events as happened
 from director.core.entries import HostEntry
-from director.core.inventory import Inventory
+from director.core.inventory import Inventory, policy_of
 from director.engine.cutting import why_cut
 from director.engine.telling import tell_each
 from director.metrics.counters import Metrics
@@ -436,14 +436,16 @@ class Node(MultiService):
             return
         now = self.monotonic()
         self.inventory.probe_started(entry, now)
-        probe = self._policy(entry).probe
+        probe = policy_of(self.inventory.services[entry.ref.service].groups[entry.ref.group].spec, entry.spec).probe
         target: Target | None = entry.target
         if probe.address is None and target is None:
             self._probed(entry, ProbeResult(None if entry.unresolved else False, entry.address_error, 0.0))
             return
         sources = self._targets.sources(entry)
         if probe.address is None and target is not None:
-            probed = self.prober.probe(target.address, probe, sources, others=target.others)
+            address, *others = ((target.address, *target.others) if probe.port is None else
+                                (each._replace(port=probe.port) for each in (target.address, *target.others)))
+            probed = self.prober.probe(address, probe, sources, others=others)
         else:
             probed = self.prober.probe(parse_address(str(probe.address)), probe, sources)
         probed.addCallback(lambda result: self._probed(entry, result))

@@ -14,8 +14,10 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from cluster.address import Address
-from cluster.model import Probe
+from cluster.model import HostRef, HostState, Probe
 from director.checks.probes import Prober, ProbeResult
+from director.process import DirectorService
+from tests.integration.kit import DirectorTestCase, service
 
 DEADLINE_S = 10.0
 
@@ -206,3 +208,26 @@ class ProbeTests(TestCase):
         await self.prober.stopService()
         self.assertEqual((await waiting).detail, "cancelled")
         await until(lambda: bool(host.left))
+
+
+class NodeTests(DirectorTestCase):
+    """What a whole director probes."""
+
+    def health(self, director: DirectorService, host: str) -> Any:
+        return director.node.inventory.hosts[HostRef("web", "main", host)].health
+
+    async def test_ports(self) -> None:
+        """Hosts are probed at the group's port of their own addresses, but one that has its own; clients are no check of it."""
+        backend = await self.backend("a")
+        checks = [reactor.listenTCP(0, HostFactory(b"HTTP/1.1 200 OK\r\n\r\n"), interface=each)
+                  for each in ("127.0.0.1", "127.0.0.2")]
+        for each in checks:
+            self.addCleanup(each.stopListening)
+        group, own = (each.getHost().port for each in checks)
+        director = await self.director(service(
+            {"a": backend.address, "b": {"address": "127.0.0.2:1", "probe_port": own}, "c": "127.0.0.3:1"},
+            group={"health": {"interval_s": 0.1, "probe": {"kind": "http", "port": group}}}))
+        await until(lambda: all(self.health(director, each).last_check is not None for each in "abc"))
+        self.assertEqual([self.health(director, each).last_check.ok for each in "abc"], [True, True, False])
+        await checks[0].stopListening()
+        await until(lambda: self.health(director, "a").state is HostState.DOWN)

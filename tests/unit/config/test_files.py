@@ -253,6 +253,16 @@ class CheckTests(FilesTestCase):
         """"unix" stands for clients of UNIX sockets among those whose headers are read, and nowhere else; who owns the
         socket has a name, and its mode is octal."""
         self.assertEqual(problems("services.a.proxy.accept_from = ['unix', '10.0.0.0/8']"), [])
+        patroni = "services.a.groups.b.health.probe.port = 8008\nservices.a.groups.b.hosts.c."
+        self.assertEqual(problems(patroni + "address = '10.0.0.1:5432'\nservices.a.groups.b.hosts.c.probe_port = 1"), [])
+        self.broken("services.a.groups.b.hosts.c.address", "UNIX socket", patroni + "address = 'unix:/a'")
+        self.broken("services.a.groups.b.health.probe.port", "already",
+                    "services.a.groups.b.health.probe = {port = 1, address = '10.0.0.1:1'}")
+        self.broken("services.a.groups.b.health.probe.port", "", "services.a.groups.b.health.probe.port = 0")
+        probed = "services.a.groups.b.hosts.c = {probe_port = 1, address = "
+        self.broken("services.a.groups.b.hosts.c.probe_port", "UNIX socket", probed + "'unix:/a'}")
+        self.broken("services.a.groups.b.hosts.c.probe_port", "address of its own",
+                    probed + "'10.0.0.1:1'}\nservices.a.groups.b.health.probe.address = '10.0.0.1:1'")
         self.broken("services.a.access.allow[0]", "neither a network", "services.a.access.allow = ['unix']")
         self.assertEqual(problems("services.a.unix = {mode = '0600', owner = 'www-data', group = '33'}"), [])
         self.broken("services.a.unix.mode", "", "services.a.unix.mode = '0o660'")
