@@ -137,6 +137,7 @@ class Probe(Record, frozen=True):
     kind: Literal["tcp", "http", "none"] = "tcp"
     address: str | None = None  #: where to probe, when not the host's own address
     port: Port | None = None  #: where to probe at the host's own address, when not at its own port
+    send_proxy: Literal["auto", "off", "v1", "v2"] = "auto"  #: a PROXY header first; auto: where clients send one
     path: str = "/"
     host_header: str | None = None  #: ``Host:`` of an HTTP probe; the host's address when absent
     expect: tuple[Annotated[int, Meta(ge=100, le=599)], ...] = ()  #: accepted statuses; empty: any 2xx or 3xx

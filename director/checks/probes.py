@@ -97,6 +97,7 @@ class Prober(Service):
 
     def probe(
         self, target: Address, spec: Probe, sources: Sequence[str] = (), *, others: Sequence[Address] = (),
+        preface: bytes = b"",
     ) -> Deferred[ProbeResult]:
         """Probe *target* as *spec* says (its own address is the caller's business); ``none`` is like ``tcp``.
 
@@ -105,6 +106,7 @@ class Prober(Service):
 
         :param sources: addresses of this machine to probe from, in turn.
         :param others: where else the host is; tried in order while none can be connected to, in the same time.
+        :param preface: sent first over a connection that the host's program notices.
         """
         if not self.running:
             return succeed(ProbeResult(False, "cancelled", 0.0))
@@ -122,7 +124,7 @@ class Prober(Service):
                 return
             try:
                 visit, reached = await Deferred.fromCoroutine(
-                    self._visit((target, *others), spec, sources)).addTimeout(spec.timeout_s, self._reactor)
+                    self._visit((target, *others), spec, sources, preface)).addTimeout(spec.timeout_s, self._reactor)
             except OutOfResources as error:
                 self._shortages.met(error.what, PROBE, f"cannot probe {target}")
                 finish(None, str(error))
@@ -157,14 +159,14 @@ class Prober(Service):
         return DeferredList(running)
 
     async def _visit(
-        self, targets: Sequence[Address], spec: Probe, sources: Sequence[str],
+        self, targets: Sequence[Address], spec: Probe, sources: Sequence[str], preface: bytes,
     ) -> tuple[_Visit | None, Address]:
         """Connect, and ask. Returns the visit, which passed, or None when it is over, and where it led. When this raises,
         it is over too.
 
         :raises OutOfResources: it could not begin.
         """
-        visit = _Visit(_request(targets[0], spec), spec.expect) if spec.kind == "http" else _Visit()
+        visit = _Visit(preface, _request(targets[0], spec) if spec.kind == "http" else b"", spec.expect)
         quiet, target = await self._reach(await self._literal(targets), spec, visit, sources)
         if quiet:
             return None, target
@@ -260,7 +262,8 @@ class Prober(Service):
 class _Visit(Protocol):
     """One connection to a host: with a *request* it waits for the status, without one connecting is enough."""
 
-    def __init__(self, request: bytes = b"", expect: tuple[int, ...] = ()) -> None:
+    def __init__(self, preface: bytes, request: bytes, expect: tuple[int, ...]) -> None:
+        self._preface = preface
         self._request = request
         self._expect = expect
         self._head = b""
@@ -271,6 +274,8 @@ class _Visit(Protocol):
         self.gone: Deferred[None] = Deferred()
 
     def connectionMade(self) -> None:
+        if self._preface:
+            self._transport.write(self._preface)
         if self._request:
             self._transport.write(self._request)
         else:

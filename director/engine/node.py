@@ -27,6 +27,7 @@ from director.checks.resolver import Resolver
 from director.core import events as happened
 from director.core.entries import HostEntry
 from director.core.inventory import Inventory, policy_of
+from director.core.proxy_protocol import encode
 from director.engine.cutting import why_cut
 from director.engine.telling import tell_each
 from director.metrics.counters import Metrics
@@ -442,13 +443,23 @@ class Node(MultiService):
             self._probed(entry, ProbeResult(None if entry.unresolved else False, entry.address_error, 0.0))
             return
         sources = self._targets.sources(entry)
+        preface = self._probe_preface(entry, probe)
         if probe.address is None and target is not None:
             address, *others = ((target.address, *target.others) if probe.port is None else
                                 (each._replace(port=probe.port) for each in (target.address, *target.others)))
-            probed = self.prober.probe(address, probe, sources, others=others)
+            probed = self.prober.probe(address, probe, sources, others=others, preface=preface)
         else:
-            probed = self.prober.probe(parse_address(str(probe.address)), probe, sources)
+            probed = self.prober.probe(parse_address(str(probe.address)), probe, sources, preface=preface)
         probed.addCallback(lambda result: self._probed(entry, result))
+
+    def _probe_preface(self, entry: HostEntry, probe: Probe) -> bytes:
+        """The PROXY header of a connection of the director's own. By default only at the port that clients' connections
+        lead to: another one has other habits."""
+        version = probe.send_proxy
+        if version == "auto":
+            elsewhere = probe.address is not None or probe.port is not None
+            version = "off" if elsewhere else self.inventory.services[entry.ref.service].spec.proxy.send
+        return b"" if version == "off" else encode(version, None, None, local=True)
 
     def retry(self, ref: HostRef) -> Deferred[None]:
         """Probe one host now; fires when that is done, at once for a host without probes."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import subprocess
 import tempfile
 from collections.abc import Callable
 from typing import Any
+from unittest import SkipTest
 
 from twisted.internet import defer, reactor
 from twisted.internet.protocol import Factory, Protocol
@@ -17,7 +20,7 @@ from cluster.address import Address
 from cluster.model import HostRef, HostState, Probe
 from director.checks.probes import Prober, ProbeResult
 from director.process import DirectorService
-from tests.integration.kit import DirectorTestCase, service
+from tests.integration.kit import DirectorTestCase, closed_port, service
 
 DEADLINE_S = 10.0
 
@@ -29,6 +32,11 @@ async def until(condition: Callable[[], bool]) -> None:
         if reactor.seconds() > end:
             raise AssertionError("the condition did not come true in time")
         await deferLater(reactor, 0.005)
+
+
+def listens_at(port: int) -> bool:
+    with socket.socket() as sock:
+        return not sock.connect_ex(("127.0.0.1", port))
 
 
 class Host(Protocol):
@@ -231,3 +239,36 @@ class NodeTests(DirectorTestCase):
         self.assertEqual([self.health(director, each).last_check.ok for each in "abc"], [True, True, False])
         await checks[0].stopListening()
         await until(lambda: self.health(director, "a").state is HostState.DOWN)
+
+    async def nginx(self, *listens: str) -> None:
+        """nginx that listens so; 200 to everybody."""
+        nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin")
+        if nginx is None:
+            raise SkipTest("nginx is not installed")
+        directory = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, directory)
+        with open(f"{directory}/conf", "w") as file:
+            file.write(f"""daemon off; master_process off; pid {directory}/pid; error_log stderr;
+events {{ }}
+http {{ access_log off; client_body_temp_path {directory}/b; proxy_temp_path {directory}/p; fastcgi_temp_path {directory}/f;
+uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;
+server {{ {" ".join(f"listen {each};" for each in listens)} return 200 ok; }} }}""")
+        process = subprocess.Popen([nginx, "-c", f"{directory}/conf", "-p", directory], stderr=subprocess.DEVNULL)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        for each in listens:
+            port = int(each.split()[0].rpartition(":")[2])
+            await until(lambda port=port: listens_at(port))
+
+    async def test_proxy_headers(self) -> None:
+        """Where clients' connections have a PROXY header, HTTP probes have one; elsewhere only when they are told to."""
+        port, other = closed_port(), closed_port()
+        await self.nginx(f"127.0.0.1:{port} proxy_protocol", f"127.0.0.1:{other}")
+        for send in ("v1", "v2"):
+            for probe, ok in (({}, True), ({"send_proxy": "off"}, False), ({"port": other}, True),
+                              ({"port": other, "send_proxy": send}, False), ({"send_proxy": send}, True)):
+                director = await self.director(service(
+                    {"a": f"127.0.0.1:{port}"}, proxy={"send": send}, group={"health": {"probe": {"kind": "http", **probe}}}))
+                await until(lambda director=director: self.health(director, "a").last_check is not None)
+                self.assertEqual(self.health(director, "a").last_check.ok, ok, (send, probe))
+                await self.stop(director)

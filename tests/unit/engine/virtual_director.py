@@ -123,7 +123,7 @@ class ModelProber:
         self._clock = clock
 
     def probe(self, address: Address, spec: Probe, sources: tuple[str, ...] = (), *,
-              others: tuple[Address, ...] = ()) -> Deferred[ProbeResult]:
+              others: tuple[Address, ...] = (), preface: bytes = b"") -> Deferred[ProbeResult]:
         result: Deferred[ProbeResult] = Deferred()
         self._clock.callLater(PROBE_S, lambda: result.callback(self._result(str(address))))
         return result
