@@ -11,7 +11,8 @@ from __future__ import annotations
 import ipaddress
 import os
 import random
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
@@ -137,11 +138,12 @@ class NameServers:
         protocol = _Datagrams(question)
         port = self._reactor.listenUDP(0, protocol, interface="::" if ":" in server.host else "")
         try:
-            port.connect(server.host, server.port)
-            port.write(question.encoded)
+            send = _connected(port, server)
+            send(question.encoded)
             return await protocol.answer.addTimeout(timeout_s, self._reactor)
         finally:
             await maybeDeferred(port.stopListening)
+            protocol.answer.addErrback(lambda _: None)  # nobody may have come to wait for it
 
     async def _by_tcp(self, server: Server, question: _Question, timeout_s: float) -> dns.Message:
         kind = TCP6ClientEndpoint if ":" in server.host else TCP4ClientEndpoint
@@ -219,6 +221,20 @@ class _Stream(Int16StringReceiver):
         if not self.answer.called:
             self.answer.errback(Failure(ConnectionClosed("it closed the connection")))
         self.gone.callback(None)
+
+
+def _connected(port: Any, server: Server) -> Callable[[bytes], Any]:
+    """Have *port* speak with *server* only; returns what sends to it.
+
+    Twisted leaves out the scope of a link-local address.
+    """
+    if "%" not in server.host:
+        port.connect(server.host, server.port)
+        return port.write  # type: ignore[no-any-return]
+    name = socket.getaddrinfo(server.host, server.port, socket.AF_INET6, socket.SOCK_DGRAM, 0, socket.AI_NUMERICHOST)[0][4]
+    sock: socket.socket = port.getHandle()
+    sock.connect(name)
+    return sock.send
 
 
 def _server(text: str) -> Server:

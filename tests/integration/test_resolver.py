@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -181,6 +182,16 @@ class NameServersTests(Base):
         self.assertEqual(answer.v4, ("192.0.2.1",))
         self.assertTrue(broken.asked)
         self.flushLoggedErrors()
+
+    async def test_scoped_servers(self) -> None:
+        """Link-local servers that cannot be asked cost nothing, and no deferred is left with their error."""
+        self.zone.set("app.example", dns.Record_A("192.0.2.1", 0))
+        for bad in ("[fe80::1%lo]:53", "[fe80::1%nowhere]:53"):
+            answer = await self.servers(bad, self.address()).lookup("app.example").addTimeout(1.0, reactor)
+            self.assertEqual(answer.v4, ("192.0.2.1",))
+            await self.assertFailure(self.servers(bad).lookup("app.example").addTimeout(1.0, reactor), LookupFailed)
+            gc.collect()
+            self.assertEqual(self.flushLoggedErrors(), [])
 
     async def test_dead_server_has_a_reason(self) -> None:
         """With the only server dead the failure comes at once and names it."""
