@@ -296,3 +296,34 @@ def test_keyboard(visit: Visit) -> None:
             break
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_contain_text("draining")
+
+
+@both
+def test_find_among_a_thousand(visit: Visit, stage: Stage, scripting: bool) -> None:
+    """Hosts of a large group are found by a part of their name: as one types, or by the button where there are no scripts;
+    and what is found is kept current."""
+    hosts = {f"n{number:03}": {"address": f"127.0.0.1:{10000 + number}"} for number in range(1000)}
+    group = {"hosts": hosts, "health": {"probe": {"kind": "none"}}}
+    stage.api("PUT", "services/many", {"spec": {"groups": {"all": group}}})
+    try:
+        page = visit(scripting=scripting)
+        page.goto("/services/many/groups/all")
+        page.evaluate("window.untouched = true")
+        field = page.get_by_role("searchbox", name="Find hosts by name or address")
+        field.fill("N77")
+        if scripting:
+            expect(field).to_be_focused()
+        else:
+            page.get_by_role("button", name="Find").click()
+        expect(page.get_by_role("rowheader")).to_have_count(10)
+        expect(page.get_by_role("status").filter(has_text="10 of 1000 hosts")).to_be_visible()
+        stage.api("PUT", "services/many/groups/all/hosts/n777/state", {"state": "drain"})
+        if not scripting:  # a page with something to fill in does not reload by itself
+            page.reload()
+        expect(row(page, "n777")).to_contain_text("draining")
+        assert page.evaluate("Boolean(window.untouched)") == scripting
+        page.get_by_role("link", name="All hosts").click()
+        expect(page.get_by_role("rowheader")).to_have_count(100)
+        expect(field).to_have_value("")
+    finally:
+        stage.api("DELETE", "services/many")

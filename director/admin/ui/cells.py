@@ -111,24 +111,32 @@ def host_cells(hosts: Iterable[HostPicture], loads: Loads) -> dict[str, Cell]:
 
 
 def shown(picture: DirectorPicture, scope: str) -> Sequence[HostPicture]:
-    """The hosts on pages of *scope*: empty, the listed ones of every group; ``service/group#page``, one page of a group;
-    ``service/group/host``, that one. Of a service, none: its page is about groups."""
+    """The hosts on pages of *scope*: empty, the listed ones of every group; ``service/group#page?find``, one page of a
+    group, or of those of its hosts that `matching` finds; ``service/group/host``, that one. Of a service, none: its page
+    is about groups."""
     if not scope:
         return [host for service in picture.services for group in service.groups for host in listed(group)]
-    name, _, page = scope.partition("#")
+    name, _, rest = scope.partition("#")
+    page, _, find = rest.partition("?")
     parts = name.split("/")
     for service in picture.services:
         for group in service.groups:
             if parts[:2] == [service.name, group.name]:
                 if len(parts) == 2:
-                    return page_of(group, text.page_number(page))
+                    return page_of(matching(group, find), text.page_number(page))
                 return [host for host in group.hosts if host.name == parts[2]]
     return ()
 
 
-def page_of(group: GroupPicture, page: int) -> Sequence[HostPicture]:
+def matching(group: GroupPicture, find: str) -> Sequence[HostPicture]:
+    """The hosts whose name or address has *find* in it, in any case; all of them when it is empty."""
+    wanted = find.strip().lower()
+    return [host for host in group.hosts if wanted in host.name.lower() or wanted in host.address.lower()]
+
+
+def page_of(hosts: Sequence[HostPicture], page: int) -> Sequence[HostPicture]:
     """From 1."""
-    return group.hosts[(page - 1) * MAX_ROWS : page * MAX_ROWS]
+    return hosts[(page - 1) * MAX_ROWS : page * MAX_ROWS]
 
 
 def changed(before: Mapping[str, Cell], after: Mapping[str, Cell]) -> dict[str, Cell]:

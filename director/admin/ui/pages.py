@@ -6,7 +6,20 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from director.admin.control import Caller, Control
-from director.admin.ui.cells import MAX_ROWS, Cell, Loads, host_cells, hosts_of, listed, page_of, ref, shown, summary
+from director.admin.ui.cells import (
+    MAX_LISTED,
+    MAX_ROWS,
+    Cell,
+    Loads,
+    host_cells,
+    hosts_of,
+    listed,
+    matching,
+    page_of,
+    ref,
+    shown,
+    summary,
+)
 from director.admin.ui.text import page_number, value
 from director.core.plan import ABSENT, plan
 from director.core.schedulers.registry import SCHEDULERS
@@ -20,6 +33,8 @@ MAX_SERVICES = 40
 MAX_TEXT = 200_000
 #: Rows of the pages of past events.
 MAX_EVENTS = 200
+#: Characters that a host is looked for by; no name is longer, nor any address but odd paths.
+MAX_FIND = 100
 
 Values = dict[str, Any]
 
@@ -120,12 +135,15 @@ async def service(look: Look, service: str) -> Values:
 async def group(look: Look, service: str, group: str) -> Values:
     found = await look.ask("group", service=service, group=group)
     picture = await look.ask("status")
-    pages = max(1, -(-len(found.hosts) // MAX_ROWS))
+    find = look.query.get("find", "").strip()[:MAX_FIND]
+    matches = matching(found, find)
+    pages = max(1, -(-len(matches) // MAX_ROWS))
     page = min(page_number(look.query.get("page", "")), pages)
-    name, hosts = f"{service}/{group}", page_of(found, page)
+    name, hosts = f"{service}/{group}", page_of(matches, page)
     return {
         "picture": picture, "cells": look.cells(picture, hosts), "group": found, "page": page, "pages": pages,
-        "shown": hosts, "live": (f"{name}#{page}", f"{name}:shape"),
+        "shown": hosts, "find": find, "matches": len(matches), "many": len(found.hosts) > MAX_LISTED,
+        "live": (f"{name}#{page}?{find}" if find else f"{name}#{page}", f"{name}:shape"),
         "schedulers": SCHEDULERS.values(),
     }
 

@@ -2,10 +2,11 @@
 // Cells (texts by key, see cells.py) come by server-sent events; when a shape that the page was drawn for changes, its
 // parts are fetched again. Where there is no stream, parts are fetched at the configured rate.
 
-const { scope, shapes: listed, poll: polled, refresh } = document.body.dataset;
+let { scope } = document.body.dataset;
+const { shapes: listed, poll: polled, refresh } = document.body.dataset;
 const light = document.getElementById("live");
 const shapes = new Map((listed || "").split(" ").filter(Boolean).map((key) => [key, undefined]));
-const CALM_MS = 300; // changes that come together are drawn together
+const CALM_MS = 300; // changes that come together are drawn together, and letters typed
 let elements = index();
 let stream, polling, fetching, again, failures = 0;
 
@@ -59,11 +60,20 @@ async function redraw() {
       if (fresh && fresh.innerHTML !== part.innerHTML) swap(part, fresh);
     }
     elements = index();
+    follow(drawn.body.dataset.scope);
   } catch {
     // the director is away; the stream says so and comes back by itself
   } finally {
     fetching = false;
   }
+}
+
+function follow(now) {
+  if (now === undefined || now === scope) return;
+  scope = now;
+  if (!stream) return;
+  close();
+  open();
 }
 
 function swap(part, fresh) {
@@ -115,6 +125,14 @@ function stopPolling() {
   clearInterval(polling);
   polling = undefined;
 }
+
+const finding = document.querySelector("form[data-find]");
+finding?.addEventListener("input", () => {
+  const query = new URLSearchParams(new FormData(finding));
+  if (!query.get("find")) query.delete("find");
+  history.replaceState(null, "", query.size ? `?${query}` : location.pathname);
+  redrawSoon();
+});
 
 if (scope !== undefined) {
   // A browser has six connections for one server: only the pages that are seen hold one, and the director lets three of

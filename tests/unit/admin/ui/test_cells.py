@@ -98,6 +98,8 @@ class CellsTests(SynchronousTestCase):
             return [host.name for host in shown(picture, scope)]
 
         self.assertEqual((len(names("web/blue#1")), names("web/blue#2")), (MAX_ROWS, ["n098", "n099"]))
+        self.assertEqual(names("web/blue#1?N09"), [f"n09{digit}" for digit in range(10)])
+        self.assertEqual((names("web/blue#1?what?"), names("web/blue#2?n")), ([], []))
         self.assertEqual((names("web/blue/app1"), names("web")), (["app1"], []))
         for nonsense in ("web/blue#9", "web/red#1", "web/blue/nobody", "/", "#", "a/b/c/d", "web/blue#-1"):
             self.assertIn(names(nonsense), ([], names("web/blue#1")))

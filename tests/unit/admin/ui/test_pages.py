@@ -174,6 +174,32 @@ class OverviewTests(PageCase):
         for odd in ("0", "-1", "99", "x", "²"):
             self.assertEqual(self.ada.get(f"/services/web/groups/blue?page={odd.encode('utf-8').hex()}").status, 200)
 
+    def test_find(self) -> None:
+        """A large group's page finds hosts by a part of their name or address, in any case, pages of what was found too."""
+        for number in range(1000):
+            ref = HostRef("web", "blue", f"n{number:03}")
+            self.admin.director.hosts[ref] = host_picture(ref, address=f"10.0.{number // 100}.{number % 100}:80")
+        here = "/services/web/groups/blue"
+
+        def found(query: str) -> list[str]:
+            return re.findall(r'<th scope="row"><a href="[^"]*/hosts/([^"]+)"', self.ada.page(here + query).source)
+
+        self.assertEqual(found("?find=N12"), [f"n12{digit}" for digit in range(10)])
+        self.assertEqual(found("?find=%20n500%20"), ["n500"])
+        self.assertEqual(found("?find=10.0.3."), [f"n{number}" for number in range(300, 400)])
+        self.assertEqual(found("?find=nowhere"), [])
+        self.assertEqual(len(found("?find=")), MAX_ROWS)
+        page = self.ada.page(f"{here}?find=n&page=2")
+        self.assertIn("1000 of 1002 hosts", page.text)
+        self.assertIn('href="/services/web/groups/blue?page=3&amp;find=n"', page.source)
+        self.assertIn('data-scope="web/blue#2?n"', page.source)
+        odd = self.ada.get(f"{here}?find=%22%3E%3Cscript%3E{'x' * 5000}")
+        self.assertEqual((odd.status, b"<script>x" in odd.body), (200, False))
+
+    def test_find_only_where_there_are_many(self) -> None:
+        """A page of a few hosts has no field to find them by."""
+        self.assertNotIn("data-find", self.ada.page("/services/web/groups/blue").source)
+
     def test_modes(self) -> None:
         """What an operator must not overlook is a notice on top."""
         self.admin.director.available = False
