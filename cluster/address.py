@@ -6,6 +6,7 @@ import ipaddress
 import re
 from typing import NamedTuple
 
+_LOOKS_IPV6 = re.compile(r"[0-9A-Fa-f:.]+(%.*)?")
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
                         r"(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?$")
 #: sockaddr_un.sun_path of Linux, less its closing NUL
@@ -60,6 +61,12 @@ def parse_address(text: str, *, any_port: bool = False) -> Address:
         if len(path.encode()) > MAX_UNIX_PATH:
             raise ValueError(f"{text!r}: a UNIX socket's path has at most {MAX_UNIX_PATH} bytes")
         return Address("", 0, path)
+    if text != text.strip():
+        raise ValueError(f"{text!r}: write it without blanks around it")
+    if "://" in text:
+        scheme, _, rest = text.partition("://")
+        raise ValueError(f"{text!r}: connections are plain TCP; write host:port, without {scheme}://"
+                         f"{' and without a path' if '/' in rest else ''}")
     host, colon, port_text = text.rpartition(":")
     if not colon:
         raise ValueError(f"{text!r}: expected host:port, [ipv6]:port or unix:/path")
@@ -69,7 +76,7 @@ def parse_address(text: str, *, any_port: bool = False) -> Address:
             ipaddress.IPv6Address(host)
         except ValueError:
             raise ValueError(f"{text!r}: {host!r} is not an IPv6 address") from None
-    elif ":" in host:
+    elif ":" in host and _LOOKS_IPV6.fullmatch(host):
         raise ValueError(f"{text!r}: write an IPv6 address as [{host}]:{port_text}")
     elif not _HOST_NAME.match(host):
         raise ValueError(f"{text!r}: {host!r} is neither an IP address nor a host name")

@@ -24,7 +24,7 @@ def summary(configuration: Configuration, *, native_missing: str) -> Iterator[st
     for endpoint in node.admin.endpoints:
         yield f"admin: http{'s' if endpoint.tls else ''}://{endpoint.listen}/"
     if node.store == ETCD:
-        yield f"store: {', '.join(node.etcd.endpoints)}; the services are those of cluster {node.etcd.cluster} there"
+        yield f"store: etcd at {', '.join(node.etcd.endpoints)}; the services are those of cluster {node.etcd.cluster} there"
     else:
         yield f"store: {node.store}"
 

@@ -400,6 +400,12 @@ class WarningTests(FilesTestCase):
         """Nothing is odd about a good document."""
         self.assertEqual(self.warned(GOOD), [])
 
+    def test_whose_services(self) -> None:
+        """With etcd the file's services do not count: that there are any is odd, and nothing about them; none is right."""
+        etcd = "[node]\nstore = 'etcd:'\netcd.endpoints = ['127.0.0.1:1']\n"
+        self.assertEqual(self.warned(etcd), [])
+        self.assertEqual(self.warned(etcd + "[services.web]\n[services.mail]\n"), ["services"])
+
     def test_odd(self) -> None:
         """What is allowed but probably not meant is warned of."""
         service = "[services.web]\nlisten = ['127.0.0.1:1']\n"

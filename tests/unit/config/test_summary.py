@@ -16,6 +16,17 @@ from director.service import make_relays
 
 
 class SummaryTests(SynchronousTestCase):
+    def test_etcd(self) -> None:
+        """With etcd it says where the services are, and describes none of the file's as if it were used."""
+        configuration = parse("""
+            [node]
+            store = "etcd:"
+            etcd = { endpoints = ["127.0.0.1:1"], cluster = "lab" }
+            [services.web]
+        """)
+        self.assertEqual(list(summary(configuration, native_missing="")),
+                         ["store: etcd at 127.0.0.1:1; the services are those of cluster lab there"])
+
     def test_lines(self) -> None:
         """Services with listeners, group and relay; where agents and operators connect; the store."""
         configuration = parse("""
