@@ -69,9 +69,12 @@ class HostEntry:
 
 
 class GroupEntry:
-    """One group: its pool, and the capacity its reports give."""
+    """One group: its pool, and the capacity its reports give.
 
-    def __init__(self, service: str, name: str, spec: Group, pool: Pool) -> None:
+    :param due: the groups whose weights are to be brought up to date; this one joins them by itself.
+    """
+
+    def __init__(self, service: str, name: str, spec: Group, pool: Pool, due: dict[GroupEntry, None]) -> None:
         self.service = service
         self.name = name
         self.spec = spec
@@ -80,6 +83,13 @@ class GroupEntry:
         self.hosts: dict[str, HostEntry] = {}
         self.ramping: set[HostEntry] = set()  #: in their slow start
         self.recompute_at = math.inf  #: weights are due
+        self._due = due
+
+    def weigh_by(self, at: float) -> None:
+        """Weights are due at *at*, if they are not before."""
+        if at < self.recompute_at:
+            self.recompute_at = at
+            self._due[self] = None
 
 
 class ServiceEntry:

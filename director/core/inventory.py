@@ -70,6 +70,7 @@ class Inventory:
         self.others = self._judging.others
         self._stale: dict[HostEntry, None] = {}  # whose pool is to be told anew
         self._waiting: dict[ServiceEntry, None] = {}  # services with a queue
+        self._due: dict[GroupEntry, None] = {}  # groups whose weights are to be brought up to date
         self._told_deadline = math.inf
 
     def drain(self) -> list[Event]:
@@ -201,7 +202,7 @@ class Inventory:
         fail_open = spec.health.fail_open == "all"
         if group is None:
             pool = Pool(self._scheduler(service.spec, spec), fail_open=fail_open)
-            group = service.groups[name] = GroupEntry(service.name, name, spec, pool)
+            group = service.groups[name] = GroupEntry(service.name, name, spec, pool, self._due)
         else:
             before, group.spec = group.spec, spec
             if resticky or (before.scheduler, before.parameters) != (spec.scheduler, spec.parameters):
@@ -268,6 +269,7 @@ class Inventory:
             self._drop_host(group, entry, now)
         group.pool.configured()
         del service.groups[group.name]
+        self._due.pop(group, None)
 
     # --- what agents say
 
@@ -423,11 +425,12 @@ class Inventory:
         self._conclude(now)
 
     def next_recompute(self) -> float:
-        return min((group.recompute_at for group in self._groups()), default=math.inf)
+        return min((group.recompute_at for group in self._due), default=math.inf) if self._due else math.inf
 
     def recompute(self, now: float) -> None:
         """Bring effective weights up to date in each due group: of who reported, and of who is in its slow start."""
-        for group in self._groups():
+        for group in [group for group in self._due if group.recompute_at <= now]:
+            del self._due[group]  # it joins again where its weights go on changing
             weigh_news(group, self.walk, now)
         self._conclude(now)
 

@@ -25,8 +25,7 @@ def take(group: GroupEntry, entry: HostEntry, report: LoadReport, at: float, now
     group.pool.reported(entry.host, report, now)
     entry.agent_weight = 1.0 if report.weight is None else report.weight
     _limit(group, entry)
-    if group.recompute_at == math.inf:
-        group.recompute_at = now + RECOMPUTE_S
+    group.weigh_by(now + RECOMPUTE_S)
 
 
 def refresh(group: GroupEntry, entry: HostEntry, now: float) -> None:
@@ -67,7 +66,7 @@ def weigh(group: GroupEntry, entry: HostEntry, capacity: float, now: float) -> N
         group.ramping.discard(entry)
     else:
         group.ramping.add(entry)
-        group.recompute_at = min(group.recompute_at, now + step)
+        group.weigh_by(now + step)
     weight = effective(entry.spec.weight, capacity, ramp, entry.agent_weight)
     if weight != entry.host.weight:
         group.pool.set_weight(entry.host, weight)
