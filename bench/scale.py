@@ -57,7 +57,7 @@ QUESTIONS = {
     "service": Question("/api/v1/services/s100"),
     "connections": Question("/api/v1/services/all/connections"),
     "hosts": Question("/api/v1/hosts"),
-    "hosts, a page": Question("/api/v1/hosts?limit=100"),
+    "page of hosts": Question("/api/v1/hosts?limit=100"),
     "status": Question("/api/v1/status"),
     "running.txt": Question("/running.txt"),
     "XML-RPC hosts": call("hosts"),

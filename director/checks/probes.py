@@ -13,6 +13,7 @@ A probe that this director could not make, for want of a descriptor, a port or m
 from __future__ import annotations
 
 import heapq
+import math
 import os
 import re
 import time
@@ -51,6 +52,9 @@ CLOSE_GRACE_S = 0.2
 MAX_DISCARDED_BYTES = 262_144
 #: Probes started in one turn of the reactor; more than a few hundred microseconds would delay connections.
 START_BATCH = 20
+#: Between two looks at which probes are due: thousands of hosts share a timer instead of having one each. No probe's time
+#: matters to a hundredth of a second, and jitter is more.
+REST_S = 0.01
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?\r?\n")
 _HEADERS_END = re.compile(rb"\r?\n\r?\n")
@@ -375,7 +379,7 @@ def _endpoint(reactor: Any, target: Address, timeout_s: float) -> Any:
 
 
 class ProbeLoop(Service):
-    """Calls back when a key's time comes, with one timer for all keys.
+    """Calls back when a key's time comes, or up to `REST_S` later, with one timer for all keys.
 
     :param monotonic: the clock of the times given to `schedule`; the reactor only wakes.
     """
@@ -390,6 +394,7 @@ class ProbeLoop(Service):
         # Forgotten and superseded entries stay until their time comes or they outnumber the others.
         self._heap: list[tuple[float, int, Hashable]] = []
         self._entries = 0
+        self._rested_at = -math.inf  # the next look, when none is late
 
     def schedule(self, key: Hashable, at: float, start: Callable[[], None]) -> None:
         """Call *start* at *at*, once; replaces what was scheduled for *key*. Before the service runs, it waits."""
@@ -415,10 +420,11 @@ class ProbeLoop(Service):
 
     def _arm(self) -> None:
         if self.running and self._heap:
-            self._alarm.at(self._heap[0][0])
+            self._alarm.at(max(self._heap[0][0], self._rested_at))
 
     def _rung(self) -> None:
         now, started = self._monotonic(), 0
+        self._rested_at = -math.inf
         while self._heap and self._heap[0][0] <= now and started < START_BATCH:
             _, entry, key = heapq.heappop(self._heap)
             due = self._due.get(key)
@@ -430,4 +436,6 @@ class ProbeLoop(Service):
                 due[2]()
             except Exception:
                 self.log.failure("starting the probe of {key} broke", key=key)
+        if not self._heap or self._heap[0][0] > now:
+            self._rested_at = now + REST_S
         self._arm()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from cluster.address import Address
 from cluster.model import Probe
 from director.checks import probes
-from director.checks.probes import ProbeFailed, ProbeLoop, Prober, ProbeResult, status_of
+from director.checks.probes import REST_S, ProbeFailed, ProbeLoop, Prober, ProbeResult, status_of
 
 TCP = Probe(timeout_s=1.5)
 HTTP = Probe(kind="http", path="/health check?x=1\r\nX: y", timeout_s=1.5)
@@ -116,7 +117,7 @@ class ProberTests(SynchronousTestCase):
 class LoopTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.started: list[tuple[Hashable, float]] = []
+        self.started: list[tuple[Any, float]] = []
         self.loop = ProbeLoop(reactor=self.clock, monotonic=self.clock.seconds)
         self.loop.startService()
 
@@ -131,6 +132,24 @@ class LoopTests(SynchronousTestCase):
         self.clock.pump([0, 1, 1, 1])
         self.assertEqual(self.started, [("past", 0), ("a", 1), ("b", 2), ("c", 2)])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_thousands_share_looks(self) -> None:
+        """Of many keys none is called early or later than a rest, and the reactor is woken once for all that come in one."""
+        timers: list[float] = []
+        call_later = self.clock.callLater
+
+        def counted(delay: float, *rest: Any) -> Any:
+            timers.append(delay)
+            return call_later(delay, *rest)
+
+        self.patch(self.clock, "callLater", counted)
+        for number in range(1000):
+            self.schedule(number, 1 + number / 1000)
+        self.clock.pump([0.001] * 2100)
+        self.assertEqual(sorted(key for key, _ in self.started), list(range(1000)))
+        for key, at in self.started:
+            self.assertTrue(0 <= at - (1 + key / 1000) <= REST_S + 0.002, (key, at))
+        self.assertLess(len(timers), 150)
 
     def test_replaced_and_forgotten(self) -> None:
         """The last schedule of a key counts, whether earlier or later; a forgotten key is not called."""
