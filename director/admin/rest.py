@@ -21,7 +21,9 @@ from director.admin.gate import Gate
 from director.admin.offers import Stored
 from director.admin.text import Text
 from director.admin.web import Page, is_read, only_read, refusal
+from director.core.snapshot import DirectorPicture
 from director.engine.errors import Invalid, NotFound, Stale
+from director.timing.courtesy import politely
 
 
 class Route(NamedTuple):
@@ -137,7 +139,17 @@ class Api(Page):
             return answer.body.encode()
         if isinstance(answer, (Stored, Changed)):
             request.setHeader("ETag", f'"{answer.revision}"')
-        return msgspec.json.encode(answer)
+        return _encoded(answer)
+
+
+def _encoded(answer: object) -> bytes:
+    """As JSON, giving way between the members of a list: ten thousand hosts take a hundredth of a second."""
+    if isinstance(answer, DirectorPicture):
+        fields = {name: getattr(answer, name) for name in answer.__struct_fields__}
+        return msgspec.json.encode(fields | {"services": msgspec.Raw(_encoded(answer.services))})
+    if isinstance(answer, tuple):
+        return b"[" + b",".join([msgspec.json.encode(each) for each in politely(answer)]) + b"]"
+    return msgspec.json.encode(answer)
 
 
 @functools.cache
