@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable
 from typing import Any
@@ -197,6 +198,25 @@ class OrderTests(InventoryTestCase):
                     self.assertEqual(looked_at, [f"{service.name}/{part.name}/{host.name}"])
         self.assertEqual((pictured("gopher"), pictured("web", "red")[0].groups, pictured("web", "blue", "z")[0].groups[0].hosts),
                          ((), (), ()))
+
+    def test_next_recompute_knows_every_group(self) -> None:
+        """Weights are due when the first of the groups has them due, whichever services have come and gone."""
+        ramps = False
+        for turn in range(40):
+            name = f"s{turn % 5}"
+            ramping = Service(groups={"blue": group("a", "b", health=msgspec.structs.replace(HEALTH, slow_start_s=5.0))})
+            self.inventory.apply_service(name, None if turn % 7 == 6 else ramping, self.now)
+            for entry in self.inventory.hosts.values():
+                for ok in (False, False, False, True, True) if turn % 3 == 0 else (True,):
+                    self.inventory.probe_started(entry, self.now)
+                    self.inventory.probe_result(entry, ok, "", 0.0, self.now)
+            if turn % 2:
+                self.inventory.recompute(self.now)
+            due = [each.recompute_at for service in self.inventory.services.values() for each in service.groups.values()]
+            self.assertEqual(self.inventory.next_recompute(), min(due, default=math.inf))
+            ramps |= self.inventory.next_recompute() < math.inf
+            self.now += 0.7
+        self.assertTrue(ramps)
 
     def test_new_boot_id_clears_the_agents_order(self) -> None:
         """A restarted agent starts clean; the operator's order stands."""
