@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from agent.config import AgentTLS
 from cluster.address import Address
+from cluster.misdialled import spoken, tls_trouble
 from cluster.pem import PemFiles
 from cluster.renewal import Renewed
 from cluster.wire import (
@@ -121,6 +122,7 @@ class _LinkProtocol(Protocol):
         self._wire = Connection(Role.AGENT)
         self._timer: Any = None
         self._paused = False
+        self._heard = False
 
     def connectionMade(self) -> None:
         self.transport.registerProducer(self, True)
@@ -129,6 +131,12 @@ class _LinkProtocol(Protocol):
         self._link.connected(self)
 
     def dataReceived(self, data: bytes) -> None:
+        other = "" if self._heard else spoken(data)
+        self._heard = True
+        if other:
+            self._link.misdialled(other)
+            self.transport.abortConnection()
+            return
         self._wire.receive_data(data)
         try:
             while (message := self._wire.next_message()) is not None:
@@ -141,7 +149,7 @@ class _LinkProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._cancel_timer()
-        self._link.disconnected(reason)
+        self._link.disconnected(reason, heard=self._heard)
 
     @property
     def open(self) -> bool:
@@ -197,6 +205,7 @@ class Link:
         self._service = ClientService(
             director_endpoint(reactor, address, tls), factory, retryPolicy=self._delay, clock=reactor
         )
+        self._secure = tls is not None and address.path is None
         self._stopped = False
 
     def start(self) -> None:
@@ -264,10 +273,16 @@ class Link:
     def complain(self, error: RemoteProtocolError) -> None:
         self._tell(str(error), news=True)
 
-    def disconnected(self, reason: Failure) -> None:
+    def misdialled(self, other: str) -> None:
+        """Something else answers there."""
+        self._tell(f"{other} is spoken there ({_WRONG_PORTS.get(other, _WRONG_PORT)})", news=True)
+
+    def disconnected(self, reason: Failure, *, heard: bool) -> None:
         self._protocol = None
         self._lost_at = self._monotonic()
-        self._tell(reason.getErrorMessage())
+        why = tls_trouble(reason) or reason.getErrorMessage()
+        silent = "perhaps the port speaks no TLS" if self._secure else "perhaps the port takes TLS (--tls, or [tls])"
+        self._tell(why if heard else f"{why} (nothing was said there: {silent}, or is no director's for agents)")
 
     def _not_connected(self, reason: Failure) -> None:
         self._tell(reason.getErrorMessage())
@@ -291,6 +306,11 @@ def _hint(reason: str) -> str:
     return f" ({hint})" if hint else ""
 
 
+_WRONG_PORT = "agents connect to an address of node.agents.listen"
+_WRONG_PORTS = {
+    "TLS": "give --tls and --ca, or [tls]",
+    "HTTP": f"perhaps the director's admin: {_WRONG_PORT}",
+}
 _HINTS = {
     "name_in_use": "another agent of this name is connected: give each its own name",
     "contested": "another agent of this name and identity is connected and alive: give each its own name",

@@ -142,6 +142,7 @@ class MemberPicture(Picture, frozen=True):
     admin: tuple[str, ...]
     roles: tuple[str, ...]
     leads: bool
+    linked: bool | None = None  #: whether the director asked has a peer link with it; None: none is to be
 
 
 class VipPicture(Picture, frozen=True):

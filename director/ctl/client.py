@@ -111,7 +111,7 @@ class Client:
 def _hint(error: Exception, scheme: str) -> str:
     """*error* in words that say what to look at."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"{error.verify_message}; --ca names the authority that signed its certificate"
+        return f"certificate verify failed: {error.verify_message}; --ca names the authority that signed it"
     if isinstance(error, ssl.SSLError):
         return f"{error.reason or error}: it may speak http there, not https"
     if isinstance(error, http.client.BadStatusLine | ConnectionResetError) and scheme == "http":

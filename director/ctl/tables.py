@@ -151,9 +151,14 @@ def members_table(members: list[dict[str, Any]], *, last_known: bool = False) ->
     for name in ("director", "leads", "version", "since", "admin", "agents", "peers", "roles"):
         table.add_column(name, no_wrap=name in ("director", "leads", "since"), overflow="fold")
     for each in members:
-        table.add_row(each["name"], "leads" if each["leads"] else "", each["version"], clock(each["started"]),
+        table.add_row(each["name"], _standing(each), each["version"], clock(each["started"]),
                       " ".join(each["admin"]), " ".join(each["agents"]), each["peers"] or "-", " ".join(each["roles"]))
     return table
+
+
+def _standing(member: dict[str, Any]) -> str:
+    """What must not be overlooked, in the column that stays whole."""
+    return ", ".join([*(["leads"] if member["leads"] else []), *(["NO LINK"] if member.get("linked") is False else [])])
 
 
 def history_table(past: list[dict[str, Any]]) -> Table:

@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from cluster.address import Address, parse_address
 from cluster.lines import RemoteProtocolError
+from cluster.misdialled import spoken, tls_trouble
 from cluster.model import Member
 from cluster.model import Peers as Config
 from cluster.peer_wire import NONCE_BYTES, Challenge, Hello, Link, Message, Role, State, Traffic, Welcome
@@ -73,6 +74,7 @@ class _PeerProtocol(Protocol):
         self.since = 0.0
         self.congested = False
         self.closing = False  #: by us
+        self.trouble = ""  #: why it came to nothing, if that is known
         self._timer: Any = None
 
     @property
@@ -92,6 +94,10 @@ class _PeerProtocol(Protocol):
             self.transport.write(self.link.challenge())
 
     def dataReceived(self, data: bytes) -> None:
+        other = spoken(data) if self.link.state in (State.IDLE, State.CHALLENGED) else ""
+        if other:
+            self.cut(f"{other} is spoken there, and no peer link of ours")
+            return
         self.link.receive_data(data)
         try:
             while not self.closing and (message := self.link.next_message()) is not None:
@@ -132,6 +138,7 @@ class _PeerProtocol(Protocol):
         if not self.closing:
             self._peers.log.info("peer {address} cut off: {why}", address=self.address, why=why)
             self.closing = True
+            self.trouble = why
             self.transport.abortConnection()
 
     def close(self) -> None:
@@ -145,6 +152,7 @@ class _PeerProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._stop_timer()
+        self.trouble = self.trouble or tls_trouble(reason)
         by_peer = not self.closing and reason.check(ConnectionDone, ConnectionLost) is not None
         self.closing = True
         self._peers.closed(self, by_peer=by_peer)
@@ -213,6 +221,7 @@ class Peers(Service):
         self._dialling: dict[str, Deferred[Any]] = {}
         self._redial: dict[str, Any] = {}
         self._waits: dict[str, float] = {}
+        self._told: dict[str, str] = {}  # why there is no link, by peer
         self._ports: Ports | None = None
         self._beat: Any = None
         self._stopping: list[Deferred[None]] = []  # fired when the last connection is closed
@@ -335,6 +344,7 @@ class Peers(Service):
     def _not_dialled(self, name: str, failure: Failure) -> None:
         self._dialling.pop(name, None)
         if not failure.check(CancelledError):
+            self._say_why(name, failure.getErrorMessage())
             self._dial_later(name)
 
     def _dial_later(self, name: str) -> None:
@@ -374,6 +384,7 @@ class Peers(Service):
         assert name is not None
         self._dialling.pop(name, None)
         self._waits.pop(name, None)
+        self._told.pop(name, None)
         former = self._links.pop(name, None)
         if former is not None:
             former.cut("replaced by a newer connection")
@@ -395,10 +406,22 @@ class Peers(Service):
             del self._links[name]
             self._left(name, by_peer=by_peer)
         if protocol.to is not None:
+            if not protocol.since and self.running:
+                self._say_why(protocol.to, protocol.trouble or self._suspicion())
             self._dialling.pop(protocol.to, None)
             if protocol.to not in self._links:
                 self._dial_later(protocol.to)
         self._check_stopped()
+
+    def _suspicion(self) -> str:
+        what = "secret" if self._client is None else "secret, authority and certificate_domain"
+        return f"it closed the connection without a welcome: has it the same cluster, {what}?"
+
+    def _say_why(self, name: str, why: str) -> None:
+        """Log what keeps us from *name*, once until it changes or they are linked."""
+        if self._told.get(name) != why:
+            self._told[name] = why
+            self.log.warn("no link with {peer}: {why}", peer=name, why=why)
 
     def _left(self, name: str, *, by_peer: bool) -> None:
         self.log.info("{peer} is linked no more", peer=name)

@@ -259,11 +259,13 @@ class NodeOperations:
         clustering = self._clustering
         leader = clustering.leader
         members = clustering.membership.members if clustering.shared else {clustering.member.name: clustering.member}
+        links = clustering.peer_pictures() if clustering.peers is not None else ()
+        linked = {each.name: each.connected for each in links if each.address}
         return ClusterPicture(
             cluster=clustering.cluster, director=self._node.director, store=clustering.store_name,
             store_available=clustering.available, cold_start=clustering.cold, leader=leader, term=clustering.term,
             members=tuple(
-                MemberPicture(**_described(member), leads=name == leader)
+                MemberPicture(**_described(member), leads=name == leader, linked=linked.get(name))
                 for name, member in sorted(members.items())
             ),
             vips=tuple(

@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from cluster.address import Address
 from cluster.errors import Misuse
+from cluster.misdialled import spoken, tls_trouble
 from cluster.model import AgentListeners, HostRef
 from cluster.wire import (
     MAX_DIRECTORS,
@@ -83,6 +84,7 @@ class _AgentProtocol(Protocol):
         self._wire = Connection(Role.DIRECTOR)
         self._timer: Any = None
         self._over = False
+        self._heard = False
         self.speaker: Speaker | None = None
         self.since = 0.0
 
@@ -105,6 +107,13 @@ class _AgentProtocol(Protocol):
         self.transport.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
+        other = "" if self._heard else spoken(data)
+        self._heard = True
+        if other:
+            self._listener.sink.rejected(Reject.MALFORMED)
+            self._listener.misdialled(self._evidence(), f"{other} is spoken to a port for agents without that")
+            self.abort("no agent")
+            return
         self._wire.receive_data(data)
         try:
             while not self._over:
@@ -223,6 +232,7 @@ class _AgentProtocol(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.speaker is None and not self._over and reason.check(SSL.Error, ssl.VerificationError):
             self._listener.sink.rejected(Reject.TLS)
+            self._listener.misdialled(self._evidence(), tls_trouble(reason) or reason.getErrorMessage())
         if not self._over:
             self._finish("the connection closed" if reason.check(ConnectionDone) else "the connection broke")
         elif self._timer is not None and self._timer.active():
@@ -395,6 +405,10 @@ class AgentListener(MultiService):
         """Tell the operator; many of one kind are one line (`cluster.log.storms`)."""
         self._log.warn("agent {agent} at {address} refused: {reason}", agent=hello.agent, address=evidence.address,
                        reason=reason.value)
+
+    def misdialled(self, evidence: Evidence, why: str) -> None:
+        """Somebody connects who is no agent, or one with another idea of TLS."""
+        self._log.info("no agent at {address}: {why}", address=evidence.address, why=why)
 
     def gone(self, protocol: _AgentProtocol, why: str) -> None:
         """*protocol* speaks no more."""

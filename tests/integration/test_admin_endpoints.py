@@ -214,7 +214,7 @@ class SecretTests(EndpointCase):
             await reporter.stopService()
         self.running.log.debug("the end")  # the observer hears every level
         self.assertTrue(_saw(events, "the end")())
-        text = "\n".join(f"{formatEvent(event)} {event!r}" for event in events)
+        text = "\n".join(f"{formatEvent(event)} {event!r}" for event in events).replace("director.engine.", "")
         self.assertIn("ada", text)
         for secret in ("engine", "wrong-4711", "wrong-4712", "token-4711", "token-4712",
                        base64.b64encode(b"ada:engine").decode(), base64.b64encode(b"ada:wrong-4711").decode()):

@@ -18,7 +18,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import deferLater
-from twisted.logger import globalLogPublisher
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from agent.config import AgentConfig, AgentTLS
@@ -290,6 +290,29 @@ class Encrypted(AgentCase):
         self.assertLessEqual(set(self.sink.rejects), {"tls"})
 
     @inlineCallbacks
+    def test_the_wrong_port(self) -> Any:
+        """Both sides say what is wrong when only one speaks TLS."""
+        said: list[str] = []
+
+        def observe(event: Any) -> None:
+            said.append(str(formatEvent(event)))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        identities = {"x": Identity(hosts=("*/*/*",), token_sha256=digest("secret"))}
+        plain, secure = self.listen(identities=identities), self.listen_tls(**identities)
+        tls = AgentTLS(ca=self.authority.path)
+        for there, kind, words in (
+            (plain, {"tls": tls}, ("nothing was said there: perhaps the port speaks no TLS", "TLS is spoken to a port")),
+            (secure, {}, ("perhaps the port takes TLS (--tls", "the other side speaks no TLS")),
+        ):
+            said.clear()
+            reporter = self.report(there, **kind)
+            for word in words:
+                yield self.until(lambda word=word: any(word in line for line in said), word)
+            yield reporter.stopService()
+
+    @inlineCallbacks
     def test_renewed_certificates(self) -> Any:
         """Director and agent each show what their files have when they connect anew, even if another authority signed it;
         what is connected stays so until then."""
@@ -393,7 +416,7 @@ class Process(AgentCase):
         done = subprocess.run([self.command("director-agent"), "--director", "10.0.0.1:1", "--host", "web/app1",
                                "--register", "x"], capture_output=True, text=True, timeout=DEADLINE_S, check=False)
         self.assertEqual(done.returncode, 2)
-        for part in ("directors[0]: 10.0.0.1:1 is beyond this machine", "hosts[0]", "register"):
+        for part in ("--director (no. 1): 10.0.0.1:1 is beyond this machine", "--host (no. 1): ", "--register: "):
             self.assertIn(part, done.stderr)
 
 

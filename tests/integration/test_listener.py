@@ -8,7 +8,8 @@ import socket
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from cluster.address import parse_address
+from cluster.address import Address, parse_address
+from director.ports.binding import bind
 from director.traffic.listener import Listener
 
 
@@ -24,11 +25,13 @@ class ListenerTests(SynchronousTestCase):
                 if len(taken) == 1:
                     raise RuntimeError("broken")
 
-        listener = Listener(parse_address("127.0.0.1:0", any_port=True), Frontend(), reactor=MemoryReactorClock())
+        (sock,) = bind(parse_address("127.0.0.1:0", any_port=True))
+        port = sock.getsockname()[1]
+        listener = Listener(Address("127.0.0.1", port), Frontend(), reactor=MemoryReactorClock(), sock=sock)
         listener.startService()
         self.addCleanup(listener.stopService)
         for _ in range(2):
-            client = socket.create_connection(("127.0.0.1", listener.address.port))
+            client = socket.create_connection(("127.0.0.1", port))
             self.addCleanup(client.close)
         listener.doRead()
         self.assertEqual((len(taken), len(self.flushLoggedErrors(RuntimeError))), (2, 1))

@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.protocol import Factory
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from cluster import wire
@@ -131,6 +132,26 @@ class LinkTests(PeersTestCase):
 
 
 class StrangerTests(PeersTestCase):
+    async def test_both_sides_say_why_there_is_no_link(self) -> None:
+        """The dialler, too: once, not with every try."""
+        said: list[str] = []
+
+        def observe(event: Any) -> None:
+            said.append(str(formatEvent(event)))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        one = await self.director("d1")
+        two = await self.director("d2", secret_file=self.secret("another secret altogether"))
+        self.introduce(one, two)
+        await until(lambda: sum("not proven to be d1" in line for line in said) > 1, "two tries")
+        mine = [line for line in said if line.startswith("no link with d2")]
+        self.assertEqual(mine, [
+            "no link with d2: it closed the connection without a welcome: has it the same cluster, secret?"])
+        gone = Member(name="d3", boot_id="b", version="1", started=0.0, peers="127.0.0.1:1")
+        one.set_members({"d3": gone})
+        await until(lambda: any(line.startswith("no link with d3: Connection was refused") for line in said), "refused")
+
     async def test_other_secret(self) -> None:
         """A director with another secret is not linked, whoever dials."""
         for names in (("d1", "d2"), ("d2", "d1")):

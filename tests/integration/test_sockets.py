@@ -133,7 +133,7 @@ class SourceTests(SynchronousTestCase):
 
     def test_in_turn(self) -> None:
         """One after the other; where one will not do, the next; those of another family do not count."""
-        listening = bind(parse_address("127.0.0.1:0", any_port=True))
+        (listening,) = bind(parse_address("127.0.0.1:0", any_port=True))
         self.addCleanup(listening.close)
         address = Address("127.0.0.1", listening.getsockname()[1])
         connect = sockets.connector(address, ("127.0.0.5", "::1", "203.0.113.77", "127.0.0.6"))

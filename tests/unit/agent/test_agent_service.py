@@ -221,6 +221,18 @@ class Reconnecting(ReporterCase):
         self.assertEqual(len(warned), 2, warned)
         self.assertIn("refused: name_in_use (another agent of this name is connected", warned[1])
 
+    def test_a_web_server_is_told(self) -> None:
+        """Somebody dialled the admin."""
+        logged: list[Any] = []
+        globalLogPublisher.addObserver(logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
+        self.reporter()
+        director = Director(self.reactor)
+        director.protocol.dataReceived(b"HTTP/1.1 400 Bad")  # no line yet
+        self.assertTrue(director.transport.disconnecting)
+        self.assertIn("HTTP is spoken there (perhaps the director's admin: agents connect to an address of node.agents.listen)",
+                      str(formatEvent(logged[-1])))
+
     def test_a_renewed_token_is_shown(self) -> None:
         """Each hello has what the file has then; without a file, what it had last."""
         path = Path(self.mktemp())

@@ -30,6 +30,8 @@ def shown(table: Any, width: int = 80) -> str:
 class NarrowTests(SynchronousTestCase):
     def test_names_stay_whole(self) -> None:
         """On 80 columns no director's and no host's name is cut; what there is no room for is left out or folds."""
+        self.assertNotIn("NO LINK", shown(tables.members_table([MEMBER | {"linked": True}, MEMBER | {"linked": None}])))
+        self.assertIn("NO LINK", shown(tables.members_table([MEMBER | {"linked": False}])))
         self.assertIn(MEMBER["name"], shown(tables.members_table([MEMBER, MEMBER | {"name": "b", "leads": False}])))
         self.assertIn("storefront/blue/application-17", shown(tables.hosts_table([HOST], width=80)))
 
