@@ -21,6 +21,7 @@ from cluster.validate import attempt
 from director.config import check as rules
 from director.config import machine
 from director.config.lines import Lines
+from director.config.loops import loop_errors
 from director.resources.backlog import granted
 from director.resources.places import hard_limit
 
@@ -87,7 +88,7 @@ def parse(text: str, *, file: str | None = None) -> Configuration:
 
 def check(configuration: Configuration) -> list[Problem]:
     """Every error that types do not exclude."""
-    return rules.errors(configuration, unreadable=_unreadable)
+    return [*rules.errors(configuration, unreadable=_unreadable), *loop_errors(configuration, is_ours)]
 
 
 def checked(data: object, *, node: bool = True, here: bool = False) -> Configuration:
@@ -155,14 +156,14 @@ def _examined(text: str, file: str | None, *, node: bool = True, here: bool = Fa
         configuration = checked(data, node=node, here=here)
     except ConfigError as error:
         raise ConfigError(located(error.problems)) from None
-    odd = rules.warnings(configuration, descriptors=hard_limit(), ours=_is_ours, backlog=granted())
+    odd = rules.warnings(configuration, descriptors=hard_limit(), ours=is_ours, backlog=granted())
     if not here:
         return Loaded(configuration, located(odd))
     odd += machine.warnings(configuration)
     return Loaded(configuration, located(odd), located(machine.at_present(configuration)))
 
 
-def _is_ours(ip: str) -> bool:
+def is_ours(ip: str) -> bool:
     """Whether this machine has *ip* now."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM) as sock:

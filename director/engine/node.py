@@ -24,9 +24,11 @@ from cluster.address import Address, parse_address
 from cluster.model import Caps, Configuration, Health, HostRef, Observed, Order, Probe, Reason, Registered, Service
 from director.checks.probes import ProbeLoop, Prober, ProbeResult
 from director.checks.resolver import Resolver
+from director.config.files import is_ours
 from director.core import events as happened
 from director.core.entries import HostEntry
 from director.core.inventory import Inventory, policy_of
+from director.core.loops import reaches
 from director.core.proxy_protocol import encode
 from director.engine.cutting import why_cut
 from director.engine.telling import tell_each
@@ -109,7 +111,7 @@ class Node(MultiService):
         self._ports = PortWatch(self.inventory, monotonic=monotonic)
         self.resolver = Resolver(reactor=reactor, servers=node.resolvers, hold_s=node.resolver_hold_s,
                                  shortages=self.shortages)
-        self._targets = Targets(self.inventory, self.resolver, self._moved)
+        self._targets = Targets(self.inventory, self.resolver, on_moved=self._moved, circle=self._circle)
         self.prober = Prober(reactor=reactor, resolve=self.resolver.resolve, shortages=self.shortages)
         self._probes = ProbeLoop(reactor=reactor, monotonic=monotonic)
         self._retries: dict[HostRef, list[Deferred[None]]] = {}
@@ -237,11 +239,11 @@ class Node(MultiService):
                 )
             else:
                 self.frontends[name].reconfigure()
-            self._targets.reconfigure(name)
             self._close_listeners(name, keep=spec.listen)
             self._set_options(name, spec)
             for text in spec.listen:
                 self._open_listener(name, text)
+            self._targets.reconfigure(name)
         self.settle()
 
     def relay_for(self, spec: Service) -> Relay:
@@ -251,6 +253,13 @@ class Node(MultiService):
     def listening(self, service: str) -> tuple[str, ...]:
         """A service's addresses as bound."""
         return tuple(str(listener.address) for (name, _), listener in self._listeners.items() if name == service)
+
+    def _circle(self, service: str, address: Address) -> str:
+        """Why a client connected to *address* would come back to *service*; empty: it would not."""
+        for (name, _), listeners in self._listeners.items():
+            if name == service and reaches(address, listeners.address, is_ours):
+                return f"{address} is this service's own listener: clients would be connected in a circle"
+        return ""
 
     def listen_queues(self) -> Iterator[tuple[str, str, int, int]]:
         """Of each listener over TCP: its service, its address, clients that wait to be accepted, how many may."""
@@ -540,6 +549,7 @@ class Node(MultiService):
         self._cut_removed()
         for service, text in list(self.bind_errors):
             self._open_listener(service, text)
+            self._targets.reconfigure(service)
         self.descriptors.resize()
         self._ports.look()
         self.settle()

@@ -12,9 +12,12 @@ from cluster.keys import AdminKey, Keys, RegisteredKey, ServiceKey
 from cluster.model import Configuration, HostRef, Service
 from cluster.model import Node as NodeConfig
 from cluster.store import MAX_OPERATIONS, Compare, Delete, Listing, Operation, Put, Record, Store, check_transaction
+from cluster.validate import join
 from cluster.view import Unreadable, decode
 from director.admin.offers import Change, Stored
 from director.config import check
+from director.config.files import is_ours
+from director.config.loops import loop_errors
 from director.engine.errors import Conflict, Invalid, Refused, Stale, Wrong
 from director.engine.node import Node, file_access
 from director.engine.swapping import Plan, Swapping
@@ -128,6 +131,8 @@ class ServiceChanges:
         services = {other: entry.spec for other, entry in self._node.inventory.services.items()}
         beside = Configuration(node=self._config, services=services)
         problems = [*check.service_errors(name, service), *check.listener_errors(name, service, beside)]
+        after = msgspec.structs.replace(beside, services={**services, name: service})
+        problems += [each for each in loop_errors(after, is_ours) if each.place.startswith(f"{join('services', name)}.")]
         if problems:
             raise Wrong(problems)
 

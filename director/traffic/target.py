@@ -39,10 +39,17 @@ class Targets:
 
     A name may have several addresses, of which the host's program need not listen on all. The one that works is kept
     while it works and is among them; when it cannot be reached, the next one is taken.
+
+    :param on_moved: told of a host whose name leads elsewhere now.
+    :param circle: why a host of a service at an address would be this director itself; empty: it is another.
     """
 
-    def __init__(self, inventory: Inventory, resolver: Resolver,
-                 on_moved: Callable[[HostEntry], None] = lambda entry: None) -> None:
+    def __init__(
+        self, inventory: Inventory, resolver: Resolver, *, on_moved: Callable[[HostEntry], None] = lambda entry: None,
+        circle: Callable[[str, Address], str] = lambda service, address: "",
+    ) -> None:
+        self._circle = circle
+        self._circling: set[HostEntry] = set()  # hosts that are this director itself
         self._inventory = inventory
         self._on_moved = on_moved
         self._resolver = resolver
@@ -52,7 +59,7 @@ class Targets:
         """A host is new."""
         address = parse_address(entry.spec.address)
         if address.is_unix or address.is_ip:
-            self._inventory.resolved(entry, self._target_of(entry, address))
+            self._place(entry, address)
         else:
             self._watches[entry.ref] = self._resolver.watch(
                 address.host, lambda known: self._resolved(entry, address, known)
@@ -60,6 +67,7 @@ class Targets:
 
     def drop(self, entry: HostEntry) -> None:
         """A host has gone."""
+        self._circling.discard(entry)
         watch = self._watches.pop(entry.ref, None)
         if watch is not None:
             watch.stop()
@@ -74,12 +82,26 @@ class Targets:
         for group in self._inventory.services[service].groups.values():
             for entry in group.hosts.values():
                 target = entry.target
-                if target is not None and (target.sources, target.options) != (group.spec.source, options):
-                    self._inventory.resolved(entry, target_of(target.address, group.spec.source, options, target.others))
+                address = target.address if target is not None else parse_address(entry.spec.address)
+                if target is None and (entry not in self._circling or not (address.is_unix or address.is_ip)):
+                    continue
+                if (target is None or (target.sources, target.options) != (group.spec.source, options)
+                        or self._circle(service, address)):
+                    self._place(entry, address, target.others if target is not None else ())
 
-    def _target_of(self, entry: HostEntry, address: Address, others: tuple[Address, ...] = ()) -> Target:
-        options = keepalive_options(self._inventory.services[entry.ref.service].spec.keepalive)
-        return target_of(address, self.sources(entry), options, others)
+    def _place(self, entry: HostEntry, address: Address, others: tuple[Address, ...] = ()) -> None:
+        """The host is at *address* and *others*, but for what is this director itself; if nothing is left it fails its
+        checks and connects."""
+        service = self._inventory.services[entry.ref.service].spec
+        elsewhere = [each for each in (address, *others) if not self._circle(entry.ref.service, each)]
+        if not elsewhere:
+            self._circling.add(entry)
+            self._inventory.resolved(entry, None, self._circle(entry.ref.service, address))
+            return
+        self._circling.discard(entry)
+        first, *rest = elsewhere
+        options = keepalive_options(service.keepalive)
+        self._inventory.resolved(entry, target_of(first, self.sources(entry), options, tuple(rest)))
 
     def unreached(self, entry: HostEntry, address: Address | None) -> None:
         """A connect to *address*, the host's then, failed (None: it had none): from now on the next one is tried first, and
@@ -115,6 +137,6 @@ class Targets:
             before, known_before = entry.target, not entry.unresolved
             at = known.index(before.address.host) if before is not None and before.address.host in known else 0
             first, *others = (address._replace(host=host) for host in (*known[at:], *known[:at]))
-            self._inventory.resolved(entry, self._target_of(entry, first, tuple(others)))
+            self._place(entry, first, tuple(others))
             if known_before and (before is None or before.address.host not in known):
                 self._on_moved(entry)
