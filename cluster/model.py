@@ -156,6 +156,7 @@ class Health(Record, frozen=True):
     fall: Positive = 3  #: consecutive failures that take it out
     suspect_after_s: Seconds = 3.0  #: heartbeat silence that makes a host suspect
     timeout_s: Seconds = 5.0  #: heartbeat silence that, with a failed probe, takes it out
+    flap_hold_s: SecondsOrOff = 60.0  #: how long a host that goes down again and again is kept out at most; 0: never
     slow_start_s: SecondsOrOff = 10.0  #: ramp of a host that came back, from 0.1 to 1 of its weight
     early_reset_s: SecondsOrOff = 0.5  #: a host that resets a client so soon did not take it; 0: that is a transfer
     early_reset_bytes: Count = 0  #: having sent at most so much

@@ -23,6 +23,10 @@ Rules:
    counts, and is judged at its end.
 6. A host that silence alone took out, and that a client reached all the same (another director knew better), is in
    again by rule 1.
+7. A host that goes down again and again comes back later and later: from the second time on it is kept out for twice what
+   is left of the last penalty, which halves with every `FLAP_HALF_LIFE_S` in rotation, up to `flap_hold_s`. What its checks
+   say meanwhile counts, and is judged at the end. An operator's retry ends it, and so does `release`, for the last host
+   of a group. Where clients are the only check, rule 4's back-off does for it.
 
 `TABLE` holds the transitions in order of precedence; the diagram in the reference is drawn from it. Every input is
 legal in every state. Times are monotonic seconds and never go backwards.
@@ -38,6 +42,8 @@ from typing import NamedTuple
 
 from cluster.model import Health, HostState
 
+#: How long in rotation halves the penalty for having gone down: after a few minutes it is as good as forgotten.
+FLAP_HALF_LIFE_S = 60.0
 #: Transitions remembered for the operator: a host that flaps every few seconds still shows its last minutes.
 HISTORY = 32
 #: For so long a passed probe does not answer for a host that resets clients at once: it has not asked what they ask.
@@ -129,11 +135,12 @@ class HostHealth:
     :param verified: the host's state was known before, so that its first probe can wait an interval.
     """
 
-    __slots__ = ("_back_off", "_beats", "_by_silence", "_connect_detail", "_connect_failures", "_connected_at",
-                 "_expected", "_grace_until", "_isolated", "_last_heard", "_lost", "_next_probe", "_now", "_policy",
-                 "_probe_failures", "_probe_passes", "_probing", "_random", "_reset_until", "_silent_from", "_trial",
-                 "_trial_at",
-                 "fresh_until", "history", "last_check", "since", "state", "verified", "why")
+    __slots__ = ("_back_off", "_back_since", "_beats", "_by_silence", "_connect_detail", "_connect_failures",
+                 "_connected_at", "_expected", "_grace_until", "_isolated", "_last_heard", "_lost", "_next_probe", "_now",
+                 "_penalty_s", "_policy", "_probe_failures", "_probe_passes", "_probing", "_random", "_reset_until",
+                  "_silent_from",
+                 "_trial", "_trial_at", "fresh_until", "held_until", "history", "last_check", "since", "state", "verified",
+                 "why")
 
     def __init__(self, policy: Health, *, now: float, grace_until: float, random: Callable[[], float],
                  verified: bool = False) -> None:
@@ -156,6 +163,10 @@ class HostHealth:
         self._silent_from = now  #: silence counts from here
         self._beats = 0  #: heartbeats in a row
         self._by_silence = False  #: nothing else took it out
+
+        self.held_until = -math.inf  #: a flapping host does not come back before
+        self._penalty_s = 0.0  #: as it was when the host last went down
+        self._back_since = now  #: when it last came back
 
         self._probing = False
         self._probe_failures = 0  #: in a row
@@ -180,7 +191,7 @@ class HostHealth:
     def deadline(self) -> float:
         """The earliest time at which `tick` may change something; infinite if none."""
         if self.state is HostState.DOWN:
-            return self._trial_at
+            return self.held_until if self._now < self.held_until else self._trial_at
         times = []
         if self._expected and not self._isolated:
             times += [self._silent_from + self._policy.suspect_after_s, self._silent_from + self._policy.timeout_s]
@@ -342,6 +353,7 @@ class HostHealth:
         """
         self._advance(now)
         self._next_probe = now
+        self._penalty_s, self.held_until = 0.0, -math.inf
         if self.state is not HostState.DOWN:
             return None
         self._back_off = self._policy.interval_s
@@ -351,11 +363,18 @@ class HostHealth:
         self._silent_from = self._trial_at = now
         return self._settle()
 
+    def release(self, now: float) -> Transition | None:
+        """There is nobody else: a flapping host may come back as soon as its checks say so."""
+        self._advance(now)
+        self.held_until = -math.inf
+        return self._settle()
+
     def reconfigure(self, policy: Health, now: float) -> Transition | None:
         """Go on under another policy. A changed probe is due at once, and the old one's failures are forgotten."""
         self._advance(now)
         changed = policy.probe != self._policy.probe
         self._policy = policy
+        self.held_until = min(self.held_until, now + policy.flap_hold_s)
         self._back_off = min(self._back_off, max(policy.down_interval_s, policy.interval_s))
         if changed:
             self._probing = False
@@ -386,6 +405,8 @@ class HostHealth:
         for cause, after in TABLE[self.state]:
             if after is HostState.DOWN and self._now < self._grace_until:
                 continue
+            if self._now < self.held_until and self.state is HostState.DOWN and cause is not Cause.REACHED:
+                continue
             if why := self._why(cause, news):
                 self._by_silence = cause is Cause.SILENT_UNREACHED
                 return self._enter(after, why)
@@ -393,6 +414,11 @@ class HostHealth:
 
     def _enter(self, after: HostState, why: str) -> Transition:
         now = self._now
+        if after is HostState.DOWN and not self._trial and (hold_s := self._penalise()):
+            self.held_until = now + hold_s
+            why = f"{why}; it flaps, and is kept out for {hold_s:.0f} s at least"
+        elif self.state is HostState.DOWN:
+            self._back_since = now
         transition = Transition(now, self.state, after, why)
         if after is HostState.DOWN:
             if self._trial:
@@ -477,6 +503,13 @@ class HostHealth:
     def _silence(self) -> str:
         seconds = f"its agent is silent for {self._now - self._silent_from:.1f} s"
         return f"{seconds} ({self._lost})" if self._lost else seconds
+
+    def _penalise(self) -> float:
+        """It goes down: for how many seconds it is kept out. The first time, or after long enough in rotation, for none."""
+        left_s = self._penalty_s * 0.5 ** ((self._now - self._back_since) / FLAP_HALF_LIFE_S)
+        flaps = 2 * left_s >= self._policy.interval_s
+        self._penalty_s = min(2 * left_s if flaps else self._policy.interval_s, self._policy.flap_hold_s)
+        return self._penalty_s if flaps and (self._has_probe or self._expected) else 0.0
 
     def _plan_trial(self) -> None:
         alone = not self._has_probe and not self._expected

@@ -322,6 +322,7 @@ class Inventory:
 
     def _heard(self, entry: HostEntry, now: float) -> None:
         self._judging.moved(entry, entry.health.heartbeat(now), now)
+        self._release(entry, now)
         self.isolation.heard(entry.ref, now)
 
     # --- what this director sees itself
@@ -346,8 +347,14 @@ class Inventory:
     def probe_result(self, entry: HostEntry, ok: bool, detail: str, duration_s: float, now: float) -> None:
         """A probe ended, or (not ok) could not begin because the name does not resolve."""
         self._judging.moved(entry, entry.health.probe_result(ok, detail, duration_s, now), now)
+        self._release(entry, now)
         self.isolation.probed(entry.ref, ok, now)
         self._conclude(now)
+
+    def _release(self, entry: HostEntry, now: float) -> None:
+        """A flapping host is kept out only while its group has others."""
+        if now < entry.health.held_until and not self._group_of(entry).pool.available:
+            self._judging.moved(entry, entry.health.release(now), now)
 
     def connect_failed(self, host: Host, why: str, now: float) -> None:
         """A client's connect failed. The caller serves the queue, after the client that this happened to."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import pathlib
+from itertools import pairwise
 
 import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import Health, HostState, Probe
-from director.core.health import HISTORY, Cause, Evidence, HostHealth, Transition, diagram
+from director.core.health import FLAP_HALF_LIFE_S, HISTORY, Cause, Evidence, HostHealth, Transition, diagram
 
 UP, SUSPECT, DOWN = HostState.UP, HostState.SUSPECT, HostState.DOWN
 NO_PROBE = Health(probe=Probe(kind="none"))
@@ -634,3 +637,94 @@ class ReferenceTests(SynchronousTestCase):
         self.assertIn(f"```mermaid\n{diagram()}\n```", text)
         for cause in Cause:
             self.assertIn(cause.value, text)
+
+
+class FlapTests(HealthTestCase):
+    """Rule 7."""
+
+    def setUp(self) -> None:
+        self.begin(self.policy)
+        self.now = 10.0
+        self.pass_probe()
+
+    def flap(self, up_s: float = 5.0) -> float:
+        """Down, and back as soon as may be, and up for *up_s*; how long it was down while its probes passed."""
+        self.take_down()
+        began = self.now
+        while self.host.state is DOWN:
+            self.pass_time(0.5)
+            self.pass_probe()
+        down_s, self.now = self.now - began, self.now + up_s
+        return down_s
+
+    def test_later_and_later(self) -> None:
+        """Each time it is kept out for longer, up to the bound, and it says so; after a long while in rotation all is forgotten."""
+        times = [self.flap() for _ in range(9)]
+        self.assertEqual(times[0], 1.0)  # `rise` probes
+        self.assertTrue(all(before < after for before, after in pairwise(times[1:7])), times)
+        self.assertEqual(times[-1], self.policy.flap_hold_s)
+        self.take_down()
+        self.assert_state(DOWN, "it flaps, and is kept out for 60 s at least")
+        self.flap(10 * FLAP_HALF_LIFE_S)
+        self.assertEqual(self.flap(), 1.0)
+
+    def test_back_at_its_deadline(self) -> None:
+        """A tick at the deadline brings it back, if it passes its probes then, and no sooner."""
+        for failed in (False, True):
+            self.flap()
+            self.take_down()
+            end = self.host.deadline()
+            self.assertEqual(end, self.host.held_until)
+            self.pass_probe()
+            self.pass_probe()
+            if failed:
+                self.fail_probe()
+            self.assertIsNone(self.pass_time(end - self.now - 0.01))
+            self.pass_time(0.02)
+            self.assertIs(self.host.state, DOWN if failed else UP)
+            self.setUp()
+
+    def test_heartbeats(self) -> None:
+        """Where heartbeats bring a host back, they wait for it too."""
+        self.begin(NO_PROBE)
+        self.beat()
+        for _ in range(2):
+            self.pass_time(NO_PROBE.timeout_s)
+            self.assertIs(self.host.state, DOWN)
+            self.beat(NO_PROBE.rise)
+            back = self.host.state
+        self.assertIs(back, DOWN)
+        while self.host.state is DOWN:
+            self.beat()
+        self.assertGreaterEqual(self.now, self.host.held_until)
+
+    def test_ended(self) -> None:
+        """An operator's retry, the want of other hosts, and a policy without it end the hold."""
+        for end in (lambda: self.host.retry(self.now), lambda: self.host.release(self.now),
+                    lambda: self.host.reconfigure(msgspec.structs.replace(self.policy, flap_hold_s=0.0), self.now)):
+            self.setUp()
+            self.flap()
+            self.take_down()
+            self.pass_probe()
+            self.pass_probe()
+            self.assertIs(self.host.state, DOWN)
+            end()
+            self.pass_probe()
+            self.assertIs(self.host.state, UP)
+
+    @given(st.lists(st.tuples(st.floats(0, 300), st.booleans()), max_size=60), st.sampled_from([0.0, 7.0, 60.0]))
+    def test_bounded(self, steps: list[tuple[float, bool]], hold_s: float) -> None:
+        """Whatever happens, a host that passes its probes is back within `flap_hold_s` of having gone down."""
+        self.begin(msgspec.structs.replace(self.policy, flap_hold_s=hold_s))
+        for seconds, ok in steps:
+            self.pass_time(seconds)
+            if ok:
+                self.pass_probe()
+            else:
+                self.fail_probe()
+            if self.host.state is DOWN:
+                self.assertLessEqual(self.host.held_until, self.host.since + hold_s)
+        for _ in range(self.policy.rise):
+            self.pass_time(hold_s)
+            self.pass_probe()
+        self.assertIs(self.host.state, UP)
