@@ -30,6 +30,8 @@ class HealthMachine(RuleBasedStateMachine):
         self.now = 100.0
         self.grace_until = self.now + grace_s
         self.isolated = False
+        self.passes = 0  #: probes in a row, since it is down
+        self.held_until = -math.inf
         self.failed_since_passed = False  # no check passed since one failed
         self.host = HostHealth(policy, now=self.now, grace_until=self.grace_until, random=lambda: uniform)
         self.state = self.host.state
@@ -47,7 +49,12 @@ class HealthMachine(RuleBasedStateMachine):
                 if self.policy.probe.kind != "none" or self.isolated:
                     assert self.failed_since_passed, "silence alone took out a host"
             if transition.before is HostState.DOWN and self.policy.probe.kind != "none":
-                assert input_name in ("probe", "reconfigure"), "came back unchecked"
+                held_until, self.held_until = self.held_until, -math.inf
+                assert self.now >= held_until, "a flapping host came back too early"
+                assert input_name in ("probe", "reconfigure") or self.passes >= self.policy.rise, "came back unchecked"
+            if transition.after is HostState.DOWN:
+                self.passes, self.held_until = 0, self.host.held_until
+                assert self.held_until <= self.now + self.policy.flap_hold_s
         assert self.host.state is self.state
 
     @rule()
@@ -72,6 +79,7 @@ class HealthMachine(RuleBasedStateMachine):
     def probe_result(self, ok: bool) -> None:
         if self.policy.probe.kind != "none":
             self.failed_since_passed = not ok
+            self.passes = self.passes + 1 if ok else 0
         self.follow(self.host.probe_result(ok, "detail", 0.01, self.now), "probe")
         if self.policy.probe.kind != "none":
             due = self.host.next_probe_at
@@ -86,11 +94,18 @@ class HealthMachine(RuleBasedStateMachine):
 
     @rule()
     def retry(self) -> None:
+        self.held_until = -math.inf
         self.follow(self.host.retry(self.now), "retry")
+
+    @rule()
+    def release(self) -> None:
+        self.held_until = -math.inf
+        self.follow(self.host.release(self.now), "release")
 
     @rule(policy=POLICIES)
     def reconfigure(self, policy: Health) -> None:
         self.policy = policy
+        self.held_until = min(self.held_until, self.now + policy.flap_hold_s)
         self.follow(self.host.reconfigure(policy, self.now), "reconfigure")
 
     @rule()
