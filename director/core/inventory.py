@@ -334,6 +334,7 @@ class Inventory:
     def moved(self, entry: HostEntry, now: float) -> None:
         """The host is at another address than it was: a probe is due."""
         entry.health.moved(now)
+        self._conclude(now)
 
     def probe_started(self, entry: HostEntry, now: float) -> None:
         """A probe is under way."""

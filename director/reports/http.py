@@ -43,7 +43,10 @@ class ReportResource(Resource):
         self._rejected = rejected
         self._monotonic = monotonic
 
-    def render_POST(self, request: Request) -> bytes:
+    def render(self, request: Request) -> bytes:
+        if request.method != b"POST":
+            request.setHeader("Allow", "POST")
+            return _answer(request, 405, {"error": "method", "detail": "reports are sent by POST"})
         assert request.content is not None
         try:
             post = parse_post(request.content.read(MAX_LINE_BYTES + 1))

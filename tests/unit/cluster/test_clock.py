@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[3]
 
 #: The only modules that read the time of day, and for whom.
 WALL = {
+    "cluster/renewal.py": "until when a certificate is valid",
     "cluster/log/storms.py": "when a line was written",
     "director/cli.py": "from when to when a certificate is valid",
     "director/ha/clustering.py": "when this process started: shown to operators",

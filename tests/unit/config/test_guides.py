@@ -102,5 +102,5 @@ class CommandTests(SynchronousTestCase):
         for page in DOCS.rglob("*.md"):
             for cluster, key in re.findall(r"/txdirector/(\w+)/([\w/*-]+)", page.read_text()):
                 self.assertIn(cluster, ("CLUSTER", "main", "lab", "default"), page)
-                if cluster == "default":
+                if cluster == "default" and page.name != "damaged-state.md":  # that of a state file is called so
                     self.fail(f"{page}: a cluster's default name is {Etcd().cluster}: {key}")

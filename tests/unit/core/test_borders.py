@@ -18,7 +18,8 @@ TREES = {str(path.relative_to(SOURCE)): ast.parse(path.read_text()) for path in 
 #: The inventory and its parts.
 OWNERS = {"core/inventory.py", "core/judging.py", "core/weighing.py"}
 #: Of other records, whose attributes have the same names.
-NAMESAKES = {"known.reported_at", "self._metrics.host(host.ref.group, host.ref.host).connect_failures"}
+NAMESAKES = {"known.reported_at", "self._metrics.host(host.ref.group, host.ref.host).connect_failures",
+             "metrics.connect_failures"}
 #: Methods of a health machine that change nothing.
 LOOKS = {"deadline", "evidence", "heartbeat_age"}
 #: Methods of the inventory that change nothing, or nothing that verdicts, pools and queues depend on.

@@ -180,7 +180,7 @@ class OutputTests(SynchronousTestCase):
         while self.reactor.writers:
             found += os.read(reads, 1 << 16).decode()
             self.reactor.writable()
-        self.assertIn("[director.log] 1 lines were dropped here", found + os.read(reads, 1 << 16).decode())
+        self.assertIn("[director.logs.output] 1 lines were dropped here", found + os.read(reads, 1 << 16).decode())
 
     def test_unwritable(self) -> None:
         """A target that cannot be opened is the caller's error."""

@@ -17,7 +17,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from cluster.model import Configuration, Group, Health, Host, HostRef, HostState, Reason, Service
+from cluster.model import Configuration, Group, Health, Host, HostRef, HostState, Probe, Reason, Service
 from cluster.shortage import DESCRIPTORS, MEMORY, PORTS, OutOfResources, errno_of, short_of
 from director.checks.nameservers import Answer, NameServers
 from director.checks.resolver import Resolver
@@ -121,7 +121,7 @@ class ShortDirector:
         self.node.resolver.startService()
         self.node._probes.startService()
         group = Group(hosts={name: Host(address=address) for name, address in HOSTS.items()}, scheduler="roundrobin",
-                      health=Health(jitter=0.0, fall=1))
+                      health=Health(jitter=0.0, fall=1, probe=Probe(kind="http")))
         self.relay.start(None)
         self.node.apply_service("web", Service(groups={"main": group}))
         for entry in self.node.inventory.hosts.values():
