@@ -66,7 +66,7 @@ from director.resources.backlog import BacklogCollector
 from director.resources.descriptors import pipes_for
 from director.resources.places import soft_limit
 from director.resources.usage import ResourceCollector
-from director.traffic.frontend import Closed
+from director.traffic.connection import Closed
 
 #: An embedded store is one cluster of one director.
 CLUSTER = "default"
@@ -132,7 +132,7 @@ class DirectorService(MultiService):
         self.control = Control(self.operations, audit=self.audit.record)
         self.registry.register(SnapshotCollector(self.operations.snapshot, self.node.counters))
         self.registry.register(ResourceCollector(self.node.inventory, self.node.descriptors, self.node.shortages))
-        self.registry.register(BacklogCollector(self.node.listen_queues))
+        self.registry.register(BacklogCollector(self.node.listeners.queues))
         self.agents = AgentListener(
             configuration.node.agents, self.attendance, reactor=reactor, name=configuration.node.name,
             monotonic=self.node.monotonic, wall=self.node.wall,
@@ -210,7 +210,7 @@ class DirectorService(MultiService):
         else:
             self.sync.assume(self.clustering.last_known)
         await self.sync.synced
-        problems = [str(error) for error in self.node.bind_errors.values()]
+        problems = [str(error) for error in self.node.listeners.errors.values()]
         for child in (self.agents, self.admin, self.side_doors):
             try:
                 child.setServiceParent(self)

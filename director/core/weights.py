@@ -21,12 +21,12 @@ def slow_start(elapsed_s: float, ramp_s: float) -> float:
 
 
 def next_step_s(elapsed_s: float, ramp_s: float) -> float | None:
-    """Seconds until the ramp is worth another look; None when it is over."""
+    """Seconds until the ramp is worth another look; None when it is over. Never less than `SHORTEST_STEP_S`: what is left of
+    a ramp may be too little to be added to the time."""
     left = ramp_s - elapsed_s
     if left <= 0.0:
         return None
-    step = max(ramp_s / RAMP_STEPS, SHORTEST_STEP_S)
-    return step if left > step else left
+    return max(min(left, ramp_s / RAMP_STEPS), SHORTEST_STEP_S)
 
 
 def effective(configured: float, capacity: float = 1.0, ramp: float = 1.0, agent: float = 1.0) -> float:

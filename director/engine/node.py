@@ -7,52 +7,46 @@ due. Everything runs on the reactor's thread.
 
 from __future__ import annotations
 
-import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from ipaddress import ip_address, ip_interface
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import ip_interface
 from typing import Any
 
 import msgspec
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
-from twisted.internet.defer import TimeoutError as LookupTimeout
 from twisted.logger import Logger
 
-from cluster.address import Address, parse_address
-from cluster.model import Caps, Configuration, Health, HostRef, Observed, Order, Probe, Reason, Registered, Service
-from director.checks.probes import ProbeLoop, Prober, ProbeResult
+from cluster.address import Address
+from cluster.model import Caps, Configuration, HostRef, Observed, Order, Probe, Reason, Registered, Service
 from director.checks.resolver import Resolver
 from director.config.files import is_ours
 from director.core import events as happened
 from director.core.entries import HostEntry
-from director.core.inventory import Inventory, policy_of
+from director.core.inventory import Inventory
 from director.core.loops import reaches
-from director.core.proxy_protocol import encode
 from director.engine.cutting import why_cut
+from director.engine.probing import Probing
 from director.engine.telling import tell_each
 from director.metrics.counters import Metrics
-from director.ports.binding import OURS, BindError, FileAccess, bind, remove
-from director.ports.sockets import inherited_options
 from director.relay.interface import Counters, Relay
 from director.resources.descriptors import Descriptors
 from director.resources.shortages import Shortages
 from director.resources.usage import PortWatch
 from director.timing.alarm import Alarm
 from director.timing.courtesy import politely
+from director.traffic.connection import Closed, Connection, Router
 from director.traffic.departures import Departures
-from director.traffic.frontend import Closed, Connection, Frontend, Router
-from director.traffic.listener import Listener, Listeners
+from director.traffic.frontend import Frontend
+from director.traffic.listening import Listening
 from director.traffic.origins import Origins
-from director.traffic.target import Target, Targets
+from director.traffic.target import Targets
 
 #: Drain deadlines and sticky tables are looked at this often: nobody waits for less than a second of either.
 HOUSEKEEPING_S = 1.0
 #: A shutdown asks this often whether the last connection has gone.
 SHUTDOWN_POLL_S = 0.05
-#: What a retry waits for DNS at most; one server's first time to answer. Later answers count, too, but for the next probe.
-RETRY_LOOKUP_S = 1.0
 #: For a handshake that the kernel has answered to end, and to be accepted: the round trip of most clients. Until then nobody
 #: knows of the client.
 HANDSHAKE_S = 0.2
@@ -92,10 +86,6 @@ class Node(MultiService):
         self.frontends: dict[str, Frontend] = {}
         self._retired: list[Frontend] = []  # of deleted services, until their last connection ends
         self._removed: list[HostEntry] = []  # hosts whose connections are to be cut, until the last has ended
-        self._listeners: dict[tuple[str, str], Listeners] = {}
-        self.bind_errors: dict[tuple[str, str], BindError] = {}  #: by service and address; tried again until they end
-        self._virtual = frozenset(ip_interface(text).ip for text in node.vips.addresses)
-        self._reserved: dict[tuple[str, str], list[socket.socket]] = {}
         self.origins = Origins() if node.control_socket is not None else None
         self._departures = Departures(reactor)
         self._on_closed = on_closed
@@ -108,16 +98,21 @@ class Node(MultiService):
         self._housekeeping = Alarm(self._housekept, reactor=reactor, monotonic=monotonic)
         self.shortages = Shortages(monotonic=monotonic)
         self.descriptors = Descriptors(relays, lambda: len(self.inventory.hosts) if node.agents.listen else 0)
+        self.listeners = Listening(
+            (ip_interface(text).ip for text in node.vips.addresses), reactor=reactor, places=self.descriptors.places,
+            shortages=self.shortages,
+        )
         self._ports = PortWatch(self.inventory, monotonic=monotonic)
         self.resolver = Resolver(reactor=reactor, servers=node.resolvers, hold_s=node.resolver_hold_s,
                                  shortages=self.shortages)
         self._targets = Targets(self.inventory, self.resolver, on_moved=self._moved, circle=self._circle)
-        self.prober = Prober(reactor=reactor, resolve=self.resolver.resolve, shortages=self.shortages)
-        self._probes = ProbeLoop(reactor=reactor, monotonic=monotonic)
-        self._retries: dict[HostRef, list[Deferred[None]]] = {}
+        self.probing = Probing(
+            self.inventory, self._targets, self.resolver, metrics, self.settle, reactor=reactor, monotonic=monotonic,
+            shortages=self.shortages,
+        )
         self._stopping = False  #: no new clients
         self._over = False  #: no connections and no timers any more
-        for child in (self.resolver, self.prober, self._probes):
+        for child in (self.listeners, self.resolver, self.probing):
             child.setServiceParent(self)
 
     # --- running
@@ -145,8 +140,7 @@ class Node(MultiService):
     async def turn_away(self, seconds: float) -> None:
         """Before another director takes this one's address: new clients are left unanswered, so that they try again there,
         and those that are here, or on their way through the handshake, have *seconds* to finish."""
-        for listener in self._listeners.values():
-            listener.turn_away()
+        self.listeners.turn_away()
         end = self.monotonic() + seconds
         await _sleep(self._reactor, min(seconds, HANDSHAKE_S))
         await self._drained(end)
@@ -158,12 +152,11 @@ class Node(MultiService):
     def stopService(self) -> Deferred[None]:
         """Stop accepting, let open connections finish up to the longest ``drain_s``, cut the rest."""
         self._stopping = True
+        self.probing.begin_no_more()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        for listener in self._listeners.values():
-            await _maybe(listener.disownServiceParent())
-        self._listeners.clear()
+        await self.listeners.end()
         longest, open_now = self.longest_drain_s, self.open_connections
         if open_now:
             self.log.info("waiting up to {seconds:g} s for {count} connections", seconds=longest, count=open_now)
@@ -175,6 +168,7 @@ class Node(MultiService):
         """End every connection and every timer now."""
         self.settle()  # clients whose turn in a queue has just come are to end, too
         self._over = True
+        self.probing.hear_no_more()
         for alarm in (self._tick, self._news, self._recompute, self._housekeeping):
             alarm.cancel()
         everybody = self._every_frontend()
@@ -223,7 +217,7 @@ class Node(MultiService):
         self.inventory.set_observed({}, now)  # whose "down" is believed depends on how many hosts there are
         if spec is None:
             frontend = self.frontends.pop(name, None)
-            self._close_listeners(name, keep=())
+            self.listeners.drop(name)
             if frontend is not None:
                 frontend.kill(lambda connection: connection.handle == 0, Reason.NO_HOST)
                 frontend.stop()
@@ -239,10 +233,8 @@ class Node(MultiService):
                 )
             else:
                 self.frontends[name].reconfigure()
-            self._close_listeners(name, keep=spec.listen)
-            self._set_options(name, spec)
-            for text in spec.listen:
-                self._open_listener(name, text)
+            if self._balances:
+                self.listeners.apply(name, self.frontends[name], spec)
             self._targets.reconfigure(name)
         self.settle()
 
@@ -250,91 +242,12 @@ class Node(MultiService):
         """``auto`` takes the best there is."""
         return self.relays.get(spec.relay) or next(iter(self.relays.values()))
 
-    def listening(self, service: str) -> tuple[str, ...]:
-        """A service's addresses as bound."""
-        return tuple(str(listener.address) for (name, _), listener in self._listeners.items() if name == service)
-
     def _circle(self, service: str, address: Address) -> str:
         """Why a client connected to *address* would come back to *service*; empty: it would not."""
-        for (name, _), listeners in self._listeners.items():
-            if name == service and reaches(address, listeners.address, is_ours):
+        for listening in self.listeners.at(service):
+            if reaches(address, listening, is_ours):
                 return f"{address} is this service's own listener: clients would be connected in a circle"
         return ""
-
-    def listen_queues(self) -> Iterator[tuple[str, str, int, int]]:
-        """Of each listener over TCP: its service, its address, clients that wait to be accepted, how many may."""
-        for (service, _), listeners in self._listeners.items():
-            for listener in listeners:
-                if isinstance(listener, Listener) and (queue := listener.queue) is not None:
-                    yield service, str(listener.address), *queue
-
-    def reserve(self, service: str, listen: tuple[str, ...], access: FileAccess = OURS) -> None:
-        """Listen on addresses that *service* is about to get, so that having them is certain before it is configured.
-
-        What the `apply_service` that follows has not taken over is given back by `release`. An address that clashes
-        with one of the service's own is left to `apply_service`, which gives up the old ones first.
-
-        :raises BindError: one cannot be had; none was taken.
-        """
-        ports = {listener.address.port for (name, _), listener in self._listeners.items() if name == service}
-        for text in listen:
-            address = parse_address(text, any_port=True)
-            if (service, text) in self._reserved or (not address.is_unix and address.port in ports):
-                continue
-            try:
-                self._reserved[service, text] = bind(address, absent=self._is_virtual(address), access=access)
-            except BindError:
-                self.release(service)
-                raise
-
-    def release(self, service: str) -> None:
-        """Give back what was reserved for *service* and not used."""
-        for key in [key for key in self._reserved if key[0] == service]:
-            remove(parse_address(key[1], any_port=True))
-            for sock in self._reserved.pop(key):
-                sock.close()
-
-    def _is_virtual(self, address: Address) -> bool:
-        """Whether another director may have it now."""
-        return address.is_ip and ip_address(address.host) in self._virtual
-
-    def _open_listener(self, service: str, text: str) -> None:
-        if (service, text) in self._listeners or self._stopping or not self._balances:
-            return
-        address, spec = parse_address(text, any_port=True), self.frontends[service].service.spec
-        listener = Listeners(
-            address, self.frontends[service], reactor=self._reactor, absent=self._is_virtual(address),
-            sockets=self._reserved.pop((service, text), ()), access=file_access(spec),
-            options=inherited_options(spec.keepalive), places=self.descriptors.places, shortages=self.shortages,
-        )
-        listener.setName(f"listener {service} {text}")  # the address alone may not be unique: port 0
-        try:
-            listener.open()
-        except BindError as error:
-            if (service, text) not in self.bind_errors:
-                self.log.error("{service}: {why}", service=service, why=str(error))
-            self.bind_errors[service, text] = error
-            return
-        self.bind_errors.pop((service, text), None)
-        self._listeners[service, text] = listener
-        listener.setServiceParent(self)
-        self.log.info("{service} listens on {address}", service=service, address=str(listener.address))
-
-    def _set_options(self, service: str, spec: Service) -> None:
-        options = inherited_options(spec.keepalive)
-        for (name, _), listener in self._listeners.items():
-            if name == service:
-                try:
-                    listener.set_options(options)
-                    listener.set_access(file_access(spec))
-                except BindError as error:
-                    self.log.error("{service}: {why}", service=service, why=str(error))
-
-    def _close_listeners(self, service: str, keep: tuple[str, ...]) -> None:
-        for key in [key for key in self._listeners if key[0] == service and key[1] not in keep]:
-            self._listeners.pop(key).disownServiceParent()
-        for key in [key for key in self.bind_errors if key[0] == service and key[1] not in keep]:
-            del self.bind_errors[key]
 
     def set_caps(self, service: str, caps: Caps | None) -> None:
         self.inventory.set_caps(service, caps, self.monotonic())
@@ -398,10 +311,10 @@ class Node(MultiService):
             case happened.HostAdded(entry):
                 self._tell_of(entry)
                 self._targets.add(entry)
-                self.plan_probe(entry)
+                self.probing.plan(entry)
             case happened.HostRemoved(entry, cut):
                 self._tell_of(entry)
-                self._probes.forget(entry.ref)
+                self.probing.forget(entry.ref)
                 self._targets.drop(entry)
                 self.metrics.forget_host(entry.ref)
                 if cut:
@@ -414,7 +327,7 @@ class Node(MultiService):
                     before=transition.before.value, why=transition.why,
                 )
                 self._tell_of(entry)
-                self.plan_probe(entry)
+                self.probing.plan(entry)
             case happened.HostJudged(entry, before):
                 if entry.verdict.why != before.why:
                     self.log.info("{host} is {place} rotation: {why}", host=str(entry.ref),
@@ -433,97 +346,10 @@ class Node(MultiService):
     def _tell_of(self, entry: HostEntry) -> None:
         tell_each(self.on_host, entry.ref)
 
-    # --- probes
-
-    def plan_probe(self, entry: HostEntry) -> None:
-        """Have the host probed when its health machine wants it, which some inputs make sooner."""
-        due = entry.health.next_probe_at
-        if due is not None:
-            self._probes.schedule(entry.ref, due, lambda: self._probe(entry))
-
-    def _probe(self, entry: HostEntry) -> None:
-        if self.inventory.hosts.get(entry.ref) is not entry or self._stopping:
-            return
-        now = self.monotonic()
-        self.inventory.probe_started(entry, now)
-        probe = policy_of(self.inventory.services[entry.ref.service].groups[entry.ref.group].spec, entry.spec).probe
-        target: Target | None = entry.target
-        if probe.address is None and target is None:
-            self._probed(entry, ProbeResult(None if entry.unresolved else False, entry.address_error, 0.0))
-            return
-        sources = self._targets.sources(entry)
-        preface = self._probe_preface(entry, probe)
-        if probe.address is None and target is not None:
-            address, *others = ((target.address, *target.others) if probe.port is None else
-                                (each._replace(port=probe.port) for each in (target.address, *target.others)))
-            probed = self.prober.probe(address, probe, sources, others=others, preface=preface)
-        else:
-            probed = self.prober.probe(parse_address(str(probe.address)), probe, sources, preface=preface)
-        probed.addCallback(lambda result: self._probed(entry, result))
-
-    def _probe_preface(self, entry: HostEntry, probe: Probe) -> bytes:
-        """The PROXY header of a connection of the director's own. By default only at the port that clients' connections
-        lead to: another one has other habits."""
-        version = probe.send_proxy
-        if version == "auto":
-            elsewhere = probe.address is not None or probe.port is not None
-            version = "off" if elsewhere else self.inventory.services[entry.ref.service].spec.proxy.send
-        return b"" if version == "off" else encode(version, None, None, local=True)
-
-    def retry(self, ref: HostRef) -> Deferred[None]:
-        """Probe one host now; fires when that is done, at once for a host without probes."""
-        entry = self.inventory.hosts[ref]
-        done: Deferred[None] = Deferred()
-        self._retries.setdefault(ref, []).append(done)
-        asked = self._doubt(entry).addTimeout(RETRY_LOOKUP_S, self._reactor)
-        asked.addErrback(lambda late: late.trap(LookupTimeout))
-        asked.addCallback(lambda _: self._retry(entry))
-        asked.addErrback(lambda failure: self.log.failure("a retry of {host} broke", failure, host=str(ref)))
-        return done
-
-    def _retry(self, entry: HostEntry) -> None:
-        """With its address as it is known now."""
-        there = self.inventory.hosts.get(entry.ref) is entry and not self._stopping
-        if there:
-            self.inventory.retry(entry.ref, self.monotonic())
-            self.settle()
-            self.plan_probe(entry)
-        if not there or self._policy(entry).probe.kind == "none":
-            self._retried(entry)
-
-    def _retried(self, entry: HostEntry) -> None:
-        for done in self._retries.pop(entry.ref, ()):
-            done.callback(None)
-
-    def _doubt(self, entry: HostEntry) -> Deferred[None]:
-        """Whether its name, and that of its probe's address, still lead where they did."""
-        address = self._policy(entry).probe.address
-        if address is not None:
-            self.resolver.doubt(parse_address(address).host)
-        return self._targets.doubt(entry)
-
     def _moved(self, entry: HostEntry) -> None:
         """DNS leads somewhere else now: what was found at the old place says little."""
         self.inventory.moved(entry, self.monotonic())
-        self.plan_probe(entry)
-
-    def _policy(self, entry: HostEntry) -> Health:
-        return self.inventory.services[entry.ref.service].groups[entry.ref.group].spec.health
-
-    def _probed(self, entry: HostEntry, result: ProbeResult) -> None:
-        if self.inventory.hosts.get(entry.ref) is entry and not self._over:
-            if result.reached is not None and self._policy(entry).probe.address is None:
-                self._targets.reached(entry, result.reached.host)
-            if result.ok is None:
-                self.inventory.probe_void(entry, self.monotonic())
-            else:
-                self.metrics.probe(entry.ref, ok=result.ok)
-                self.inventory.probe_result(entry, result.ok, result.detail, result.duration_s, self.monotonic())
-            if result.ok is False:
-                self._doubt(entry)
-            self.plan_probe(entry)
-            self.settle()
-        self._retried(entry)
+        self.probing.plan(entry)
 
     # --- time
 
@@ -547,8 +373,7 @@ class Node(MultiService):
             if entry.host.in_flight:  # clients that were on their way when it was cut, or a group that says so only now
                 self._cut_if_out(entry)
         self._cut_removed()
-        for service, text in list(self.bind_errors):
-            self._open_listener(service, text)
+        for service in self.listeners.retry():
             self._targets.reconfigure(service)
         self.descriptors.resize()
         self._ports.look()
@@ -580,11 +405,6 @@ class Node(MultiService):
 
     def counters(self) -> dict[str, Counters]:
         return {name: relay.counters() for name, relay in self.relays.items()}
-
-
-def file_access(spec: Service) -> FileAccess:
-    """Of a service's UNIX sockets."""
-    return FileAccess(int(spec.unix.mode, 8), spec.unix.owner, spec.unix.group)
 
 
 def _sleep(reactor: Any, seconds: float) -> Deferred[None]:

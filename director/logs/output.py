@@ -35,7 +35,7 @@ from cluster.log.writer import LineWriter
 from cluster.model import Logging, Reason
 
 if TYPE_CHECKING:
-    from director.traffic.frontend import Closed, Connection
+    from director.traffic.connection import Closed, Connection
 
 #: Between tries to open a file anew: its directory has no room, or is not there.
 REOPEN_S = 5.0

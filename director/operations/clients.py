@@ -10,7 +10,8 @@ from cluster.address import Address
 from cluster.model import Reason
 from director.core.snapshot import ConnectionPicture, ConnectionsPicture
 from director.ports.sockets import packed_name
-from director.traffic.frontend import Connection, Frontend
+from director.traffic.connection import Connection
+from director.traffic.frontend import Frontend
 
 
 def picture_connections(frontends: Sequence[Frontend], limit: int, now: float) -> ConnectionsPicture:

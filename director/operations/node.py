@@ -92,7 +92,8 @@ class NodeOperations:
                 *self._users.problems, *clustering.problems,
                 *(self.certificates.problems if self.certificates is not None else ()),
             ),
-            services=picture_services(node.inventory, now, node.wall() - now, node.listening, service, group, host),
+            services=picture_services(
+                node.inventory, now, node.wall() - now, node.listeners.addresses, service, group, host),
             store_problems=self._unreadable(),
             store_writable=clustering.writable, store_bytes=size, store_writes=writes, store_written_bytes=written,
             retired=node.retired_connections(),
@@ -197,7 +198,7 @@ class NodeOperations:
         return self._swapping.change(key, decide).addCallback(_done)
 
     def retry(self, ref: HostRef) -> Deferred[None]:
-        return self._node.retry(ref)
+        return self._node.probing.retry(ref)
 
     def forget(self, ref: HostRef) -> Deferred[int | None]:
         key, order_key = self._keys.registered(ref), self._keys.admin(ref, "operator")

@@ -19,9 +19,10 @@ from director.config import check
 from director.config.files import is_ours
 from director.config.loops import loop_errors
 from director.engine.errors import Conflict, Invalid, Refused, Stale, Wrong
-from director.engine.node import Node, file_access
+from director.engine.node import Node
 from director.engine.swapping import Plan, Swapping
 from director.ports.binding import OURS, BindError
+from director.traffic.listening import file_access
 
 #: Keys about removed hosts that are deleted in the transaction of the change. What is beyond, of hundreds of hosts that
 #: had orders, follows in transactions of its own; a director that dies in between leaves orders about nobody.
@@ -65,7 +66,7 @@ class ServiceChanges:
             rest.clear()
             return await self._plan(name, key, record, change, rest)
 
-        committed = await self._swapping.change(key, decide, over=lambda: self._node.release(name))
+        committed = await self._swapping.change(key, decide, over=lambda: self._node.listeners.release(name))
         await self._sweep(rest, key, committed)
         return committed
 
@@ -89,7 +90,7 @@ class ServiceChanges:
         known = before.listen if before is not None else ()
         added = tuple(text for text in after.listen if text not in known) if after is not None else ()
         try:
-            self._node.reserve(name, added, file_access(after) if after is not None else OURS)
+            self._node.listeners.reserve(name, added, file_access(after) if after is not None else OURS)
         except BindError as error:
             raise Conflict(str(error)) from error
         return Plan(operation, [Delete(each.key) for each in left[:_ALONG]],

@@ -145,7 +145,7 @@ class Attendance:
         self._node.settle()
         entry = self._node.inventory.hosts.get(ref)
         if entry is not None:
-            self._node.plan_probe(entry)
+            self._node.probing.plan(entry)
 
     def rejected(self, reason: str) -> None:
         self._metrics.rejected(reason)

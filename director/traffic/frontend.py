@@ -17,7 +17,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from twisted.logger import Logger
 
@@ -30,12 +30,13 @@ from director.core.entries import HostEntry, ServiceEntry
 from director.core.host import Host
 from director.core.inventory import Inventory
 from director.core.pool import Ticket
-from director.core.proxy_protocol import Header, encode
+from director.core.proxy_protocol import Header
 from director.metrics.counters import PICK_SAMPLE, ServiceMetrics
-from director.ports.sockets import family_of, lacked, local_name, packed_name
+from director.ports.sockets import family_of, lacked, packed_name
 from director.relay.interface import Limits, Relay
 from director.resources.places import Places
 from director.resources.shortages import CONNECT, Shortages
+from director.traffic.connection import CONNECTING, ESTABLISHED, Closed, Connection, preface_of
 from director.traffic.departures import Departures
 from director.traffic.origins import Origins
 from director.traffic.proxy_in import HeaderReader
@@ -43,56 +44,6 @@ from director.traffic.tries import MAX_ADDRESSES, MAX_TRIES, NO_PORT_S, Tries
 
 #: Between tries of a UNIX connect whose listener's backlog is full: the kernel tells no one when there is room again.
 UNIX_RETRY_S = 0.01
-#: In place of a descriptor that a relay has.
-CONNECTING, ESTABLISHED = -1, -2
-
-
-class Closed(Protocol):
-    """Told of every connection's end, for the access log."""
-
-    def __call__(self, connection: Connection, reason: Reason, to_host: int, to_client: int, now: float) -> None: ...
-
-
-class Connection:
-    """One client. Tens of thousands may live at once: slots only, nothing derived is stored."""
-
-    __slots__ = ("accepted_at", "fd", "frontend", "handle", "name", "tail", "ticket")
-
-    def __init__(self, frontend: Frontend, fd: int, name: bytes | None, now: float) -> None:
-        self.frontend = frontend
-        self.fd = fd  #: ours while no relay has it, else `CONNECTING` or `ESTABLISHED`
-        self.name = name  #: the packed address and two bytes of port; None for a UNIX client
-        self.accepted_at = now
-        self.ticket: Ticket | None = None
-        self.handle = 0  #: the relay's; 0 while not relayed
-        self.tail: Tries | None = None
-
-    @property
-    def established(self) -> bool:
-        """Its host has answered the connect."""
-        return self.fd == ESTABLISHED
-
-    @property
-    def host(self) -> Host | None:
-        return self.ticket.host if self.ticket is not None else None
-
-    @property
-    def ip(self) -> bytes | None:
-        """Packed."""
-        return None if self.name is None else self.name[:-2]
-
-    @property
-    def address(self) -> Address | None:
-        """The client's; None for a UNIX client."""
-        if self.name is None:
-            return None
-        ip, port = self.name[:-2], self.name[-2:]
-        return Address(socket.inet_ntop(family_of(ip), ip), int.from_bytes(port, "big"))
-
-    @property
-    def peer(self) -> str:
-        """The client's address as text."""
-        return str(self.address or "unix")
 
 
 class Frontend:
@@ -293,7 +244,7 @@ class Frontend:
             limits = self._limits_of(connection, ticket, now)
             if ways_left > 1:
                 limits = limits._replace(connect_s=limits.connect_s / ways_left)
-            preface = self._preface(connection, self._send_proxy) if self._send_proxy else b""
+            preface = preface_of(connection, self._send_proxy) if self._send_proxy else b""
             if self._origins is not None:
                 self._origins.began(connection, connecting)
             self._departures.forget(connection.fd)
@@ -413,16 +364,6 @@ class Frontend:
         connection.tail.deadline = self._deadline(connection, ticket)
         return connection.tail
 
-    def _preface(self, connection: Connection, version: Literal["v1", "v2"]) -> bytes:
-        """The PROXY header; a client that can't be asked any more gets an UNKNOWN one."""
-        source = connection.address
-        tail = connection.tail
-        destination, extensions = (tail.destination, tail.extensions) if tail is not None else (None, b"")
-        if source is not None and destination is None:
-            name = local_name(connection.fd, socket.AF_INET6 if ":" in source.host else socket.AF_INET)
-            destination = Address(name[0], name[1]) if name else None
-        return encode(version, source, destination, extensions=extensions)
-
     # --- what the relay says (RelayEvents, by way of `Router`)
 
     def connected(self, connection: Connection) -> None:
@@ -508,16 +449,3 @@ class Frontend:
         if self._queue_timer is not None:
             self._queue_timer.cancel()
             self._queue_timer = None
-
-
-class Router:
-    """The relay's `RelayEvents`: each event goes to the frontend of its connection."""
-
-    def connected(self, token: Any) -> None:
-        token.frontend.connected(token)
-
-    def connect_failed(self, token: Any, client: int, error: int) -> None:
-        token.frontend.connect_failed(token, client, error)
-
-    def closed(self, token: Any, reason: Reason, to_host: int, to_client: int) -> None:
-        token.frontend.closed(token, reason, to_host, to_client)

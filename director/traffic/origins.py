@@ -12,7 +12,7 @@ import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from director.traffic.frontend import Connection
+    from director.traffic.connection import Connection
 
 #: An IP address in its shortest spelling, and a port.
 Local = tuple[str, int]

@@ -145,7 +145,7 @@ class DirectorTestCase(TestCase):
 
     async def client(self, director: DirectorService, service: str = "web") -> Client:
         """Connect to a service's first listener."""
-        host, port = director.node.listening(service)[0].rsplit(":", 1)
+        host, port = director.node.listeners.addresses(service)[0].rsplit(":", 1)
         client: Client = await connectProtocol(HostnameEndpoint(reactor, host, int(port)), Client())
         self.clients.append(client)
         return client

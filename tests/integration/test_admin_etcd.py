@@ -36,7 +36,7 @@ class TwoDirectorsTests(DirectorTestCase):
         backend = await self.backend("a")
         spec = service({"a": backend.address}, group={"health": {"probe": {"kind": "none"}}})["services"]["web"]
         await self.do(self.first, "new_service", service="web", spec=spec)
-        await until(lambda: self.second.node.listening("web"), "the other to listen")
+        await until(lambda: self.second.node.listeners.addresses("web"), "the other to listen")
         return etcd
 
     async def do(self, director: DirectorService, name: str, **arguments: object) -> Any:
@@ -57,7 +57,7 @@ class TwoDirectorsTests(DirectorTestCase):
         with self.assertRaises(Stale):
             await self.do(self.first, "put_service", service="web", spec={}, revision=seen.revision)
         await self.do(self.second, "del_service", service="web")
-        await until(lambda: not self.first.node.listening("web"), "the other to stop listening")
+        await until(lambda: not self.first.node.listeners.addresses("web"), "the other to stop listening")
 
     async def test_strange_records(self) -> None:
         """Keys and values that are no UTF-8, numbers beyond every bound and a leader without a lease are named in the status

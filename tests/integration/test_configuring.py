@@ -46,7 +46,7 @@ class ServiceTests(ConfiguringCase):
         self.assertEqual(await self.served_by(director, "more"), "two")
         self.assertIn("already", await self.refused(Conflict, "new_service", service="more", spec=spec))
         await self.do("del_service", service="more")
-        self.assertEqual(director.node.listening("more"), ())
+        self.assertEqual(director.node.listeners.addresses("more"), ())
         await self.refused(NotFound, "del_service", service="more")
 
     async def test_an_address_that_cannot_be_had(self) -> None:
@@ -71,7 +71,7 @@ class ServiceTests(ConfiguringCase):
         for listen in (f"0.0.0.0:{port}", f"127.0.0.1:{port}"):
             data = {"listen": [listen], "groups": {"main": {"hosts": {"one": self.one.address}}}}
             changed = await self.do("put_service", service="web", spec=data, revision=stored.revision)
-            self.assertEqual(director.node.listening("web"), (listen,))
+            self.assertEqual(director.node.listeners.addresses("web"), (listen,))
             stored = await self.do("spec", service="web")
             self.assertEqual(stored.revision, changed.revision)
 

@@ -162,7 +162,7 @@ class ApplyTests(CtlTestCase):
         await self.ok("apply", "--yes", self.write(
             f'[services.a]\nlisten = ["127.0.0.1:{port}"]\n{group}[services.b]\nlisten = ["127.0.0.1:0"]\n{group}'
         ))
-        self.assertEqual(self.running.node.listening("a"), (f"127.0.0.1:{port}",))
+        self.assertEqual(self.running.node.listeners.addresses("a"), (f"127.0.0.1:{port}",))
 
 
 def interrupt(process: subprocess.Popen[bytes]) -> None:

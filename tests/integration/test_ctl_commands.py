@@ -77,7 +77,7 @@ class ReachingTests(CtlTestCase):
         """A client's port, https where http is spoken, a file without certificates: one line, with a hint."""
         site = await self.backend("a")
         running = await self.start(service({"a": site.address}))
-        clients = running.node.listening("web")[0]
+        clients = running.node.listeners.addresses("web")[0]
         for words, code, told in (
             (("--url", f"http://{clients}", "status"), 3, "admin endpoint"),
             (("--url", self.url.replace("http:", "https:"), "status"), 3, "http"),

@@ -18,7 +18,7 @@ LINGER_0 = struct.pack("ii", 1, 0)
 class DepartureTests(DirectorTestCase):
     def plain(self, director: DirectorService) -> socket.socket:
         """A client of the first listener, as plain as can be."""
-        where = director.node.listening("web")[0]
+        where = director.node.listeners.addresses("web")[0]
         client: socket.socket
         if where.startswith("unix:"):
             client = socket.socket(socket.AF_UNIX)

@@ -70,7 +70,7 @@ class RelayingTests(DirectorTestCase):
         path = f"{self.mktemp()[:20]}.sock"
         backend = await self.backend("a")
         inner = await self.director(service({"a": backend.address}, listen=["[::1]:0", f"unix:/tmp/{path}"]))
-        v6, unix = inner.node.listening("web")
+        v6, unix = inner.node.listeners.addresses("web")
         outer = await self.director(service({"v6": v6}))
         self.assertEqual(await self.served_by(outer), "a")
         outer = await self.director(service({"unix": unix}))
@@ -147,7 +147,7 @@ class LimitTests(DirectorTestCase):
         for each in clients:
             self.addCleanup(each.close)
             each.setblocking(False)
-        host, port = director.node.listening("web")[0].rsplit(":", 1)
+        host, port = director.node.listeners.addresses("web")[0].rsplit(":", 1)
         spare = socket.socket()
         used = spare.fileno()
         spare.close()
@@ -210,7 +210,7 @@ class ProxyProtocolTests(DirectorTestCase):
     async def test_a_check_of_the_proxy_is_no_bad_header(self) -> None:
         """A proxy that only looks whether the director is there resets before its header, or anything, is read."""
         director = await self.director(service({"a": f"127.0.0.1:{closed_port()}"}, proxy={"accept_from": ["127.0.0.0/8"]}))
-        host, port = director.node.listening("web")[0].rsplit(":", 1)
+        host, port = director.node.listeners.addresses("web")[0].rsplit(":", 1)
         for said in (b"", encode("v1", None, None), encode("v2", None, None)):
             with socket.create_connection((host, int(port))) as proxy:
                 proxy.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -61,7 +61,7 @@ class KeepaliveTests(DirectorTestCase):
         director = await self.director(data)
         seen: list[list[int]] = []
         accepted = director.node.frontends["web"].accepted
-        listener = next(iter(next(iter(director.node._listeners.values()))))
+        listener = next(iter(next(iter(director.node.listeners._listeners.values()))))
         listener._frontend = type("Seen", (), {"accepted": staticmethod(
             lambda fd, name: (seen.append(times_of(fd)), accepted(fd, name)))})
         await self.client(director)
@@ -80,7 +80,7 @@ class KeepaliveTests(DirectorTestCase):
         for who in ("host_lost", "client_lost"):
             host = self.listening()
             director = await self.director(self.web(host, **FAST))
-            where, port = director.node.listening("web")[0].rsplit(":", 1)
+            where, port = director.node.listeners.addresses("web")[0].rsplit(":", 1)
             client = socket.create_connection((where, int(port)))
             self.addCleanup(client.close)
             frontend = director.node.frontends["web"]

@@ -13,8 +13,8 @@ class ListenQueueTests(DirectorTestCase):
     async def test_who_waits(self) -> None:
         """Clients that are not accepted yet are counted, beside how many may wait."""
         director = await self.director(service({"a": "127.0.0.1:1"}))
-        address = director.node.listening("web")[0]
-        listener = next(iter(next(iter(director.node._listeners.values()))))
+        address = director.node.listeners.addresses("web")[0]
+        listener = next(iter(next(iter(director.node.listeners._listeners.values()))))
         listener._reactor.removeReader(listener)
         host, port = address.rsplit(":", 1)
         for _ in range(3):

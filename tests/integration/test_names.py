@@ -101,7 +101,7 @@ class NameTests(DirectorTestCase):
         await self.site("127.0.0.3", "new", port)
         self.at("127.0.0.3")
         await deferLater(reactor, DOUBT_S)  # which is how long an answer is beyond doubt
-        await director.node.retry(REF)
+        await director.node.probing.retry(REF)
         self.assertEqual(await self.served_by(director), "new")
 
     async def test_a_probe_elsewhere_by_name(self) -> None:

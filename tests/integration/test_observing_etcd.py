@@ -88,7 +88,7 @@ class WholeDirectorTests(DirectorTestCase):
                   "interval_s": 60.0}
         spec = service(hosts, group={"scheduler": "roundrobin", "health": health})["services"]["web"]
         await first.control.call(Caller("ada", Role.FULL), "new_service", {"service": "web", "spec": spec})
-        await until(lambda: second.node.listening("web"), "the other to serve")
+        await until(lambda: second.node.listeners.addresses("web"), "the other to serve")
         while self.sees_b(first).in_rotation:
             self.assertIn(await self.served_by(first), {"a", "c"})
         await until(lambda: not self.sees_b(second).in_rotation, "the other to follow")

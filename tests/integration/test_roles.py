@@ -10,7 +10,7 @@ class RoleTests(DirectorTestCase):
         """A managing director has no listeners, and probes."""
         backend = await self.backend("a")
         director = await self.director({"node": {"roles": ["manage"]}} | service({"a": backend.address}))
-        self.assertEqual(director.node.listening("web"), ())
+        self.assertEqual(director.node.listeners.addresses("web"), ())
         (host,) = director.operations.snapshot().services[0].groups[0].hosts
         await until(lambda: director.operations.snapshot().services[0].groups[0].hosts[0].check.ok, "a probe")
         self.assertTrue(host.in_rotation)

@@ -70,7 +70,7 @@ class UnixClientTests(DirectorTestCase):
         data: Any = service({"a": site.address}, listen=["localhost:0"])
         data["node"] = {"admin": {"endpoints": [{"listen": "localhost:0"}]}, "agents": {"listen": ["localhost:0"]}}
         director = await self.director(data)
-        port = int(director.node.listening("web")[0].rpartition(":")[2])
+        port = int(director.node.listeners.addresses("web")[0].rpartition(":")[2])
         listener: Any = director.admin.getServiceNamed("node.admin.endpoints[0]")
         for host in ("127.0.0.1", "::1"):
             client: Client = await connectProtocol(HostnameEndpoint(reactor, host, port), Client())

@@ -27,10 +27,10 @@ class SlowStartTests(SynchronousTestCase):
         self.assertTrue(SLOW_START_FLOOR <= before <= after <= 1.0)
 
     def test_steps(self) -> None:
-        """Another look is due a twentieth later, but at the end at the latest and not sooner than 50 ms."""
+        """Another look is due a twentieth later, at the end at the latest, but never sooner than 50 ms."""
         for elapsed_s, ramp_s, expected in [
             (0.0, 10.0, 0.5), (9.8, 10.0, 0.2), (10.0, 10.0, None), (20.0, 10.0, None),
-            (0.0, 0.0, None), (0.0, 0.2, SHORTEST_STEP_S), (0.19, 0.2, 0.01),
+            (0.0, 0.0, None), (0.0, 0.2, SHORTEST_STEP_S), (0.19, 0.2, SHORTEST_STEP_S),
         ]:
             step = next_step_s(elapsed_s, ramp_s)
             if expected is None:

@@ -29,7 +29,7 @@ from director.engine.node import Node
 from director.metrics.counters import Metrics
 from director.relay.interface import Counters, Limits, Progress, RelayEvents
 from director.reports.attendance import Attendance
-from director.traffic.frontend import Connection
+from director.traffic.connection import Connection
 from director.traffic.target import Target, Targets
 
 #: A probe's round trip.
@@ -159,7 +159,7 @@ class _Node(Node):
             director.metrics, reactor=director.clock, random=random.Random(7).random,
             monotonic=director.clock.seconds, wall=director.clock.seconds, on_closed=director.closed,
         )
-        self._targets = _Targets(director, self.inventory, self.resolver)
+        self._targets = self.probing._targets = _Targets(director, self.inventory, self.resolver)
 
 
 class VirtualDirector:
@@ -178,7 +178,7 @@ class VirtualDirector:
         self.ended: Counter[Connection] = Counter()
         self.hosts: set[Host] = set()  #: every one that ever was
         self.node = _Node(self)
-        self.node.prober = ModelProber(self.world, self.clock)  # type: ignore[assignment]
+        self.node.probing.prober = ModelProber(self.world, self.clock)  # type: ignore[assignment]
         self.node.startService()
         store = MemoryStore(clock=self.clock, wall=self.clock.seconds)
         self.attendance = Attendance(self.node, store, Keys("c"), self.metrics)

@@ -115,11 +115,11 @@ class ShortDirector:
             monotonic=self.clock.seconds,
         )
         self.node.resolver._lookup = lambda name: fail(OutOfResources(DESCRIPTORS))
-        self.node.prober._monotonic = self.node.resolver._monotonic = self.clock.seconds
+        self.node.probing.prober._monotonic = self.node.resolver._monotonic = self.clock.seconds
         self.clock.advance(100.0)  # past its grace
-        self.node.prober.startService()
+        self.node.probing.prober.startService()
         self.node.resolver.startService()
-        self.node._probes.startService()
+        self.node.probing.loop.startService()
         group = Group(hosts={name: Host(address=address) for name, address in HOSTS.items()}, scheduler="roundrobin",
                       health=Health(jitter=0.0, fall=1, probe=Probe(kind="http")))
         self.relay.start(None)
@@ -178,7 +178,7 @@ class ShortDirector:
     def stop(self) -> None:
         self.end()
         self.node.cut()
-        self.node.prober.stopService()
+        self.node.probing.prober.stopService()
         self.node.resolver.stopService()
 
 

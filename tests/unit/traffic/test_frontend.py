@@ -24,7 +24,7 @@ from cluster.model import (
     Timeouts,
 )
 from director.engine.node import HOUSEKEEPING_S
-from director.traffic.frontend import Connection
+from director.traffic.connection import Connection
 from tests.unit.engine.virtual_director import VirtualDirector
 
 HEALTH = Health(probe=Probe(kind="none"), jitter=0.0)

@@ -24,7 +24,7 @@ class TargetsTests(SynchronousTestCase):
         inventory = Inventory(now=0.0, random=lambda: 0.5)
         inventory.apply_service("web", Service(groups={"main": Group(hosts={"a": Host(address="app:80")})}), 0.0)
         self.entry = inventory.hosts[HostRef("web", "main", "a")]
-        self.targets = Targets(inventory, resolver, self.moved.append)
+        self.targets = Targets(inventory, resolver, on_moved=self.moved.append)
         self.targets.add(self.entry)
 
     def uses(self) -> list[str]:
