@@ -221,19 +221,22 @@ def basic(password: str) -> str:
 
 
 class OtherWaysTests(ClockTestCase):
-    """However a director is started: back by an hour, it notices a host that dies."""
+    """However a director is started: back by an hour, it notices a host that dies. Its probes ask by HTTP, which a test sees."""
 
     TAC = """
-from cluster.model import Health
+from cluster.model import Health, Probe
 from director.builder import Director
 director = Director()
-director.service("web", "127.0.0.1:0").group("main", health=Health({health})).host("a", "{host}")
+director.service("web", "127.0.0.1:0").group("main", health=Health({health}, probe=Probe(kind="http"))).host("a", "{host}")
 """
 
     def notices(self, *command: str) -> None:
         running = self.faked(*command)
+        self.backend.settimeout(DEADLINE_S + USUAL_S)
         for _ in range(3):
-            self.backend.accept()[0].close()
+            with self.backend.accept()[0] as probe:
+                probe.recv(4096)
+                probe.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
         time.sleep(HEALTH["interval_s"] / 2)  # amid two probes: a timer that begins after the step is none the worse for it
         self.clock.set("-3600")
         began = time.monotonic()
@@ -248,7 +251,7 @@ director.service("web", "127.0.0.1:0").group("main", health=Health({health})).ho
         return self.write(self.TAC.format(health=health, host=address(self.backend)) + more, "made.py")
 
     def test_twist(self) -> None:
-        config = self.write(service("web", address(self.backend)))
+        config = self.write(service("web", address(self.backend)).replace("hosts.a", "health.probe.kind = 'http'\nhosts.a"))
         self.notices("-m", "twisted", "--log-format", "text", "director", "--config", config)
 
     def test_tac(self) -> None:
