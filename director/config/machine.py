@@ -21,7 +21,8 @@ from cluster.pem import PemFiles
 from cluster.store import StoreDamaged
 from cluster.table import HISTORY_LIMIT
 from cluster.validate import did_you_mean, join
-from director.config.check import ETCD, Listener, listeners
+from director.config.addresses import Listener, listeners
+from director.config.node import ETCD
 from director.config.secret import read_secret
 from director.ports.binding import FileAccess, ids, refusal
 from director.ports.tls import server_options

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cluster.model import Configuration, Service
-from director.config.check import ETCD
+from director.config.node import ETCD
 from director.relay.choice import choose
 
 

@@ -1,6 +1,6 @@
 """Pure decisions: no reactor, no sockets, no clock of its own."""
 
 __all__ = [
-    "access", "admission", "bucket", "caps", "entries", "events", "forwarding", "health", "host", "inventory", "loops",
-    "merge", "orders", "pictures", "plan", "pool", "promises", "proxy_protocol", "schedulers", "snapshot", "vip",
+    "access", "admission", "bucket", "caps", "entries", "events", "forwarding", "host", "inventory", "loops", "merge",
+    "orders", "pictures", "plan", "pool", "promises", "proxy_protocol", "schedulers", "snapshot", "transitions", "vip",
 ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple, TypeAlias
 
 from director.core.entries import HostEntry
-from director.core.health import Transition
 from director.core.merge import Verdict
 from director.core.pool import Ticket
+from director.core.transitions import Transition
 
 
 class HostAdded(NamedTuple):

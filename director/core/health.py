@@ -28,100 +28,24 @@ Rules:
    say meanwhile counts, and is judged at the end. An operator's retry ends it, and so does `release`, for the last host
    of a group. Where clients are the only check, rule 4's back-off does for it.
 
-`TABLE` holds the transitions in order of precedence; the diagram in the reference is drawn from it. Every input is
-legal in every state. Times are monotonic seconds and never go backwards.
+`director.core.transitions.TABLE` holds the transitions in order of precedence. Every input is legal in every state. Times
+are monotonic seconds and never go backwards.
 """
 
 from __future__ import annotations
 
-import enum
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
 
 from cluster.model import Health, HostState
+from director.core.flapping import Flapping
+from director.core.transitions import TABLE, Cause, Check, Evidence, Transition
 
-#: How long in rotation halves the penalty for having gone down: after a few minutes it is as good as forgotten.
-FLAP_HALF_LIFE_S = 60.0
 #: Transitions remembered for the operator: a host that flaps every few seconds still shows its last minutes.
 HISTORY = 32
 #: For so long a passed probe does not answer for a host that resets clients at once: it has not asked what they ask.
 RESETS_COUNT_S = 60.0
-
-
-class Cause(enum.Enum):
-    """Why a host changes its state; the values are the words of the reference."""
-
-    PROBES_FAILED = "`fall` probes in a row failed"
-    CONNECTS_FAILED = "`fall` connects of clients in a row failed"
-    SILENT_AND_FAILING = "silent for `timeout_s` and the last check failed"
-    SILENT_UNREACHED = "no probe configured, silent for `timeout_s`, no connect succeeded since"
-    TRIAL_FAILED = "a connect failed on trial"
-    CHECK_FAILED = "a probe or a connect failed"
-    SILENT = "its agent's connection broke, or it is silent for `suspect_after_s`"
-    CLEARED = "heard again, checks pass, no trial"
-    BACK_BUT_SILENT = "`rise` probes in a row passed, its agent still silent"
-    PROBED_BACK = "`rise` probes in a row passed"
-    HEARD_BACK = "no probe configured, `rise` heartbeats in a row"
-    ON_TRIAL = "neither probe nor agent, back-off over"
-    REACHED = "silence alone had taken it out, a client's connect succeeded"
-
-
-class Evidence(enum.Enum):
-    """What this director has seen of a host itself; silence is nothing seen."""
-
-    REACHED = "not down, and heard, probed or reached lately, or on trial"
-    FAILED = "down by failed checks"
-    SILENT = "down by silence alone"
-    NONE = "not down, and neither heard nor reached lately"
-
-
-_TAKE_OUT = (
-    (Cause.PROBES_FAILED, HostState.DOWN),
-    (Cause.CONNECTS_FAILED, HostState.DOWN),
-    (Cause.SILENT_AND_FAILING, HostState.DOWN),
-    (Cause.SILENT_UNREACHED, HostState.DOWN),
-)
-
-#: For each state, what leads out of it; the first cause that holds does.
-TABLE: dict[HostState, tuple[tuple[Cause, HostState], ...]] = {
-    HostState.UP: (
-        *_TAKE_OUT,
-        (Cause.CHECK_FAILED, HostState.SUSPECT),
-        (Cause.SILENT, HostState.SUSPECT),
-    ),
-    HostState.SUSPECT: (
-        *_TAKE_OUT,
-        (Cause.TRIAL_FAILED, HostState.DOWN),
-        (Cause.CLEARED, HostState.UP),
-    ),
-    HostState.DOWN: (
-        (Cause.BACK_BUT_SILENT, HostState.SUSPECT),
-        (Cause.PROBED_BACK, HostState.UP),
-        (Cause.HEARD_BACK, HostState.UP),
-        (Cause.ON_TRIAL, HostState.SUSPECT),
-        (Cause.REACHED, HostState.SUSPECT),
-    ),
-}
-
-
-class Transition(NamedTuple):
-    """A change of state, at monotonic seconds."""
-
-    at: float
-    before: HostState
-    after: HostState
-    why: str
-
-
-class Check(NamedTuple):
-    """The result of an active probe."""
-
-    at: float
-    ok: bool
-    detail: str
-    duration_s: float
 
 
 class HostHealth:
@@ -135,12 +59,12 @@ class HostHealth:
     :param verified: the host's state was known before, so that its first probe can wait an interval.
     """
 
-    __slots__ = ("_back_off", "_back_since", "_beats", "_by_silence", "_connect_detail", "_connect_failures",
-                 "_connected_at", "_expected", "_grace_until", "_isolated", "_last_heard", "_lost", "_next_probe", "_now",
-                 "_penalty_s", "_policy", "_probe_failures", "_probe_passes", "_probing", "_random", "_reset_until",
-                  "_silent_from",
-                 "_trial", "_trial_at", "fresh_until", "held_until", "history", "last_check", "since", "state", "verified",
-                 "why")
+    __slots__ = (
+        "_back_off", "_beats", "_by_silence", "_connect_detail", "_connect_failures", "_connected_at", "_expected",
+        "_flapping", "_grace_until", "_isolated", "_last_heard", "_lost", "_next_probe", "_now", "_policy",
+        "_probe_failures", "_probe_passes", "_probing", "_random", "_reset_until", "_silent_from", "_trial", "_trial_at",
+        "fresh_until", "held_until", "history", "last_check", "since", "state", "verified", "why",
+    )
 
     def __init__(self, policy: Health, *, now: float, grace_until: float, random: Callable[[], float],
                  verified: bool = False) -> None:
@@ -156,24 +80,19 @@ class HostHealth:
         self._now = now
         self._grace_until = grace_until
         self._isolated = False
-
         self._expected = False  #: an agent was heard and has not said goodbye
         self._lost = ""  #: why the agent's connection broke; empty while it has not
         self._last_heard: float | None = None
         self._silent_from = now  #: silence counts from here
         self._beats = 0  #: heartbeats in a row
         self._by_silence = False  #: nothing else took it out
-
         self.held_until = -math.inf  #: a flapping host does not come back before
-        self._penalty_s = 0.0  #: as it was when the host last went down
-        self._back_since = now  #: when it last came back
-
+        self._flapping = Flapping(now)
         self._probing = False
         self._probe_failures = 0  #: in a row
         self._probe_passes = 0  #: in a row, since the host is down
         self._back_off = policy.interval_s  #: of a down host
         self._next_probe = now + self._jittered(policy.interval_s) if verified else now
-
         self._connect_failures = 0  #: in a row
         self._connect_detail = ""  #: of the last failure
         self._reset_until = -math.inf  #: until then, only a client that was served answers for failed connects
@@ -353,7 +272,8 @@ class HostHealth:
         """
         self._advance(now)
         self._next_probe = now
-        self._penalty_s, self.held_until = 0.0, -math.inf
+        self._flapping = Flapping(now)
+        self.held_until = -math.inf
         if self.state is not HostState.DOWN:
             return None
         self._back_off = self._policy.interval_s
@@ -414,11 +334,13 @@ class HostHealth:
 
     def _enter(self, after: HostState, why: str) -> Transition:
         now = self._now
-        if after is HostState.DOWN and not self._trial and (hold_s := self._penalise()):
-            self.held_until = now + hold_s
-            why = f"{why}; it flaps, and is kept out for {hold_s:.0f} s at least"
+        if after is HostState.DOWN and not self._trial:
+            hold_s = self._flapping.went_down(now, self._policy)
+            if hold_s and (self._has_probe or self._expected):
+                self.held_until = now + hold_s
+                why = f"{why}; it flaps, and is kept out for {hold_s:.0f} s at least"
         elif self.state is HostState.DOWN:
-            self._back_since = now
+            self._flapping.came_back(now)
         transition = Transition(now, self.state, after, why)
         if after is HostState.DOWN:
             if self._trial:
@@ -504,13 +426,6 @@ class HostHealth:
         seconds = f"its agent is silent for {self._now - self._silent_from:.1f} s"
         return f"{seconds} ({self._lost})" if self._lost else seconds
 
-    def _penalise(self) -> float:
-        """It goes down: for how many seconds it is kept out. The first time, or after long enough in rotation, for none."""
-        left_s = self._penalty_s * 0.5 ** ((self._now - self._back_since) / FLAP_HALF_LIFE_S)
-        flaps = 2 * left_s >= self._policy.interval_s
-        self._penalty_s = min(2 * left_s if flaps else self._policy.interval_s, self._policy.flap_hold_s)
-        return self._penalty_s if flaps and (self._has_probe or self._expected) else 0.0
-
     def _plan_trial(self) -> None:
         alone = not self._has_probe and not self._expected
         self._trial_at = self._now + self._jittered(self._back_off) if alone else math.inf
@@ -533,14 +448,3 @@ class HostHealth:
     def _advance(self, now: float) -> None:
         assert now >= self._now, f"time went back from {self._now} to {now}"
         self._now = now
-
-
-def diagram() -> str:
-    """`TABLE` as a mermaid state diagram, for the reference."""
-    causes: dict[tuple[HostState, HostState], list[str]] = {}
-    for before, rows in TABLE.items():
-        for cause, after in rows:
-            causes.setdefault((before, after), []).append(cause.value.replace("`", ""))
-    arrows = [f"    {before.value} --> {after.value}: {'<br/>or '.join(each)}"
-              for (before, after), each in causes.items()]
-    return "\n".join(["stateDiagram-v2", "    [*] --> up: new", *arrows])

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping
 from cluster.model import HostRef, Observed
 from director.core.entries import HostEntry
 from director.core.events import Event, HostJudged, HostMoved, IsolationChanged
-from director.core.health import Transition
 from director.core.isolation import Isolation
 from director.core.merge import merge
 from director.core.others import Others
+from director.core.transitions import Transition
 
 
 class Judging:

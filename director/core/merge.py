@@ -1,6 +1,6 @@
 """What several directors see of one host, merged: pure, and the same on every director.
 
-Words: a director's *evidence* is what it has seen of the host itself (`director.core.health.Evidence`); its *record* is
+Words: a director's *evidence* is what it has seen of the host itself (`director.core.transitions.Evidence`); its *record* is
 what it has written for the others (`cluster.model.Observed`), and no record of a live director means "up".
 
 Rules:
@@ -25,7 +25,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from cluster.model import HostRef, HostState, Observed
-from director.core.health import Evidence
+from director.core.transitions import Evidence
 
 #: One host down is no sign of a director's own trouble, whatever its share (as in `director.core.isolation`).
 LEAST_HOSTS = 2

@@ -25,8 +25,8 @@ from cluster.keys import Keys, ObservedKey
 from cluster.model import HostRef, HostState, Observed
 from cluster.store import MAX_OPERATIONS, Delete, Event, Lease, Operation, Put, Store, Watch
 from cluster.view import View
-from director.core.health import Evidence
 from director.core.merge import Disagreement, disagreements
+from director.core.transitions import Evidence
 from director.engine.node import Node
 from director.ha.membership import Membership
 from director.timing.alarm import Alarm

@@ -15,7 +15,7 @@ from cluster.store import MAX_OPERATIONS, Compare, Delete, Listing, Operation, P
 from cluster.validate import join
 from cluster.view import Unreadable, decode
 from director.admin.offers import Change, Stored
-from director.config import check
+from director.config import addresses, check
 from director.config.files import is_ours
 from director.config.loops import loop_errors
 from director.engine.errors import Conflict, Invalid, Refused, Stale, Wrong
@@ -131,7 +131,7 @@ class ServiceChanges:
     def _check(self, name: str, service: Service) -> None:
         services = {other: entry.spec for other, entry in self._node.inventory.services.items()}
         beside = Configuration(node=self._config, services=services)
-        problems = [*check.service_errors(name, service), *check.listener_errors(name, service, beside)]
+        problems = [*check.service_errors(name, service), *addresses.listener_errors(name, service, beside)]
         after = msgspec.structs.replace(beside, services={**services, name: service})
         problems += [each for each in loop_errors(after, is_ours) if each.place.startswith(f"{join('services', name)}.")]
         if problems:

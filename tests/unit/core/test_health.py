@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import Health, HostState, Probe
-from director.core.health import FLAP_HALF_LIFE_S, HISTORY, Cause, Evidence, HostHealth, Transition, diagram
+from director.core.flapping import FLAP_HALF_LIFE_S
+from director.core.health import HISTORY, HostHealth
+from director.core.transitions import Cause, Evidence, Transition, diagram
 
 UP, SUSPECT, DOWN = HostState.UP, HostState.SUSPECT, HostState.DOWN
 NO_PROBE = Health(probe=Probe(kind="none"))

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from cluster.model import Health, HostState, Probe
-from director.core.health import HISTORY, TABLE, HostHealth, Transition
+from director.core.health import HISTORY, HostHealth
+from director.core.transitions import TABLE, Transition
 
 EDGES = {(before, after) for before, rows in TABLE.items() for _, after in rows}
 PROBES = st.sampled_from([Probe(), Probe(kind="http"), Probe(kind="none"), Probe(address="127.0.0.1:9")])

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import HostRef, HostState, Observed
-from director.core.health import Evidence
 from director.core.merge import Disagreement, Verdict, disagreements, is_cut_off, merge
 from director.core.others import Others
+from director.core.transitions import Evidence
 
 REACHED, FAILED, SILENT, NONE = Evidence.REACHED, Evidence.FAILED, Evidence.SILENT, Evidence.NONE
 WEB = HostRef("web", "blue", "a")

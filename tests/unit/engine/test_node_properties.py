@@ -31,9 +31,9 @@ from cluster.model import (
     Sticky,
 )
 from director.core.entries import HostEntry
-from director.core.health import Transition
 from director.core.host import Host as PoolHost
 from director.core.merge import is_cut_off, merge
+from director.core.transitions import Transition
 from director.core.weighing import RECOMPUTE_S
 from director.reports.roster import LEFT
 from tests.unit.engine.virtual_director import VirtualDirector
