@@ -135,4 +135,5 @@ class DepartureTests(DirectorTestCase):
             await until(lambda: frontend._readers, "the reader")
             client.close()
             await until(lambda: not frontend._readers, "its end")
-        self.assertEqual((self.ended(director, "bad_proxy_header"), director.node.descriptors.places.taken), (2, 0))
+        ended = self.ended(director, "bad_proxy_header") + self.ended(director, "client_reset")
+        self.assertEqual((ended, director.node.descriptors.places.taken), (2, 0))

@@ -254,9 +254,16 @@ groups.main.hosts.app = "127.0.0.1:1"
             self.assertIn(said, self.log(first))
 
     def test_interface_missing(self) -> None:
-        """A leader that cannot add its addresses says why and makes room."""
+        """A director does not start for an interface that is not there. A leader that cannot add its addresses any more, for
+        the interface has gone, says why and makes room."""
         machine = self.machine("a")
+        self.start(machine, interface="eth7").wait(DEADLINE_S)
+        self.assertIn("eth7", self.log(machine))
+        show(machine, "link", "add", "eth7", "type", "veth", "peer", "name", "eth8")
+        show(machine, "link", "set", "eth7", "up")
         self.start(machine, interface="eth7")
+        until(lambda: "virtual addresses taken" in self.log(machine), "the addresses are taken")
+        show(machine, "link", "del", "eth7")
         until(lambda: "No such device" in self.log(machine), "it says why")
         until(lambda: "leads no more" in self.log(machine), "it resigns")
 
