@@ -43,6 +43,11 @@ class Summarising(Service):
         self._last: dict[str, Any] = {}  #: what the store has
         membership.on_lease.append(self._leased)
 
+    def startService(self) -> None:
+        super().startService()
+        if self._membership.lease is not None:  # it was had before
+            self._leased(self._membership.lease)
+
     def stopService(self) -> None:
         super().stopService()
         if self._timer is not None:

@@ -58,6 +58,19 @@ class SummaryTests(SynchronousTestCase):
         self.clock.advance(TTL_S)
         self.assertIsNone(self.read())
 
+    def test_membership_before(self) -> None:
+        """A name that was claimed before anything started has its summary all the same."""
+        claimed = Deferred.fromCoroutine(self.membership.claim())
+        self.clock.advance(0.1)
+        self.successResultOf(claimed)
+        self.membership.startService()
+        summarising = Summarising(self.store, self.keys, self.inventory, self.membership, director="one", every_s=60.0,
+                                  reactor=self.clock, wall=self.clock.seconds)
+        summarising.startService()
+        self.clock.advance(0.1)
+        self.assertIsNotNone(self.read())
+        summarising.stopService()
+
     def revision(self) -> int:
         return self.successResultOf(self.store.list(self.keys.load("one"))).records[0].mod_revision
 
