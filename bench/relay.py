@@ -1,7 +1,7 @@
 """The relays beside HAProxy, nginx stream and Envoy: ``python -m bench.relay [--quick] [--rounds N] [--peers A,B]``,
 or two commits of the director beside each other: ``python -m bench.relay --against COMMIT``.
 
-All peers run in the same rounds, one after the other (A B C A B C …), on the same backend; what is reported are medians
+All peers run in the same rounds, one after the other (A B C C B A …), on the same backend; what is reported are medians
 and ratios of medians to HAProxy's. Proxies have one core to themselves, generator and backend the other. CPU is the
 proxy's own, user and system, children and threads included; memory is anonymous memory, the difference over the
 second half of the idle connections. A peer that is not installed is left out and said.
@@ -129,7 +129,7 @@ def measure(peers: list[Peer], count: int, sizes: Sizes) -> dict[str, list[dict[
         load = Load(directory)
         try:
             for number in range(count):
-                for peer in peers:
+                for peer in peers if number % 2 == 0 else reversed(peers):
                     rounds[peer.name].append(one_round(peer, load, directory, sizes))
                     print(f"round {number + 1}: {peer.name}", file=sys.stderr)
             for peer in peers:

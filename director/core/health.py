@@ -129,7 +129,7 @@ class HostHealth:
     @property
     def in_doubt(self) -> bool:
         """Whether a client's successful connect would be news. Asked for each connection, so it is one look."""
-        return self.state is not HostState.UP or not self.verified or not self._has_probe
+        return self.state is not HostState.UP or not self.verified or self._policy.probe.kind == "none"
 
     def resets(self, now: float) -> bool:
         """Whether it lately reset clients at once, and has served none since: a connect alone says nothing then."""

@@ -31,10 +31,7 @@ class Departures:
         self._reactor = reactor
         self._epoll: select.epoll | None = None
         self._gone: dict[int, Callable[[], None]] = {}
-
-    @property
-    def watched(self) -> int:
-        return len(self._gone)
+        self.watched = self._gone.keys()  #: descriptors
 
     def watch(self, fd: int, gone: Callable[[], None]) -> None:
         """Call *gone* once, when the client of *fd* departs, unless it is forgotten before."""

@@ -80,6 +80,7 @@ class Frontend:
         self._on_closed = on_closed
         self._origins = origins
         self._departures = departures or Departures(reactor)
+        self._watched = self._departures.watched
         self._places = places or Places()
         self._unreached = unreached
         self._shortages = shortages or Shortages(monotonic=monotonic)
@@ -235,11 +236,11 @@ class Frontend:
         if self._no_port and now < self._no_port.get(host, now):
             self._no_port_left(connection, ticket, now)
             return
-        ways_left = 1
-        if entry.target.others:
+        target, ways_left = entry.target, 1
+        if target.others:
             connection.tail = connection.tail or Tries()
-            ways_left = connection.tail.begin(entry.target.address, len(entry.target.others))
-        connecting = entry.target.connect()
+            ways_left = connection.tail.begin(target.address, len(target.others))
+        connecting = target.connect()
         if connecting >= 0:
             limits = self._limits_of(connection, ticket, now)
             if ways_left > 1:
@@ -247,12 +248,14 @@ class Frontend:
             preface = preface_of(connection, self._send_proxy) if self._send_proxy else b""
             if self._origins is not None:
                 self._origins.began(connection, connecting)
-            self._departures.forget(connection.fd)
-            fd, connection.fd = connection.fd, CONNECTING
+            fd = connection.fd
+            if fd in self._watched:
+                self._departures.forget(fd)
+            connection.fd = CONNECTING
             connection.handle = self.relay.relay(connection, fd, connecting, limits, preface)
             return
         error = -connecting
-        if error == errno.EAGAIN and entry.target.address.is_unix and now < self._deadline(connection, ticket):
+        if error == errno.EAGAIN and target.address.is_unix and now < self._deadline(connection, ticket):
             self._retrying.add(connection)
             self._departures.watch(connection.fd, lambda: self._departed(connection))
             self._reactor.callLater(UNIX_RETRY_S, self._retry, connection)
@@ -386,7 +389,7 @@ class Frontend:
         metrics.to_client_bytes += to_client
         connection.handle = 0
         host, inventory = ticket.host, self._inventory
-        if connection.established and (reason is Reason.HOST_RESET or host in inventory.resetting):
+        if (reason is Reason.HOST_RESET or (inventory.resetting and host in inventory.resetting)) and connection.established:
             now = self._monotonic()
             if inventory.client_ended(host, reason is Reason.HOST_RESET, to_client, now - ticket.picked_at, now):
                 metrics.connect_failures += 1

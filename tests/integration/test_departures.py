@@ -60,7 +60,7 @@ class DepartureTests(DirectorTestCase):
         await until(lambda: self.ended(director, "client_closed") + self.ended(director, "host_closed") >= 1, "the FIN's end")
         self.assertEqual(finished.recv(9), b"a\n")
         await until(lambda: self.queued(director) == 0, "the last one's turn")
-        self.assertEqual(director.node._departures.watched, 0)
+        self.assertFalse(director.node._departures.watched)
 
     async def test_the_dead_take_no_place(self) -> None:
         """Whoever comes in the same turn of the reactor in which the queue died finds room in it."""
