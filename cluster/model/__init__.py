@@ -1,0 +1,76 @@
+"""The vocabulary: services, groups, hosts, orders, reports and states, as frozen records.
+
+Everything here is a value. One library (msgspec) turns the same records into TOML, wire JSON and store JSON;
+``cluster.validate`` reports every error of a document at once.
+
+Three kinds of host state are kept apart, and only whoever set one clears it:
+
+- *admin* state (`AdminState`): ordered by an operator or by the host's agent; the most restrictive wins;
+- *operational* state (`HostState`): observed from heartbeats, probes and real connects;
+- *weight*: configured weight x load factor x slow start.
+"""
+
+from __future__ import annotations
+
+from cluster.model.base import (
+    HASH_PATTERN,
+    MAX_SECONDS,
+    NAME_PATTERN,
+    Count,
+    Fraction,
+    Moment,
+    Name,
+    Port,
+    Positive,
+    Record,
+    Seconds,
+    SecondsOrOff,
+    Shared,
+    UserName,
+    Weight,
+)
+from cluster.model.directors import AuditEntry, Caps, CapShare, Leader, Member, Observed, VipOwner
+from cluster.model.kept import Order, Registered
+from cluster.model.node import (
+    TLS,
+    Admin,
+    AdminEndpoint,
+    AgentListeners,
+    Configuration,
+    Etcd,
+    Identity,
+    Logging,
+    Manhole,
+    Node,
+    Peers,
+    User,
+    Vips,
+)
+from cluster.model.report import LoadReport
+from cluster.model.services import (
+    Access,
+    Group,
+    Health,
+    Host,
+    Keepalive,
+    KeepaliveCount,
+    KeepaliveSeconds,
+    Limits,
+    Probe,
+    Proxy,
+    Registration,
+    Service,
+    Sticky,
+    Timeouts,
+    UnixFile,
+)
+from cluster.model.states import AdminState, HostRef, HostState, Reason
+
+__all__ = [
+    "HASH_PATTERN", "MAX_SECONDS", "NAME_PATTERN", "TLS", "Access", "Admin", "AdminEndpoint", "AdminState",
+    "AgentListeners", "AuditEntry", "CapShare", "Caps", "Configuration", "Count", "Etcd", "Fraction", "Group", "Health",
+    "Host", "HostRef", "HostState", "Identity", "Keepalive", "KeepaliveCount", "KeepaliveSeconds", "Leader", "Limits",
+    "LoadReport", "Logging", "Manhole", "Member", "Moment", "Name", "Node", "Observed", "Order", "Peers", "Port",
+    "Positive", "Probe", "Proxy", "Reason", "Record", "Registered", "Registration", "Seconds", "SecondsOrOff",
+    "Service", "Shared", "Sticky", "Timeouts", "UnixFile", "User", "UserName", "VipOwner", "Vips", "Weight",
+]

@@ -1,0 +1,79 @@
+"""What directors tell each other through the store. Versions may differ: each record ignores keys that it does not know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cluster.model.base import Count, Moment, Name, Positive, SecondsOrOff, Shared
+from cluster.model.states import HostState
+
+
+class Member(Shared, frozen=True):
+    """A director that lives, as it describes itself (``directors/<name>``)."""
+
+    name: Name
+    boot_id: str  #: a new one each time the director's process starts
+    version: str
+    started: Moment  #: POSIX seconds
+    peers: str | None = None  #: where other directors reach it
+    agents: tuple[str, ...] = ()  #: where agents reach it
+    admin: tuple[str, ...] = ()  #: where operators reach it
+    roles: tuple[str, ...] = ("balance", "manage")
+    process: str = ""  #: which one it is, for others on its machine (`director.ha.whereabouts`)
+
+
+class Leader(Shared, frozen=True):
+    """Who leads (``leader``). The term is the record's create_revision."""
+
+    name: Name
+    boot_id: str
+    since: Moment  #: POSIX seconds
+
+
+class Observed(Shared, frozen=True):
+    """A host that a director sees otherwise than up (``observed/<director>/<service>/<group>/<host>``)."""
+
+    state: HostState
+    since: Moment  #: POSIX seconds, for people
+    why: str
+    boot_id: str  #: of the director
+    blind: bool = False  #: it has neither heard nor reached the host lately, so this speaks neither way
+
+
+class VipOwner(Shared, frozen=True):
+    """Who last took a virtual address (``vips/<address>``); deleted by an owner that gave it up in order."""
+
+    owner: Name
+    interface: str
+    term: int  #: under which it was taken
+    since: Moment  #: POSIX seconds
+    linger_s: SecondsOrOff = 0.0  #: the address may outlive the owner's leader lease by this
+
+
+class AuditEntry(Shared, frozen=True):
+    """What somebody did or tried (``audit/<time>``)."""
+
+    at: Moment  #: POSIX seconds
+    who: str
+    origin: str  #: the address that the request came from; empty: this machine
+    director: str
+    operation: str
+    arguments: dict[str, Any]  #: without secrets; what is large is cut
+    outcome: str  #: ``ok``, or why not
+    refused: bool = False  #: nothing was done
+    left_out: int = 0  #: refusals of the same caller before this one that have no entry
+
+
+class CapShare(Shared, frozen=True):
+    """One director's part of a service's maximum."""
+
+    grant: Count  #: it lets so many connections in
+    ceiling: Count  #: it may have so many open still, from when its grant was larger
+
+
+class Caps(Shared, frozen=True):
+    """How a service's maximum is shared out among directors (``caps/<service>``)."""
+
+    number: Positive  #: grows with every change; directors say which one they keep to
+    maximum: Count
+    shares: dict[Name, CapShare]

@@ -1,0 +1,169 @@
+"""The cluster's configuration: services, their groups, their hosts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from cluster.model.base import (
+    Count,
+    Fraction,
+    Name,
+    Port,
+    Positive,
+    Record,
+    Seconds,
+    SecondsOrOff,
+    UserName,
+    Weight,
+)
+
+
+class Host(Record, frozen=True):
+    """One backend: where it listens and how much it may carry."""
+
+    address: str  #: ``host:port``, ``[v6]:port`` or ``unix:/path``
+    weight: Weight = 1.0  #: 0: no new connections
+    max_connections: Count = 0  #: 0: no maximum
+    backup: bool = False  #: used only while no other host of the group is available
+    probe_port: Port | None = None  #: where to probe it, when not at the port of its address or of its group's probe
+
+
+class Probe(Record, frozen=True):
+    """An active check. ``none`` leaves health to heartbeats and real connects."""
+
+    kind: Literal["tcp", "http", "none"] = "tcp"
+    address: str | None = None  #: where to probe, when not the host's own address
+    port: Port | None = None  #: where to probe at the host's own address, when not at its own port
+    send_proxy: Literal["auto", "off", "v1", "v2"] = "auto"  #: a PROXY header first; auto: where clients send one
+    path: str = "/"
+    host_header: str | None = None  #: ``Host:`` of an HTTP probe; the host's address when absent
+    expect: tuple[Annotated[int, Meta(ge=100, le=599)], ...] = ()  #: accepted statuses; empty: any 2xx or 3xx
+    timeout_s: Seconds = 1.0
+
+
+class Health(Record, frozen=True):
+    """How a group's hosts are watched. Defaults: DESIGN section 5."""
+
+    probe: Probe = Probe()
+    interval_s: Seconds = 2.0  #: between probes of an up host
+    suspect_interval_s: Seconds = 1.0
+    down_interval_s: Seconds = 30.0  #: where the back-off of a down host's probes ends
+    jitter: Fraction = 0.1  #: intervals vary by this much either way
+    rise: Positive = 2  #: consecutive successes that bring a host back
+    fall: Positive = 3  #: consecutive failures that take it out
+    suspect_after_s: Seconds = 3.0  #: heartbeat silence that makes a host suspect
+    timeout_s: Seconds = 5.0  #: heartbeat silence that, with a failed probe, takes it out
+    flap_hold_s: SecondsOrOff = 60.0  #: how long a host that goes down again and again is kept out at most; 0: never
+    slow_start_s: SecondsOrOff = 10.0  #: ramp of a host that came back, from 0.1 to 1 of its weight
+    early_reset_s: SecondsOrOff = 0.5  #: a host that resets a client so soon did not take it; 0: that is a transfer
+    early_reset_bytes: Count = 0  #: having sent at most so much
+    fail_open: Literal["refuse", "all"] = "refuse"  #: when every host is bad: refuse clients, or try all hosts
+
+
+class Registration(Record, frozen=True):
+    """Whether hosts may join a group through their agents."""
+
+    mode: Literal["off", "approve", "auto"] = "off"
+    networks: tuple[str, ...] = ()  #: addresses that may register besides the agent's own peer address
+    max_hosts: Positive = 1000  #: registered at a time, those that wait for approval included
+    max_weight: Weight = 10.0  #: an agent that asks for more joins with this
+    forget_s: SecondsOrOff = 3600.0  #: a registration without an agent whose host is down ends after this; 0: never
+
+
+class Group(Record, frozen=True):
+    """Hosts that can stand in for each other, and the policy among them."""
+
+    hosts: dict[Name, Host] = {}
+    scheduler: str = "weightedleastconns"
+    parameters: dict[str, float | int | str | bool] = {}  #: of the scheduler
+    health: Health = Health()
+    registration: Registration = Registration()
+    source: tuple[str, ...] = ()  #: addresses of the director to connect from, in turn; empty: the kernel's choice
+    on_down: Literal["keep", "cut"] = "keep"  #: open connections of a host judged or ordered down, or removed
+
+
+class Limits(Record, frozen=True):
+    max_connections: Count = 0  #: open connections of the service; 0: no maximum
+    queue: Count = 0  #: clients that may wait when the service or its hosts are full; 0: refuse at once
+    queue_timeout_s: Seconds = 5.0
+
+
+class Timeouts(Record, frozen=True):
+    connect_s: Seconds = 5.0  #: for all tries together
+    idle_s: Seconds = 3600.0  #: without progress in either direction
+    half_closed_s: Seconds | None = None  #: without progress once one side finished; absent: as `idle_s`
+    max_age_s: SecondsOrOff = 0.0  #: 0: connections live as long as they like
+    max_age_jitter: Fraction = 0.1
+    drain_s: Seconds = 300.0  #: default deadline of a drain or a shutdown
+
+
+#: What Linux takes for TCP_KEEPIDLE and TCP_KEEPINTVL, and for TCP_KEEPCNT.
+KeepaliveSeconds = Annotated[int, Meta(ge=1, le=32_767)]
+KeepaliveCount = Annotated[int, Meta(ge=1, le=127)]
+
+
+class Keepalive(Record, frozen=True):
+    """How a peer is noticed that is gone without a word: TCP's own questions, of clients and of hosts.
+
+    One option for each connection to a host is what the default may cost: with Linux's interval and count it notices a dead
+    peer after 12 minutes. A user timeout would also cut a live peer that reads nothing for so long, hence none by default.
+    """
+
+    idle_s: KeepaliveSeconds = 60  #: of silence before the first question
+    interval_s: KeepaliveSeconds | None = None  #: between questions; absent: the kernel's, 75 s
+    count: KeepaliveCount | None = None  #: unanswered ones that end it; absent: the kernel's, 9
+    user_timeout_s: Annotated[float, Meta(ge=0, le=2_000_000)] = 0.0  #: for sent bytes to be taken; 0: the kernel's
+
+
+class Sticky(Record, frozen=True):
+    """Keep a client on its host: ``hash`` by Maglev over configured hosts, ``table`` by remembering."""
+
+    mode: Literal["hash", "table"] = "hash"
+    ttl_s: Seconds = 1800.0
+    max_entries: Positive = 100_000
+
+
+class Proxy(Record, frozen=True):
+    """The PROXY protocol, versions 1 and 2 (haproxy.org, proxy-protocol.txt)."""
+
+    send: Literal["off", "v1", "v2"] = "off"
+    accept_from: tuple[str, ...] = ()  #: networks, or "unix", whose connections begin with a PROXY header
+    timeout_s: Seconds = 3.0  #: for the header to arrive
+
+
+class Access(Record, frozen=True):
+    """Client networks. *deny* is looked at first; an empty *allow* allows everyone."""
+
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+
+
+class UnixFile(Record, frozen=True):
+    """Who may connect to a service's UNIX sockets: the file's permissions, octal; absent names are the director's own."""
+
+    mode: Annotated[str, Meta(pattern=r"^0?[0-7]{3}$")] = "0660"
+    owner: UserName | None = None  #: a name or a number
+    group: UserName | None = None
+
+
+class Service(Record, frozen=True):
+    """What clients connect to, and the groups that can answer; the unit of atomic change."""
+
+    listen: tuple[str, ...] = ()
+    groups: dict[Name, Group] = {}
+    enable: Name | None = None  #: the group that answers; the first one when absent
+    relay: Literal["auto", "native", "python"] = "auto"
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
+    keepalive: Keepalive = Keepalive()
+    sticky: Sticky | None = None
+    proxy: Proxy = Proxy()
+    access: Access = Access()
+    unix: UnixFile = UnixFile()
+
+    @property
+    def enabled_group(self) -> str | None:
+        """The configured group, else the first one; None for a service without groups."""
+        return self.enable if self.enable is not None else next(iter(self.groups), None)
