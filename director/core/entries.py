@@ -1,6 +1,7 @@
 """The inventory's records: services, groups and hosts, each with all that is known of it.
 
-Owned by `director.core.inventory.Inventory`, and written by it and its parts, `judging` and `weighing`; others read.
+Owned by `director.core.inventory.Inventory`, and written by it and its parts (`placing`, `judging`, `weighing`); others
+read.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from cluster.model import AdminState, Group, HostRef, LoadReport, Order, Service
+from msgspec.structs import replace
+
+from cluster.model import AdminState, Group, Health, HostRef, LoadReport, Order, Service
 from cluster.model import Host as HostSpec
 from director.core.access import AccessList
 from director.core.admission import Admission
@@ -62,6 +65,17 @@ class HostEntry:
         states = (order.state for order in counting(self.orders).values())
         return max(states, key=lambda state: state.severity, default=AdminState.UP)
 
+    def ordered(self, orders: dict[str, Order], now: float) -> bool:
+        """*orders* are what stands about it from now on. Returns whether that changes its admin state."""
+        before = self.admin
+        self.orders = orders
+        if self.admin is before:
+            return False
+        self.drain_seen = now if self.admin is AdminState.DRAIN else None
+        if self.admin is AdminState.UP:
+            self.up_since = now
+        return True
+
     @property
     def drain_order(self) -> Order | None:
         """The order behind a drain, if one stands."""
@@ -110,3 +124,10 @@ class ServiceEntry:
     def enabled(self) -> GroupEntry | None:
         name = self.spec.enabled_group
         return self.groups.get(name) if name is not None else None
+
+
+def policy_of(group: Group, host: HostSpec) -> Health:
+    """How a host is watched: as its group says, but for the port of its probe."""
+    if host.probe_port is None:
+        return group.health
+    return replace(group.health, probe=replace(group.health.probe, port=host.probe_port))

@@ -18,25 +18,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from msgspec.structs import replace
-
-from cluster.model import AdminState, Caps, Group, Health, HostRef, LoadReport, Observed, Order, Registered, Service
-from cluster.model import Host as HostSpec
-from director.core.access import AccessList
-from director.core.caps import share_of
-from director.core.entries import GroupEntry, HostEntry, ServiceEntry
-from director.core.events import Event, HostAdded, HostRemoved, Served
-from director.core.health import HostHealth
+from cluster.model import Caps, HostRef, LoadReport, Observed, Order, Registered, Service
+from director.core.entries import GroupEntry, HostEntry
+from director.core.events import Event, Served
 from director.core.host import Host
 from director.core.judging import Judging
 from director.core.orders import LOCAL, Orders
-from director.core.pool import Pool
-from director.core.schedulers import Scheduler, make_scheduler
-from director.core.schedulers.sticky import with_sticky
+from director.core.placing import Placing
 from director.core.weighing import Walk, refresh, take, weigh_all, weigh_news
-
-#: Hosts that are known so soon after the start were there before this director: they need no easing in.
-SETTLE_S = 2.0
 
 
 class Inventory:
@@ -50,27 +39,23 @@ class Inventory:
 
     def __init__(self, *, now: float, random: Callable[[], float], panic_fraction: float = 0.5,
                  director: str | None = None, walk: Walk = iter) -> None:
-        self.services: dict[str, ServiceEntry] = {}
-        self.hosts: dict[HostRef, HostEntry] = {}
-        self.started = self.grace_from = now
+        self.grace_from = now
         self.on_news: Callable[[], None] = lambda: None  #: there is something to act upon: an event, or another deadline
         self.walk = walk
-        self._random = random
-        self._by_host: dict[Host, HostEntry] = {}
-        self.resetting: set[Host] = set()  #: hosts that reset clients at once, and have served none since
         self._orders = Orders()
-        self._registered: dict[HostRef, Registered] = {}
         self.elsewhere: Callable[[HostRef], dict[str, int | None]] = lambda ref: {}
         """Open connections of a draining host at the other directors, None where unknown; set by whoever knows."""
-        self._caps: dict[str, Caps] = {}
-        self._director = director
         self._events: list[Event] = []
-        self._judging = Judging(self.hosts, self._events, panic_fraction)
-        self.isolation = self._judging.isolation
-        self.others = self._judging.others
-        self._stale: dict[HostEntry, None] = {}  # whose pool is to be told anew
-        self._waiting: dict[ServiceEntry, None] = {}  # services with a queue
-        self._due: dict[GroupEntry, None] = {}  # groups whose weights are to be brought up to date
+        self.hosts: dict[HostRef, HostEntry] = {}
+        self._judging = judging = Judging(self.hosts, self._events, panic_fraction)
+        self.isolation, self.others = judging.isolation, judging.others
+        self.resetting = judging.resetting
+        self._placing = placing = Placing(
+            self.hosts, judging, self._orders, self._events, grace_until=self._grace_until, random=random,
+            director=director, now=now,
+        )
+        self.services, self._by_host = placing.services, placing.by_host
+        self._stale, self._waiting, self._due = placing.stale, placing.waiting, placing.due
         self._told_deadline = math.inf
 
     def drain(self) -> list[Event]:
@@ -96,73 +81,31 @@ class Inventory:
 
     def apply_service(self, name: str, spec: Service | None, now: float) -> None:
         """Make *name* what *spec* says (None: gone), touching only what differs."""
-        service = self.services.get(name)
-        if spec is None:
-            if service is not None:
-                for group in list(service.groups.values()):
-                    self._drop_group(service, group, now)
-                service.admission.switch(None)
-                del self.services[name]
-                self._conclude(now)
-            return
-        if service is None:
-            service = self.services[name] = ServiceEntry(name, spec, self._waiting)
-        resticky = service.spec.sticky != spec.sticky
-        if service.spec.access != spec.access:
-            service.access = AccessList(spec.access)
-        service.spec = spec
-        self._limit(service)
-        for group_name in [group_name for group_name in service.groups if group_name not in spec.groups]:
-            self._drop_group(service, service.groups[group_name], now)
-        for group_name, group_spec in spec.groups.items():
-            self._apply_group(service, group_name, group_spec, now, resticky=resticky)
-        enabled = service.enabled
-        service.admission.switch(enabled.pool if enabled is not None else None)
+        self._placing.apply_service(name, spec, now)
         self._conclude(now)
 
     def set_caps(self, name: str, caps: Caps | None, now: float) -> None:
         """How the maximum of the service *name* is shared out among directors."""
-        if caps is None:
-            self._caps.pop(name, None)
-        else:
-            self._caps[name] = caps
-        service = self.services.get(name)
-        if service is not None:
-            self._limit(service)
+        self._placing.set_caps(name, caps)
         self._conclude(now)
 
     def caps(self, name: str) -> Caps | None:
-        return self._caps.get(name)
+        return self._placing.caps.get(name)
 
     def capped(self) -> tuple[str, ...]:
         """Services whose maximum is shared out, those that are no more included."""
-        return tuple(self._caps)
-
-    def _limit(self, service: ServiceEntry) -> None:
-        limits = service.spec.limits
-        share = None
-        if self._director is not None and limits.max_connections:
-            share = share_of(self._caps.get(service.name), self._director, limits.max_connections)
-        service.share = share
-        service.admission.set_limits(limits, share)
+        return tuple(self._placing.caps)
 
     def set_registered(self, ref: HostRef, registered: Registered | None, now: float) -> None:
         """A host joined by its agent, changed, or left (None)."""
-        if registered is None:
-            self._registered.pop(ref, None)
-        else:
-            self._registered[ref] = registered
-        service = self.services.get(ref.service)
-        group = service.groups.get(ref.group) if service is not None else None
-        if service is not None and group is not None:
-            self._place_hosts(service, group, now)
+        self._placing.set_registered(ref, registered, now)
         self._conclude(now)
 
     def registered(self, ref: HostRef) -> Registered | None:
-        return self._registered.get(ref)
+        return self._placing.registered.get(ref)
 
     def registrations(self) -> dict[HostRef, Registered]:
-        return dict(self._registered)
+        return dict(self._placing.registered)
 
     def set_order(self, ref: HostRef, by: str, order: Order | None, now: float) -> None:
         """An order by ``operator``, ``agent`` or ``local`` stands, or (None) stands no more."""
@@ -180,96 +123,8 @@ class Inventory:
     def _order(self, ref: HostRef, by: str, order: Order | None, now: float) -> None:
         self._orders.set(ref, by, order)
         entry = self.hosts.get(ref)
-        if entry is not None:
-            self._order_entry(entry, now)
-
-    def _order_entry(self, entry: HostEntry, now: float) -> None:
-        before = entry.admin
-        entry.orders = self._orders.of(entry.ref)
-        if entry.admin is before:
-            return
-        entry.drain_seen = now if entry.admin is AdminState.DRAIN else None
-        if entry.admin is AdminState.UP:
-            entry.up_since = now
-        self._stale[entry] = None
-
-    def _scheduler(self, service: Service, group: Group, previous: Scheduler | None = None) -> Scheduler:
-        scheduler = make_scheduler(group.scheduler, group.parameters, random=self._random)
-        return scheduler if service.sticky is None else with_sticky(scheduler, service.sticky, previous=previous)
-
-    def _apply_group(self, service: ServiceEntry, name: str, spec: Group, now: float, *, resticky: bool) -> None:
-        group = service.groups.get(name)
-        fail_open = spec.health.fail_open == "all"
-        if group is None:
-            pool = Pool(self._scheduler(service.spec, spec), fail_open=fail_open)
-            group = service.groups[name] = GroupEntry(service.name, name, spec, pool, self._due)
-        else:
-            before, group.spec = group.spec, spec
-            if resticky or (before.scheduler, before.parameters) != (spec.scheduler, spec.parameters):
-                group.pool.replace_scheduler(self._scheduler(service.spec, spec, group.pool.scheduler))
-            group.pool.set_fail_open(fail_open)
-            if before.health != spec.health:
-                for entry in group.hosts.values():
-                    self._judging.moved(entry, entry.health.reconfigure(policy_of(spec, entry.spec), now), now)
-                    self._stale[entry] = None
-        self._place_hosts(service, group, now)
-
-    def _place_hosts(self, service: ServiceEntry, group: GroupEntry, now: float) -> None:
-        """Configured hosts, and the approved registered ones that no configured host hides."""
-        wanted: dict[str, tuple[HostSpec, bool]] = {
-            ref.host: (registered.host, True)
-            for ref, registered in self._registered.items()
-            if (ref.service, ref.group) == (service.name, group.name) and registered.approved
-        }
-        wanted.update((name, (spec, False)) for name, spec in group.spec.hosts.items())
-        for name in [name for name in group.hosts if name not in wanted]:
-            self._drop_host(group, group.hosts[name], now)
-        for name, (spec, registered) in wanted.items():
-            entry = group.hosts.get(name)
-            if entry is not None and entry.spec.address != spec.address:
-                self._drop_host(group, entry, now)  # another backend: what was observed is not about it
-                entry = None
-            if entry is None:
-                self._add_host(group, name, spec, now, registered=registered)
-            elif entry.spec != spec or entry.registered != registered:
-                if entry.spec.probe_port != spec.probe_port:
-                    self._judging.moved(entry, entry.health.reconfigure(policy_of(group.spec, spec), now), now)
-                entry.spec, entry.registered = spec, registered
-                group.pool.put(entry.ref, weight=spec.weight, max_connections=spec.max_connections, backup=spec.backup)
-                self._stale[entry] = None
-        group.pool.configured()
-
-    def _add_host(self, group: GroupEntry, name: str, spec: HostSpec, now: float, *, registered: bool) -> None:
-        ref = HostRef(group.service, group.name, name)
-        host = group.pool.put(ref, weight=spec.weight, max_connections=spec.max_connections, backup=spec.backup)
-        health = HostHealth(
-            policy_of(group.spec, spec), now=now, grace_until=self._grace_until(group), random=self._random
-        )
-        entry = HostEntry(ref, spec, host, health, registered=registered)
-        group.hosts[name] = self.hosts[ref] = self._by_host[host] = entry
-        if now > self.started + SETTLE_S:
-            entry.up_since = now
-        self._stale[entry] = None
-        self._order_entry(entry, now)
-        self._events.append(HostAdded(entry))
-        self._judging.added(entry, now)
-
-    def _drop_host(self, group: GroupEntry, entry: HostEntry, now: float) -> None:
-        group.pool.discard(entry.ref.host)
-        group.capacity.discard(entry.ref)
-        group.ramping.discard(entry)
-        self.resetting.discard(entry.host)
-        self._stale.pop(entry, None)
-        self._judging.removed(entry, now)
-        del group.hosts[entry.ref.host], self.hosts[entry.ref], self._by_host[entry.host]
-        self._events.append(HostRemoved(entry, group.spec.on_down == "cut"))
-
-    def _drop_group(self, service: ServiceEntry, group: GroupEntry, now: float) -> None:
-        for entry in list(group.hosts.values()):
-            self._drop_host(group, entry, now)
-        group.pool.configured()
-        del service.groups[group.name]
-        self._due.pop(group, None)
+        if entry is not None and entry.ordered(self._orders.of(ref), now):
+            self._stale[entry] = None
 
     # --- what agents say
 
@@ -478,7 +333,8 @@ class Inventory:
         for entry in self._judging.conclude(now):
             self._stale[entry] = None
         if self._stale:
-            stale, self._stale = self._stale, {}
+            stale = tuple(self._stale)
+            self._stale.clear()
             for entry in stale:
                 refresh(self._group_of(entry), entry, now)
         if self._waiting and serve:
@@ -492,10 +348,3 @@ class Inventory:
         if self._events or deadline != self._told_deadline:
             self._told_deadline = deadline
             self.on_news()
-
-
-def policy_of(group: Group, host: HostSpec) -> Health:
-    """How a host is watched: as its group says, but for the port of its probe."""
-    if host.probe_port is None:
-        return group.health
-    return replace(group.health, probe=replace(group.health.probe, port=host.probe_port))

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from cluster.model import HostRef, Observed
 from director.core.entries import HostEntry
 from director.core.events import Event, HostJudged, HostMoved, IsolationChanged
+from director.core.host import Host
 from director.core.isolation import Isolation
 from director.core.merge import merge
 from director.core.others import Others
@@ -30,6 +31,7 @@ class Judging:
     def __init__(self, hosts: Mapping[HostRef, HostEntry], events: list[Event], panic_fraction: float) -> None:
         self.isolation = Isolation(panic_fraction)
         self.others = Others(panic_fraction)
+        self.resetting: set[Host] = set()  #: hosts that reset clients at once, and have served none since
         self._hosts = hosts
         self._events = events
         self._isolated = False  # as the health machines were told
@@ -47,6 +49,7 @@ class Judging:
 
     def removed(self, entry: HostEntry, now: float) -> None:
         self._marked.pop(entry, None)
+        self.resetting.discard(entry.host)
         self.isolation.gone(entry.ref, now)
 
     def moved(self, entry: HostEntry, transition: Transition | None, now: float) -> None:

@@ -18,8 +18,8 @@ from cluster.address import parse_address
 from cluster.model import Health, HostRef, Probe
 from director.checks.probes import ProbeLoop, Prober, ProbeResult
 from director.checks.resolver import Resolver
-from director.core.entries import HostEntry
-from director.core.inventory import Inventory, policy_of
+from director.core.entries import HostEntry, policy_of
+from director.core.inventory import Inventory
 from director.core.proxy_protocol import encode
 from director.metrics.counters import Metrics
 from director.resources.shortages import Shortages

@@ -35,8 +35,9 @@ ACCEPTED = Path(__file__).with_name("survivors.toml")
 #: What decides without I/O. `director.core` whole; of `cluster` the modules that touch no file, thread or network.
 MODULES = (
     *sorted(ROOT.glob("director/core/**/*.py")),
+    *sorted(ROOT.glob("cluster/model/*.py")),
     *(ROOT / "cluster" / f"{name}.py" for name in (
-        "address", "keys", "leadership", "lines", "model", "peer_wire", "table", "validate", "wire",
+        "address", "keys", "leadership", "lines", "peer_wire", "table", "validate", "wire",
     )),
 )
 SUITES = ("tests/unit/core", "tests/unit/cluster")

@@ -16,7 +16,7 @@ SOURCE = Path(director.__file__).parent
 TREES = {str(path.relative_to(SOURCE)): ast.parse(path.read_text()) for path in sorted(SOURCE.rglob("*.py"))}
 
 #: The inventory and its parts.
-OWNERS = {"core/inventory.py", "core/judging.py", "core/weighing.py"}
+OWNERS = {"core/inventory.py", "core/placing.py", "core/judging.py", "core/weighing.py"}
 #: Of other records, whose attributes have the same names.
 NAMESAKES = {"known.reported_at", "self._metrics.host(host.ref.group, host.ref.host).connect_failures",
              "metrics.connect_failures"}
@@ -47,7 +47,7 @@ class BorderTests(SynchronousTestCase):
             if isinstance(node, ast.ImportFrom) and node.module == "director.core.health"
             and any(alias.name == "HostHealth" for alias in node.names)
         }
-        self.assertEqual(importers, {"core/inventory.py", "core/entries.py"})
+        self.assertEqual(importers, {"core/placing.py", "core/entries.py"})
 
     def test_only_the_inventory_gives_health_machines_inputs(self) -> None:
         """An input past the inventory is one that nobody judges."""
