@@ -8,7 +8,7 @@ How it works:
   (`director.relay.stream`). A small message is one read and one write.
 - Whatever happens to a connection, the caller hears of it after the batch of events, when its descriptors are closed:
   so no callback ever runs in the middle of a batch, and no event of a batch can concern a descriptor opened since.
-- Limits are looked at by a coarse `Wheel`, driven by one timed call, which is there only while connections are.
+- Limits are looked at by a coarse `TimedWheel`, which wakes by itself, and only while connections are.
 
 Linux only: epoll, splice(2), SIOCOUTQ.
 """
@@ -36,7 +36,8 @@ from director.relay.interface import RST_GRACE_S, Counters, Limits, Progress, Re
 from director.relay.link import End, Link
 from director.relay.pipes import MAX_PIPES, PipePool
 from director.relay.stream import LOST, forward, pump
-from director.relay.wheel import TICK_S, Wheel
+from director.relay.timed_wheel import TimedWheel
+from director.relay.wheel import TICK_S
 from director.timing.seldom import Seldom, more
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
@@ -70,11 +71,9 @@ class PythonRelay:
         self._events: RelayEvents | None = None
         self._epoll: select.epoll | None = None
         self._ends: list[End | None] = []
-        self._wheel: Wheel[Link] = Wheel()
+        self._wheel: TimedWheel[Link] = TimedWheel(self._look, reactor=reactor)
         self._pipes = PipePool(maximum=pipes)
         self._outbox: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
-        self._timer: IDelayedCall | None = None
-        self._timer_at = 0.0
         self._soon: IDelayedCall | None = None
         self._serial = 0
         self._seldom = Seldom()
@@ -115,8 +114,7 @@ class PythonRelay:
             self._end(link, Reason.RELAY_ERROR, reset=True)
             self._deliver_soon()
             return handle
-        if self._wheel.put(link, now + (limits.connect_s or float("inf")), now):
-            self._set_timer(now)
+        self._wheel.put(link, now + (limits.connect_s or float("inf")), now)
         return handle
 
     def kill(self, handle: int, reason: Reason) -> None:
@@ -152,10 +150,10 @@ class PythonRelay:
         self._epoll.close()
         self._epoll = None
         self._pipes.close()
-        for call in (self._timer, self._soon):
-            if call is not None and call.active():
-                call.cancel()
-        self._timer = self._soon = None
+        self._wheel.stop()
+        if self._soon is not None and self._soon.active():
+            self._soon.cancel()
+        self._soon = None
         self._deliver()
 
     # --- the reactor's descriptor -------------------------------------------------------------------------
@@ -411,28 +409,15 @@ class PythonRelay:
 
     def _put_sooner(self, link: Link) -> None:
         """A limit of *link* may have moved closer."""
-        if self._wheel.sooner(link, self._next_look(link, self._now), self._now):
-            self._set_timer(self._now)
+        self._wheel.sooner(link, self._next_look(link, self._now), self._now)
 
     def _next_look(self, link: Link, now: float) -> float:
         if link.reset_from is not None:
             return min(link.reset_by, now + TICK_S)
         return link.deadline()[0]
 
-    def _set_timer(self, now: float) -> None:
-        """Wake at the earliest bucket. A timer for a bucket that emptied since is left to run out."""
-        at = self._wheel.next_s()
-        if at is None:
-            return
-        if self._timer is not None and self._timer.active():
-            if self._timer_at <= at:
-                return
-            self._timer.cancel()
-        self._timer_at = at
-        self._timer = self._reactor.callLater(max(at - now, 0), self._look)
-
     def _look(self) -> None:
-        """The timer rang: cut what ran out, put the others back."""
+        """The wheel rang: cut what ran out, put the others back."""
         self._now = now = self._seconds()
         for link in self._wheel.due(now):
             try:
@@ -441,7 +426,7 @@ class PythonRelay:
                 self._fail(link.client)
         self._deliver()
         if self._epoll is not None:
-            self._set_timer(now)
+            self._wheel.wind(now)
 
     def _look_at(self, link: Link) -> None:
         if link.reset_from is not None:
