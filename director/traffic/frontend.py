@@ -33,11 +33,12 @@ from director.core.pool import Ticket
 from director.core.proxy_protocol import Header
 from director.metrics.counters import PICK_SAMPLE, ServiceMetrics
 from director.ports.sockets import family_of, lacked, packed_name
-from director.relay.interface import Limits, Relay
+from director.relay.interface import Relay
 from director.resources.places import Places
 from director.resources.shortages import CONNECT, Shortages
 from director.traffic.connection import CONNECTING, ESTABLISHED, Closed, Connection, preface_of
 from director.traffic.departures import Departures
+from director.traffic.limits import TimeLimits
 from director.traffic.origins import Origins
 from director.traffic.proxy_in import HeaderReader
 from director.traffic.tries import MAX_ADDRESSES, MAX_TRIES, NO_PORT_S, Tries
@@ -95,17 +96,8 @@ class Frontend:
         """Take over the service's configuration as it is now; open connections keep the limits they began with."""
         self._no_port.clear()  # some of the hosts may be gone, or be reached from more addresses
         spec = self.service.spec
-        timeouts = spec.timeouts
         self._admission: Admission = self.service.admission
-        self._connect_s = timeouts.connect_s
-        #: of a first try, by the number of tries that share the connect deadline
-        half_closed_s = timeouts.idle_s if timeouts.half_closed_s is None else timeouts.half_closed_s
-        self._limits = [
-            Limits(timeouts.connect_s / max(1, tries), timeouts.idle_s, half_closed_s)
-            for tries in range(MAX_TRIES + 1)
-        ]
-        self._max_age_s = timeouts.max_age_s
-        self._max_age_jitter = timeouts.max_age_jitter
+        self._limits = TimeLimits(spec.timeouts, random=self._random)
         self._trusted = parse_networks(text for text in spec.proxy.accept_from if text != UNIX_PEERS)
         self._trusts_unix = UNIX_PEERS in spec.proxy.accept_from
         self._header_timeout_s = spec.proxy.timeout_s
@@ -242,9 +234,7 @@ class Frontend:
             ways_left = connection.tail.begin(target.address, len(target.others))
         connecting = target.connect()
         if connecting >= 0:
-            limits = self._limits_of(connection, ticket, now)
-            if ways_left > 1:
-                limits = limits._replace(connect_s=limits.connect_s / ways_left)
+            limits = self._limits.of_try(connection.tail, ticket, ways_left, now)
             preface = preface_of(connection, self._send_proxy) if self._send_proxy else b""
             if self._origins is not None:
                 self._origins.began(connection, connecting)
@@ -255,7 +245,7 @@ class Frontend:
             connection.handle = self.relay.relay(connection, fd, connecting, limits, preface)
             return
         error = -connecting
-        if error == errno.EAGAIN and target.address.is_unix and now < self._deadline(connection, ticket):
+        if error == errno.EAGAIN and target.address.is_unix and now < self._limits.deadline(connection.tail, ticket):
             self._retrying.add(connection)
             self._departures.watch(connection.fd, lambda: self._departed(connection))
             self._reactor.callLater(UNIX_RETRY_S, self._retry, connection)
@@ -266,24 +256,6 @@ class Frontend:
         if connection in self._retrying:
             self._retrying.discard(connection)
             self._connect(connection, self._monotonic())
-
-    def _limits_of(self, connection: Connection, ticket: Ticket, now: float) -> Limits:
-        tail, pool = connection.tail, ticket.pool
-        assert pool is not None
-        if tail is None or not tail.deadline:
-            limits = self._limits[min(MAX_TRIES, pool.eligible)]
-        else:
-            tries_left = max(1, min(MAX_TRIES - tail.failed, pool.eligible))
-            limits = self._limits[1]._replace(connect_s=max(0.001, (tail.deadline - now) / tries_left))
-        if self._max_age_s:
-            jitter = self._max_age_jitter * (2.0 * self._random() - 1.0)
-            limits = limits._replace(max_age_s=self._max_age_s * (1.0 + jitter))
-        return limits
-
-    def _deadline(self, connection: Connection, ticket: Ticket) -> float:
-        """Of all tries; counted from the first pick."""
-        tail = connection.tail
-        return tail.deadline if tail is not None and tail.deadline else ticket.picked_at + self._connect_s
 
     def _not_connected(self, connection: Connection, error: int, now: float) -> None:
         """A connect did not come about: the host's doing, or our own shortage."""
@@ -311,7 +283,7 @@ class Frontend:
         self._unreached(entry, tail.address if tail is not None else None)
         if tail is None or tail.address is None or entry.target is None:
             return False
-        tail.deadline = self._deadline(connection, ticket)
+        tail.deadline = self._limits.deadline(tail, ticket)
         return now < tail.deadline and tail.addresses < min(MAX_ADDRESSES, 1 + len(entry.target.others))
 
     def _no_port_left(self, connection: Connection, ticket: Ticket, now: float) -> None:
@@ -364,7 +336,7 @@ class Frontend:
         """Made when a first try fails, with the deadline of all."""
         if connection.tail is None:
             connection.tail = Tries()
-        connection.tail.deadline = self._deadline(connection, ticket)
+        connection.tail.deadline = self._limits.deadline(connection.tail, ticket)
         return connection.tail
 
     # --- what the relay says (RelayEvents, by way of `Router`)
