@@ -74,6 +74,11 @@ class SmoothRoundRobin(Quiet):
     def remove(self, host: Host) -> None:
         self._tree.remove(host)
 
+    def discard(self, host: Host) -> None:
+        """`remove`, if it is there."""
+        if host in self._tree:
+            self._tree.remove(host)
+
     def reweigh(self, host: Host) -> None:
         pace = self._paces[host] = self._paces[host].change(host.weight, self._front)
         self._tree.put(host, pace.due)

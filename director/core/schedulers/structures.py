@@ -12,7 +12,7 @@ from its two children anew each time, so nothing drifts however often fractional
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from math import inf
 from typing import Generic, TypeVar
 
@@ -54,21 +54,6 @@ class Roster:
         count = len(self._hosts) - len(gaps)
         return self._outside(int(random() * count), gaps) if count else None
 
-    def sample(self, wanted: int, random: Random, exclude: Collection[Host]) -> list[Host]:
-        """*wanted* different members outside *exclude* (or all, when there are fewer), every set equally likely.
-
-        R. W. Floyd's algorithm: Bentley and Floyd, "A sample of brilliance", CACM 30(9), 1987.
-        """
-        gaps = self._gaps(exclude) if exclude else ()
-        count = len(self._hosts) - len(gaps)
-        if count <= wanted:
-            return [self._outside(rank, gaps) for rank in range(count)]
-        chosen: list[int] = []
-        for top in range(count - wanted, count):
-            rank = int(random() * (top + 1))
-            chosen.append(top if rank in chosen else rank)
-        return [self._outside(rank, gaps) for rank in chosen]
-
     def _gaps(self, exclude: Collection[Host]) -> Collection[int]:
         return sorted({self._place[host] for host in exclude if host in self._place})
 
@@ -100,6 +85,9 @@ class _Tree(Generic[Leaf]):
 
     def __contains__(self, host: Host) -> bool:
         return host in self._slot
+
+    def __iter__(self) -> Iterator[Host]:
+        return iter(self._slot)
 
     def remove(self, host: Host) -> None:
         slot = self._slot.pop(host)
@@ -201,6 +189,18 @@ class ShareTree(_Tree[float]):
                 self._set(slot, weight)
             return host
         return self._descend(random)
+
+    def sample(self, wanted: int, random: Random, exclude: Collection[Host]) -> list[Host]:
+        """*wanted* different members outside *exclude* (or all, when there are fewer), one after the other, each as likely
+        as its share of the weights of those that are left."""
+        saved = self._without(exclude) if exclude else []
+        drawn = []
+        while len(drawn) < wanted and (host := self._descend(random)) is not None:
+            drawn.append(host)
+            saved += self._without((host,))
+        for slot, weight in reversed(saved):
+            self._set(slot, weight)
+        return drawn
 
     def _descend(self, random: Random) -> Host | None:
         tree, leaves = self._tree, self._leaves

@@ -90,9 +90,8 @@ class PoolMachine(RuleBasedStateMachine):
         if self.current == "leastconns":
             assert ticket.host is min(candidates, key=lambda host: before[host])
         if self.current == "weightedleastconns":
-            assert ticket.host is min(
-                candidates, key=lambda host: ((before[host][0] + 1) / host.weight, before[host][1])
-            )
+            best = min(candidates, key=lambda host: ((before[host][0] + 1) / host.weight, before[host][1]))
+            assert ticket.host is best or not (before[best][0] or before[ticket.host][0])
         self.tickets.append(ticket)
 
     @precondition(lambda self: self.tickets)

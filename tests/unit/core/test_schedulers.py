@@ -6,7 +6,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, permutations
 from math import sqrt
 from types import FrameType
 
@@ -20,7 +20,7 @@ from cluster.model import Reason
 from director.core.host import Host
 from director.core.pool import Pool
 from director.core.schedulers import SCHEDULERS, check_parameters, make_scheduler
-from director.core.schedulers.structures import LeastTree, Roster, ShareTree
+from director.core.schedulers.structures import LeastTree, ShareTree
 from tests.unit.core.core_pools import EVERY_KIND, address, pool_of, ref, scheduler_of
 
 DONE = Reason.CLIENT_CLOSED
@@ -71,17 +71,21 @@ class RandomTests(SynchronousTestCase):
             self.assert_shares(drawn, shares)
 
     def test_samples(self) -> None:
-        """Every pair of hosts outside the excluded is drawn equally often."""
-        roster, hosts = Roster(), [Host(ref(f"h{n}")) for n in range(6)]
-        for host in hosts:
-            roster.add(host)
-        roster.remove(hosts[1])
+        """Samples hold different hosts, the first as likely as its weight says, each next by the weights of those left."""
+        shares, hosts = ShareTree(), [Host(ref(f"h{n}")) for n in range(6)]
+        for number, host in enumerate(hosts):
+            shares.put(host, number)
+        shares.remove(hosts[5])
         draw = random.Random(3).random
         drawn = Counter(
-            "".join(sorted(host.name for host in roster.sample(2, draw, hosts[:2]))) for _ in range(self.DRAWS)
+            "".join(host.name for host in shares.sample(2, draw, [hosts[1], hosts[1]])) for _ in range(self.DRAWS)
         )
-        pairs = ["".join(pair) for pair in combinations(["h2", "h3", "h4", "h5"], 2)]
-        self.assert_shares(drawn, dict.fromkeys(pairs, 1 / 6))
+        weights = {"h2": 2, "h3": 3, "h4": 4}
+        self.assert_shares(drawn, {
+            one + other: weights[one] / 9 * weights[other] / (9 - weights[one]) for one, other in permutations(weights, 2)
+        })
+        self.assertEqual(len(shares.sample(9, draw, hosts[2:3])), 3)
+        self.assertEqual(shares.total(), 10)
 
     def test_two_choices(self) -> None:
         """Two choices keep open connections far closer together than one, and never take the worst host."""
@@ -102,10 +106,13 @@ class RandomTests(SynchronousTestCase):
         self.assertEqual(worst.in_flight, before)
 
     def test_choices_parameter(self) -> None:
-        """With as many choices as hosts, p2c is weighted least connections."""
+        """With as many choices as hosts, and none of them idle, p2c is weighted least connections."""
         weights = [1, 2, 3, 0.5]
         pool = pool_of(make_scheduler("p2c", {"choices": 4}, random=random.Random(1).random), weights)
         other = pool_of("weightedleastconns", weights)
+        for each in (pool, other):
+            for name in weights:
+                each.pick(None, 0.0, [host for host in each.hosts.values() if host.configured_weight != name])
         for _ in range(40):
             self.assertEqual(pool.pick(None, 0.0).host.name, other.pick(None, 0.0).host.name)
 
@@ -203,7 +210,8 @@ class LeastConnectionsTests(SynchronousTestCase):
     @settings(max_examples=60)
     @given(st.data(), st.sampled_from(["leastconns", "leastconnsrr", "weightedleastconns"]))
     def test_like_a_scan(self, data: st.DataObject, kind: str) -> None:
-        """Exactly the host that looking at all of them would find, ties to the least recently picked."""
+        """Exactly the host that looking at all of them would find, ties to the least recently picked; if that one is idle,
+        `weightedleastconns` may take another idle one."""
         pool = pool_of(kind, data.draw(st.lists(st.sampled_from([0.5, 1.0, 2.0, 3.7]), min_size=1, max_size=9)))
         tickets = []
         for picking in data.draw(st.lists(st.sampled_from([True, True, False]), max_size=60)):
@@ -213,8 +221,12 @@ class LeastConnectionsTests(SynchronousTestCase):
                     expected = min(hosts, key=lambda host: ((host.in_flight + 1) / host.weight, host.turn))
                 else:
                     expected = min(hosts, key=lambda host: (host.in_flight, host.turn))
+                idle = [host for host in hosts if not host.in_flight]
                 tickets.append(pool.pick(None, 0.0))
-                self.assertIs(tickets[-1].host, expected)
+                if kind == "weightedleastconns" and expected in idle:
+                    self.assertIn(tickets[-1].host, idle)
+                else:
+                    self.assertIs(tickets[-1].host, expected)
             else:
                 pool.release(tickets.pop(data.draw(st.integers(0, len(tickets) - 1))), DONE, 0.0)
 
