@@ -194,7 +194,7 @@ class ShareTree(_Tree[float]):
         """*wanted* different members outside *exclude* (or all, when there are fewer), one after the other, each as likely
         as its share of the weights of those that are left."""
         saved = self._without(exclude) if exclude else []
-        drawn = []
+        drawn: list[Host] = []
         while len(drawn) < wanted and (host := self._descend(random)) is not None:
             drawn.append(host)
             saved += self._without((host,))
