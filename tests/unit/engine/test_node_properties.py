@@ -333,6 +333,7 @@ class DirectorMachine(RuleBasedStateMachine):
         self.check()
         if self.crowded:
             self.crowd()
+            self.nothing_is_evicted_in_grace()  # before the next rule may begin another one
 
     def crowd(self) -> None:
         """Clients come until somebody waits, if that can be had with few."""
