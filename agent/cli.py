@@ -31,6 +31,7 @@ EXIT_CONFIG = 2
 #: The options, by the keys of the configuration that they stand for.
 OPTIONS = {
     "name": "--name", "directors": "--director", "hosts": "--host", "port": "--port", "max_in_flight": "--max-in-flight",
+    "utilisation": "--utilisation", "cgroup": "--cgroup",
     "interval_s": "--interval", "register": "--register", "weight": "--weight", "leave_deadline_s": "--leave-deadline",
     "token_file": "--token-file", "tls": "--cert and --key", "tls.ca": "--ca", "tls.certificate": "--cert",
     "tls.key": "--key", "tls.server_name": "--server-name", "insecure": "--insecure",
@@ -48,6 +49,9 @@ OPTIONS = {
               help="For whom this agent speaks; may be repeated.")
 @click.option("--port", type=click.IntRange(1, 65535), help="The service's port: its connections are counted.")
 @click.option("--max-in-flight", type=click.IntRange(0), help="What the service can serve at once.")
+@click.option("--utilisation", type=click.Choice(["cgroup", "process", "machine"]),
+              help="Whose CPU counts.  [default: cgroup]")
+@click.option("--cgroup", metavar="PATH", help="The service's cgroup.  [default: that of who listens on the port]")
 @click.option("--interval", "interval_s", type=float, metavar="SECONDS",
               help="Between reports, until a director says.  [default: 1]")
 @click.option("--register", metavar="ADDRESS", help="Join the group at ADDRESS; :PORT means as directors see us.")

@@ -7,6 +7,7 @@ import re
 import socket
 import tomllib
 from collections.abc import Mapping
+from typing import Literal
 
 from cluster.address import parse_address
 from cluster.errors import ConfigError, Problem
@@ -38,6 +39,8 @@ class AgentConfig(Record, frozen=True):
     hosts: tuple[str, ...]  #: ``service/group/host``
     port: Positive | None = None  #: the service's port, whose established connections are counted
     max_in_flight: Count = 0  #: what the service can serve at once; its use counts as utilisation. 0: unknown
+    utilisation: Literal["cgroup", "process", "machine"] = "cgroup"  #: whose CPU counts; else the next one's
+    cgroup: str | None = None  #: the service's, as ``/proc/PID/cgroup`` tells it; None: of whoever listens on *port*
     interval_s: Seconds = 1.0  #: between reports, until a director says
     register: str | None = None  #: join the groups at this address; ``:port`` means the address that directors see
     weight: Weight = 1.0  #: for joining
@@ -137,6 +140,10 @@ def check(config: AgentConfig) -> list[Problem]:
         problems.append(Problem("tls", "a certificate and its key come together"))
     if config.port is not None and config.port > 65535:
         problems.append(Problem("port", "a port is at most 65535"))
+    if config.cgroup is not None and (not config.cgroup.startswith("/") or ".." in config.cgroup.split("/")):
+        problems.append(Problem("cgroup", "a path like /system.slice/web.service, without the mount point"))
+    if config.cgroup is not None and config.utilisation != "cgroup":
+        problems.append(Problem("cgroup", f'with utilisation = "{config.utilisation}" it is not looked at'))
     return problems
 
 

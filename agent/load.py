@@ -7,8 +7,12 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from agent.utilisation import Own
 from cluster.model import LoadReport
 from cluster.wire import MAX_CUSTOM
+
+#: Custom metrics of the agent's own: CPU, memory and load of the machine; CPU, memory and throttling of the service.
+OWN_CUSTOM = 6
 
 
 class Sample(NamedTuple):
@@ -18,6 +22,7 @@ class Sample(NamedTuple):
     memory: float | None = None  #: used share, 0..1
     load: float | None = None  #: one-minute load average per core
     connections: int | None = None  #: established, of the service's port
+    own: Own | None = None  #: of the service apart from the machine
 
 
 class Stated(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,8 +44,8 @@ class Stated(msgspec.Struct, frozen=True, kw_only=True):
         numbers = [value for value in (*fields.values(), *self.custom.values()) if isinstance(value, float)]
         if not all(map(math.isfinite, numbers)):
             raise ValueError("a report's numbers are finite")
-        if len(self.custom) > MAX_CUSTOM - len(Sample._fields):
-            raise ValueError(f"at most {MAX_CUSTOM - len(Sample._fields)} custom metrics")
+        if len(self.custom) > MAX_CUSTOM - OWN_CUSTOM:
+            raise ValueError(f"at most {MAX_CUSTOM - OWN_CUSTOM} custom metrics")
 
 
 class LoadMeter:
@@ -49,9 +54,9 @@ class LoadMeter:
     - *rate*, *errors* and *latency_s* are of what finished within the interval; unknown until something began or
       finished.
     - *in_flight*: what the application stated, else its own count, else the port's established connections.
-    - *utilisation*: what the application stated, else the larger of the CPU's busy share and ``in_flight`` over
-      *max_in_flight*. Memory is no part of it (a full page cache is healthy) but goes along as a custom metric, as do
-      the CPU and the load average.
+    - *utilisation*: what the application stated, else the larger of ``in_flight`` over *max_in_flight* and the service's
+      own (`agent.utilisation`), or the busy share of the machine's CPUs where that is unknown. Memory is no part of it (a
+      full page cache is healthy) but goes along as a custom metric, as do the CPU and the load average.
 
     :param max_in_flight: what can be served at once; 0: unknown.
     """
@@ -92,10 +97,14 @@ class LoadMeter:
         """The report of the interval since the last cut; a new one begins."""
         stated = self.stated
         in_flight = self.in_flight(sample.connections)
-        shares = [] if sample.cpu is None else [sample.cpu]
+        own = sample.own
+        busy = sample.cpu if own is None else own.utilisation
+        shares = [] if busy is None else [busy]
         if self._max_in_flight and in_flight is not None:
             shares.append(in_flight / self._max_in_flight)
         custom = {"cpu": sample.cpu, "memory": sample.memory, "load": sample.load}
+        if own is not None:
+            custom |= {f"{own.source}_cpu": own.cpu, "cgroup_memory": own.memory, "throttled": own.throttled}
         utilisation = stated.utilisation
         if utilisation is None and shares:
             utilisation = min(1.0, max(shares))

@@ -9,6 +9,7 @@ import psutil
 
 from agent.connections import ConnectionCounter
 from agent.load import Sample
+from agent.own import OwnLoad
 
 
 class Sampler(Protocol):
@@ -20,9 +21,13 @@ class Sampler(Protocol):
 
 
 class MachineSampler:
-    """CPU, memory and load average of this machine, and the connections of *port*."""
+    """CPU, memory and load average of this machine, the connections of *port*, and the service's own load.
 
-    def __init__(self, port: int | None, *, monotonic: Callable[[], float]) -> None:
+    :param own: what reads that; None: the machine's stands for it.
+    """
+
+    def __init__(self, port: int | None, *, monotonic: Callable[[], float], own: OwnLoad | None = None) -> None:
+        self._own = own
         self._counter = None if port is None else ConnectionCounter(port, monotonic=monotonic)
         self._cores = psutil.cpu_count() or 1
         psutil.cpu_percent(None)  # the next call tells the share since this one
@@ -33,6 +38,7 @@ class MachineSampler:
             memory=psutil.virtual_memory().percent / 100,
             load=psutil.getloadavg()[0] / self._cores,
             connections=self.connections(),
+            own=None if self._own is None else self._own.sample(),
         )
 
     def connections(self) -> int | None:

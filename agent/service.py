@@ -30,6 +30,7 @@ from twisted.logger import Logger
 
 from agent.config import LEAVE_S, AgentConfig, check, refusal
 from agent.load import LoadMeter
+from agent.own import OwnLoad
 from agent.reporter import Link, TLSOptions
 from agent.sampler import MachineSampler, Sampler
 from cluster.address import Address, parse_address
@@ -84,7 +85,7 @@ class LoadReporter(MultiService):
         self.meter = LoadMeter(monotonic(), max_in_flight=config.max_in_flight)
         self._token = _read_token(config)
         self._tls = None if config.tls is None else TLSOptions(config.tls)
-        self._sampler = MachineSampler(config.port, monotonic=monotonic) if sampler is None else sampler
+        self._sampler = _sampler(config, monotonic) if sampler is None else sampler
         self._ordered = ordered
         self._reactor = reactor
         self._monotonic = monotonic
@@ -344,6 +345,13 @@ class LoadReporter(MultiService):
 
 def _within(interval_s: float) -> float:
     return min(INTERVAL_MOST_S, max(INTERVAL_LEAST_S, interval_s))
+
+
+def _sampler(config: AgentConfig, monotonic: Callable[[], float]) -> MachineSampler:
+    own = None
+    if config.utilisation != "machine" and (config.port is not None or config.cgroup is not None):
+        own = OwnLoad(config.port, cgroup=config.cgroup, processes=config.utilisation == "process", monotonic=monotonic)
+    return MachineSampler(config.port, monotonic=monotonic, own=own)
 
 
 def _read_token(config: AgentConfig) -> str | None:

@@ -66,6 +66,16 @@ class Configuring(SynchronousTestCase):
         self.assertEqual(self.problems("/nonexistent"), [""])
         self.assertEqual(self.problems(self.file("name = ")), [""])
 
+    def test_whose_load(self) -> None:
+        """A cgroup is a path below its hierarchy's top, and is of use only where cgroups are looked at."""
+        wanted: dict[str, object] = {"directors": ["127.0.0.1:1"], "hosts": ["a/b/c"]}
+        self.assertEqual(configure(None, wanted | {"cgroup": "/system.slice/web.service"}).utilisation, "cgroup")
+        wrong: dict[str, object]
+        for wrong in ({"cgroup": "web.service"}, {"cgroup": "/a/../b"}, {"cgroup": ""},
+                      {"cgroup": "/web", "utilisation": "machine"}):
+            self.assertEqual(self.problems(None, **wanted, **wrong), ["cgroup"], wrong)
+        self.assertEqual(self.problems(None, **wanted, utilisation="pod"), ["utilisation"])
+
     def test_unreadable_files_are_mistakes_too(self) -> None:
         """The token's, and those of TLS."""
         base = AgentConfig(name="a", directors=("127.0.0.1:1",), hosts=("a/b/c",))

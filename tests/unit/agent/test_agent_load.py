@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from agent.connections import ConnectionCounter, count_diag, count_proc, diag_request
 from agent.load import LoadMeter, Sample, Stated
+from agent.utilisation import Own
 from cluster import wire
 from cluster.model import LoadReport
 
@@ -49,6 +50,15 @@ class Metering(SynchronousTestCase):
             meter = LoadMeter(0.0, max_in_flight=10)
             meter.stated = Stated(utilisation=stated)
             self.assertEqual(meter.cut(Sample(cpu=cpu, connections=in_flight), 1.0).utilisation, expected)
+
+    def test_the_service_apart_from_the_machine(self) -> None:
+        """The service's own utilisation stands in for the machine's, and both go along."""
+        own = Own("cgroup", 0.9, 0.8, throttled=0.1, memory=0.5)
+        report = LoadMeter(0.0).cut(Sample(cpu=0.1, own=own), 1.0)
+        self.assertEqual(report, LoadReport(utilisation=0.9, custom={
+            "cpu": 0.1, "cgroup_cpu": 0.8, "cgroup_memory": 0.5, "throttled": 0.1}))
+        report = LoadMeter(0.0).cut(Sample(cpu=0.95, own=Own("process", 0.5, 0.4)), 1.0)
+        self.assertEqual(report, LoadReport(utilisation=0.5, custom={"cpu": 0.95, "process_cpu": 0.4}))
 
     def test_whose_in_flight(self) -> None:
         """Stated before counted before the port's connections."""
