@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -71,6 +71,16 @@ class LoadMeter:
         self._failed = 0
         self._timed = 0
         self._latency_s = 0.0
+
+    def state(self, **fields: Any) -> None:
+        """The application states *fields* of `Stated`.
+
+        :raises TypeError: an unknown field.
+        :raises ValueError: a value outside its range; nothing is changed.
+        """
+        stated = msgspec.structs.replace(self.stated, **fields)
+        stated.check()
+        self.stated = stated
 
     def begin(self) -> None:
         """A request or connection arrived."""

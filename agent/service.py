@@ -136,9 +136,7 @@ class LoadReporter(MultiService):
         :raises TypeError: an unknown field.
         :raises ValueError: a value outside its range; nothing is changed.
         """
-        told = msgspec.structs.replace(self.meter.stated, **stated)
-        told.check()
-        self.meter.stated = told
+        self.meter.state(**stated)
 
     # --- running
 

@@ -65,14 +65,13 @@ def run(file: str) -> None:
     from cluster.shortage import raise_descriptors
     from director.config.files import examine
     from director.config.summary import summary
-    from director.logs.output import Output, access_log
+    from director.logs.output import Output
     from director.process import Process
-    from director.service import make_service
 
     descriptors = raise_descriptors()
     try:
         configuration, warnings, at_present = examine(file, here=True)
-        tree = make_service(configuration, reactor=reactor, on_closed=access_log(configuration.node.log))
+        process = Process(configuration, file, reactor=reactor)
     except ConfigError as error:
         _refuse(error)
     try:
@@ -91,8 +90,7 @@ def run(file: str) -> None:
         log.info("{line}", line=line, log_each=True)
     for problem in warnings:
         log.warn("{problem}", problem=str(problem), log_each=True)
-    process = Process(tree, output, file, reactor=reactor)
-    started = process.run()
+    started = process.run(output)
     output.close()
     if not started and configuration.node.log.target != "stderr":
         click.echo(f"director: cannot start: {process.why_failed}", err=True)

@@ -13,14 +13,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cluster.errors import ConfigError, StoreUnavailable
+from cluster.model import Configuration
 from cluster.store import StoreDamaged
 from director.admin.offers import Reloaded, Stopping
 from director.config.files import load
 from director.config.reload import differences
 from director.engine.errors import Conflict
-from director.logs.output import REOPEN_S, Output
+from director.logs.output import REOPEN_S, Output, access_log
 from director.metrics.counters import LogLines
-from director.service import DirectorService, StartError
+from director.service import StartError, make_service
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 #: Objects made and not yet freed before the collector looks for cycles. A connection lives in half a dozen objects
@@ -35,30 +36,38 @@ CUT_S = 5.0
 
 
 class Process:
-    """Runs a service tree until it is told to stop.
+    """Makes a service tree, and runs it until it is told to stop.
 
     SIGTERM or SIGINT stops the reactor, and the tree lets its connections finish. A second one cuts them (reset, and in
     the access log) and ends the process; so does a third, whatever the process is busy with. SIGUSR1 reopens the log,
     SIGHUP reads the file again. The admin can order the same.
 
     :param file: the configuration was read from it.
+    :raises ConfigError: the configuration asks for what there is not.
     """
 
     log = Logger()
 
-    def __init__(self, tree: DirectorService, output: Output, file: str, *, reactor: Any) -> None:
-        self._tree = tree
+    _output: Output  #: while it runs
+
+    def __init__(self, configuration: Configuration, file: str, *, reactor: Any) -> None:
+        self._tree = make_service(
+            configuration, reactor=reactor, on_closed=access_log(configuration.node.log), own_process=self
+        )
         self._file = file
-        tree.operations.own_process = self
-        self._output = output
-        tree.registry.register(LogLines(lambda: output.dropped))
+        self._effective = configuration
         self._reactor = reactor
         self._stopping = False
         self._cutting = False
         self.why_failed = ""  #: why the director could not start
 
-    def run(self) -> bool:
-        """Returns when all is over, with whether it ever started (`why_failed` says why not)."""
+    def run(self, output: Output) -> bool:
+        """Returns when all is over, with whether it ever started (`why_failed` says why not).
+
+        :param output: where the log goes.
+        """
+        self._output = output
+        self._tree.registry.register(LogLines(lambda: output.dropped))
         self._reactor.callWhenRunning(self._start)
         self._reactor.addSystemEventTrigger("before", "shutdown", self._stop)
         self._reactor.run()
@@ -116,10 +125,10 @@ class Process:
         renewed, broken = self._tree.certificates.again()
         if broken:
             raise Conflict(f"nothing else was reloaded: {'; '.join(broken)}")
-        found = differences(self._tree.configuration, read)
+        found = differences(self._effective, read)
         self._output.set_level(read.node.log.level)
         self._tree.users.replace("configuration", read.node.admin.users)
-        self._tree.configuration = found.effective
+        self._effective = found.effective
         for place in found.reloaded:
             self.log.info("{place} was reloaded from {file}", place=place, file=self._file)
         for place in found.restart:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter
@@ -35,10 +35,12 @@ from cluster.keys import Keys
 from cluster.memory import MemoryStore
 from cluster.model import AdminState, Configuration, HostRef, Manhole, Order
 from cluster.model import Node as NodeConfig
+from cluster.renewal import Renewed
 from cluster.store import Store
 from director.admin.auth import Foreign
 from director.admin.control import Audit, Caller, Control, Role
 from director.admin.gate import Gate
+from director.admin.offers import Process
 from director.admin.site import admin_service
 from director.admin.userbook import UserBook
 from director.doors.control_socket import ControlSocket
@@ -83,6 +85,7 @@ class DirectorService(MultiService):
     """A whole director.
 
     :param credentials: another authority on operators' names and passwords, asked for names that are no user's here.
+    :param own_process: what the admin may order of the process, where this director is one of its own.
     :ivar ready: fires when everything listens; fails with `StartError`, or with what the store failed with. Silent
         when the director is stopped before.
     """
@@ -91,7 +94,7 @@ class DirectorService(MultiService):
 
     def __init__(
         self, configuration: Configuration, *, reactor: Any, on_closed: Closed | None = None,
-        credentials: Foreign | None = None,
+        credentials: Foreign | None = None, own_process: Process | None = None,
     ) -> None:
         super().__init__()
         self.setName("director")
@@ -107,14 +110,15 @@ class DirectorService(MultiService):
         self.store: Store = make_store(node, reactor=reactor)
         self.node = Node(
             configuration, make_relays(configuration.node.relay_threads, reactor=reactor), self.metrics,
-            reactor=reactor, random=random.random, on_closed=on_closed,
+            reactor=reactor, random=random.random, on_closed=on_closed, on_order=self._tell_agent,
+            elsewhere=self._elsewhere,
         )
         admin = configuration.node.admin
         self.users = UserBook(admin.users, required=admin.htpasswd is not None)
         self.sync = Sync(
             self.store, self.keys, self.node, self.users.set_stored, user_unreadable=self.users.require
         )
-        self.swapping = Swapping(self.store, self.sync, reactor=reactor)
+        self.swapping = Swapping(self.store, self.sync, reactor=reactor, on_settled=self._settled)
         self.attendance = Attendance(self.node, self.swapping, self.keys, self.metrics)
         self.clustering = Clustering(
             configuration, self.store, self.keys, self.sync, self.node, self.attendance, reactor=reactor
@@ -123,12 +127,13 @@ class DirectorService(MultiService):
             self.store, self.keys, director=configuration.node.name, wall=self.node.wall, monotonic=self.node.monotonic,
             refused=Counter("txdirector_admin_refusals", "Changes refused to users.", registry=self.registry).inc,
         )
+        self.certificates = Renewal(self._certificates, reactor=reactor)
+        self.certificates.setServiceParent(self)
         self.operations = NodeOperations(
             self.node, self.store, self.sync, self.keys, self.clustering, boot=configuration, audit=self.audit,
             users=UserChanges(self.users, self.swapping, self.keys, in_thread=self._in_thread),
-            swapping=self.swapping, reactor=reactor,
+            swapping=self.swapping, certificates=self.certificates, reactor=reactor, own_process=own_process,
         )
-        self.swapping.on_settled = self._settled
         self.control = Control(self.operations, audit=self.audit.record)
         self.registry.register(SnapshotCollector(self.operations.snapshot, self.node.counters))
         self.registry.register(ResourceCollector(self.node.inventory, self.node.descriptors, self.node.shortages))
@@ -141,19 +146,12 @@ class DirectorService(MultiService):
             self.node, self.swapping, self.keys, claimed=self.agents.roster.claimed, reactor=reactor,
             leads=lambda: self.clustering.leading.leads if self.clustering.shared else True,
         )
-        self.node.on_order = self._tell_agent
         reports = ReportResource(self.agents.roster, self.metrics.rejected, monotonic=self.node.monotonic)
         self.admin = admin_service(
             admin, self.users, self.control, self.registry, in_thread=self._in_thread, credentials=credentials,
             reactor=reactor,
             exact={b"/api/v1/report": reports},
         )
-        listeners = (self.agents, *self.admin, self.clustering.peers)
-        self.certificates = Renewal(
-            [each for listener in listeners for each in getattr(listener, "certificates", ())], reactor=reactor
-        )
-        self.certificates.setServiceParent(self)
-        self.operations.certificates = self.certificates
         self.registry.register(CertificateCollector(self.certificates))
         self.side_doors = MultiService()
         self.side_doors.setName("side doors")
@@ -167,6 +165,14 @@ class DirectorService(MultiService):
         self._starting: Deferred[None] | None = None
         self._reconnecting: Deferred[None] | None = None
         self._stopped: Deferred[None] | None = None
+
+    def _elsewhere(self, ref: HostRef) -> dict[str, int | None]:
+        return self.clustering.elsewhere(ref)
+
+    def _certificates(self) -> Iterable[Renewed[Any]]:
+        """Of every port with TLS."""
+        for listener in (self.agents, *self.admin, self.clustering.peers):
+            yield from getattr(listener, "certificates", ())
 
     def _manhole(self, manhole: Manhole, reactor: Any) -> Service:
         """:raises ConfigError: the extra is not installed, or the host key is of no use."""
@@ -349,7 +355,10 @@ def make_store(node: NodeConfig, *, reactor: Any) -> Store:
 
 
 def make_service(
-    configuration: Configuration, *, reactor: Any, on_closed: Closed | None = None, credentials: Foreign | None = None
+    configuration: Configuration, *, reactor: Any, on_closed: Closed | None = None, credentials: Foreign | None = None,
+    own_process: Process | None = None,
 ) -> DirectorService:
     """A director's service tree, ready to be given a parent. Parameters: see `DirectorService`."""
-    return DirectorService(configuration, reactor=reactor, on_closed=on_closed, credentials=credentials)
+    return DirectorService(
+        configuration, reactor=reactor, on_closed=on_closed, credentials=credentials, own_process=own_process
+    )

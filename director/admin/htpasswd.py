@@ -106,11 +106,10 @@ class Htpasswd(Service):
             return
         self.log.info("{path}: {count} users", path=self._path, count=len(parsed.users))
         self._book.replace("htpasswd", parsed.users)
-        self._book.problems = ()
 
     def _unusable(self, why: str) -> None:
         kept = self._book.count("htpasswd")
         meanwhile = f"its last {kept} users stay in force" if kept else "nobody can sign in by it"
         problem = f"{self._path} {why}: {meanwhile}"
         self.log.error("{problem}", problem=problem)
-        self._book.problems = (problem,)
+        self._book.unusable("htpasswd", problem)

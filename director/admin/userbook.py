@@ -23,21 +23,30 @@ class UserBook:
     """The users of now.
 
     :param required: passwords are needed whoever is known.
-    :ivar problems: sources that are not what they were meant to be, in a sentence each, for the operator.
     """
 
     def __init__(self, configured: Mapping[str, User] = MappingProxyType({}), *, required: bool = False) -> None:
         self.required = required
-        self.problems: tuple[str, ...] = ()
+        self._problems: dict[Source, str] = {}
         self._by_source: dict[Source, Mapping[str, User]] = {source: {} for source in SOURCES}
         self.users: Mapping[str, User] = {}
         self.replace("configuration", configured)
 
     def replace(self, source: Source, users: Mapping[str, User]) -> None:
-        """All of one source."""
+        """All of one source, which is as it should be."""
+        self._problems.pop(source, None)
         self._by_source[source] = dict(users)
         self.users = self._merged()
         self.required = self.required or bool(self.users)
+
+    def unusable(self, source: Source, problem: str) -> None:
+        """*source* cannot be read for a reason, a sentence for the operator; the users it had stay."""
+        self._problems[source] = problem
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Sources that are not what they were meant to be, in a sentence each, for the operator."""
+        return tuple(self._problems.values())
 
     def require(self) -> None:
         """Passwords are needed from now on: there is a user who cannot be read."""

@@ -35,16 +35,18 @@ class Inventory:
     :param director: this director's name, where it shares the services' maxima with others.
     :param walk: goes through many hosts in its own time, maybe pausing; nothing must change meanwhile.
     :param now: monotonic seconds at the start; nothing is evicted for one heartbeat timeout from then.
+    :param on_news: called when there is something to act upon: an event, or another deadline.
+    :param elsewhere: open connections of a draining host at the other directors, None where unknown.
     """
 
     def __init__(self, *, now: float, random: Callable[[], float], panic_fraction: float = 0.5,
-                 director: str | None = None, walk: Walk = iter) -> None:
+                 director: str | None = None, walk: Walk = iter, on_news: Callable[[], None] = lambda: None,
+                 elsewhere: Callable[[HostRef], dict[str, int | None]] = lambda ref: {}) -> None:
         self.grace_from = now
-        self.on_news: Callable[[], None] = lambda: None  #: there is something to act upon: an event, or another deadline
         self.walk = walk
+        self.elsewhere = elsewhere
+        self._on_news = on_news
         self._orders = Orders()
-        self.elsewhere: Callable[[HostRef], dict[str, int | None]] = lambda ref: {}
-        """Open connections of a draining host at the other directors, None where unknown; set by whoever knows."""
         self._events: list[Event] = []
         self.hosts: dict[HostRef, HostEntry] = {}
         self._judging = judging = Judging(self.hosts, self._events, panic_fraction)
@@ -347,4 +349,4 @@ class Inventory:
         deadline = self._judging.next_deadline()
         if self._events or deadline != self._told_deadline:
             self._told_deadline = deadline
-            self.on_news()
+            self._on_news()

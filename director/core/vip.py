@@ -60,6 +60,10 @@ class Custody:
         """Leads from now on; the former owner's addresses may live for *wait_s* still."""
         self._take_at = now + wait_s
 
+    def dropped(self) -> None:
+        """The addresses were given up."""
+        self.held = False
+
     def step(self, now: float, right_s: float, *, leads: bool) -> Act:
         """What to do now that the right lasts for *right_s* more. Only who leads takes what it does not hold."""
         if right_s <= 0:

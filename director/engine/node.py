@@ -58,6 +58,8 @@ class Node(MultiService):
     :param relays: by name; ``relay = "auto"`` takes the first.
     :param monotonic: seconds; the clock of all decisions.
     :param wall: POSIX seconds, for people.
+    :param on_order: told of operators' orders.
+    :param elsewhere: open connections of a draining host at the other directors (`Inventory.elsewhere`).
     """
 
     log = Logger()
@@ -66,6 +68,8 @@ class Node(MultiService):
         self, configuration: Configuration, relays: Mapping[str, Relay], metrics: Metrics, *, reactor: Any,
         random: Callable[[], float], monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time, on_closed: Closed | None = None,
+        on_order: Callable[[HostRef, Order | None], None] = lambda ref, order: None,
+        elsewhere: Callable[[HostRef], dict[str, int | None]] = lambda ref: {},
     ) -> None:
         super().__init__()
         self.setName("node")
@@ -76,12 +80,13 @@ class Node(MultiService):
         self.monotonic = monotonic
         self.wall = wall
         self.on_host: list[Callable[[HostRef], None]] = []  #: told of a host that came, went or is seen differently
-        self.on_order: Callable[[HostRef, Order | None], None] | None = None  #: told of operators' orders
+        self._on_order = on_order
         self.started_at = wall()
         self._balances, self._manages = "balance" in node.roles, "manage" in node.roles
         self.inventory = Inventory(
             now=monotonic(), random=random, panic_fraction=node.panic_fraction,
             director=node.name if node.store == "etcd:" else None, walk=politely,
+            on_news=self._settle_soon, elsewhere=elsewhere,
         )
         self.frontends: dict[str, Frontend] = {}
         self._retired: list[Frontend] = []  # of deleted services, until their last connection ends
@@ -93,7 +98,6 @@ class Node(MultiService):
         self._reactor = reactor
         self._tick = Alarm(self._ticked, reactor=reactor, monotonic=monotonic)
         self._news = Alarm(self.settle, reactor=reactor, monotonic=monotonic)
-        self.inventory.on_news = self._settle_soon
         self._recompute = Alarm(self._recomputed, reactor=reactor, monotonic=monotonic)
         self._housekeeping = Alarm(self._housekept, reactor=reactor, monotonic=monotonic)
         self.shortages = Shortages(monotonic=monotonic)
@@ -260,8 +264,8 @@ class Node(MultiService):
 
     def set_order(self, ref: HostRef, by: str, order: Order | None) -> None:
         self.inventory.set_order(ref, by, order, self.monotonic())
-        if by == "operator" and self.on_order is not None:
-            self.on_order(ref, order)
+        if by == "operator":
+            self._on_order(ref, order)
         self.settle()
         if ref in self.inventory.hosts:
             self._cut_if_out(self.inventory.hosts[ref])

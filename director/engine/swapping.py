@@ -73,14 +73,15 @@ class _Doubt(NamedTuple):
 class Swapping(Service):
     """Works at any time; looks up and persists while it runs.
 
-    :ivar on_settled: told of the key, and what became of a change that was told as unknown.
+    :param on_settled: told of the key, and what became of a change that was told as unknown.
     """
 
     log = Logger()
 
-    def __init__(self, store: Store, sync: Sync, *, reactor: Any) -> None:
+    def __init__(self, store: Store, sync: Sync, *, reactor: Any,
+                 on_settled: Callable[[str, str], None] = lambda key, outcome: None) -> None:
         self.setName("swapping")
-        self.on_settled: Callable[[str, str], None] = lambda key, outcome: None
+        self._on_settled = on_settled
         self._store = store
         self._sync = sync
         self._reactor = reactor
@@ -213,7 +214,7 @@ class Swapping(Service):
         outcome = {True: "it was made", False: "it was not made", None: "somebody else changed it since"}[
             doubt.happened(record)]
         self.log.warn("the change of {key} whose outcome was unknown: {outcome}", key=doubt.key, outcome=outcome)
-        self.on_settled(doubt.key, outcome)
+        self._on_settled(doubt.key, outcome)
 
     async def _persisted(self, key: str, decide: Decide, done: Callable[[], None]) -> None:
         while True:

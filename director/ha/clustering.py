@@ -99,7 +99,7 @@ class Clustering(MultiService):
             self.peers = Peers(node.peers, cluster=self.cluster, director=node.name, boot_id=self.boot_id, reactor=reactor)
             self.exchange = Exchange(
                 self.peers, balancer, attendance, store_answers=lambda: self.available,
-                fresh_s=max(FRESH_S, 2 * node.agents.interval_s),
+                fresh_s=max(FRESH_S, 2 * node.agents.interval_s), caps=self._own_caps,
             )
             self.promising = Promising(
                 self.peers, self.leading, store, keys, members=self._others, holds=lambda: self.vips.held,
@@ -110,10 +110,7 @@ class Clustering(MultiService):
             balancer.inventory, self.leading, store, keys, balances="balance" in node.roles,
             members=lambda: self.membership.members, alive=self._alive, peers=self.peers, reactor=reactor,
         )
-        if self.peers is not None:
-            self.exchange.caps = self.capping.own
         if self.shared:
-            balancer.inventory.elsewhere = self._elsewhere
             self.membership.setServiceParent(self)
             self.capping.setServiceParent(self)
             self.observing.setServiceParent(self)
@@ -187,11 +184,16 @@ class Clustering(MultiService):
         if known is not None:
             self._balancer.leader_changed()
 
-    def _elsewhere(self, ref: HostRef) -> dict[str, int | None]:
+    def elsewhere(self, ref: HostRef) -> dict[str, int | None]:
         """Open connections of a draining host at every other director; None where nobody can say."""
+        if not self.shared:
+            return {}
         others = {name for name, member in self.membership.members.items() if "balance" in member.roles}
         linked = self.exchange.in_flight(ref) if self.peers is not None else {}
         return {**dict.fromkeys(sorted(others - {self.member.name})), **linked}
+
+    def _own_caps(self) -> dict[str, tuple[int, int, int]]:
+        return self.capping.own()
 
     def _others(self) -> set[str]:
         """The other directors that may lead, as last known: those that are linked though the store forgot them too."""

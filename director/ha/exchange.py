@@ -30,14 +30,14 @@ class Exchange:
     """Attached to *peers*; works while they do.
 
     :param store_answers: whether this director reaches the shared store.
+    :param caps: what this director says of shared maxima, by service (`Alive.caps`).
     :ivar alive: what each linked peer said last.
-    :ivar caps: what this director says of shared maxima, by service (`Alive.caps`).
     """
 
     def __init__(self, peers: Peers, node: Node, attendance: Attendance, *, store_answers: Callable[[], bool],
-                 fresh_s: float = FRESH_S) -> None:
+                 fresh_s: float = FRESH_S, caps: Callable[[], dict[str, tuple[int, int, int]]] = dict) -> None:
         self.alive: dict[str, Alive] = {}
-        self.caps: Callable[[], dict[str, tuple[int, int, int]]] = dict
+        self._caps = caps
         self.on_alive: list[Callable[[str], None]] = []
         self._peers = peers
         self._node = node
@@ -80,7 +80,7 @@ class Exchange:
         drains = islice(self._node.inventory.drains(), MAX_COUNTS)
         return Alive(
             store=self._store_answers(), draining={str(entry.ref): entry.host.in_flight for entry, _ in drains},
-            caps=dict(islice(self.caps().items(), MAX_COUNTS)),
+            caps=dict(islice(self._caps().items(), MAX_COUNTS)),
         )
 
     def _due(self, peer: str, now: float) -> Iterator[Forwarded]:

@@ -166,7 +166,7 @@ class Vips(Service):
             self._timer = None
         if self.held:
             self._drop()
-        self._custody.held = False
+        self._custody.dropped()
         self._link.close()
 
     def _turn(self) -> None:

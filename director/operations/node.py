@@ -50,10 +50,14 @@ HISTORY_LOOKED_THROUGH = 10_000
 
 
 class NodeOperations:
-    """Reads the node's inventory, writes the store; the change comes back through the node's `Sync`."""
+    """Reads the node's inventory, writes the store; the change comes back through the node's `Sync`.
+
+    :param own_process: where this director is a process of its own.
+    """
 
     def __init__(self, node: Node, store: Store, sync: Sync, keys: Keys, clustering: Clustering, *,
-                 boot: Configuration, audit: AuditTrail, users: UserChanges, swapping: Swapping, reactor: Any) -> None:
+                 boot: Configuration, audit: AuditTrail, users: UserChanges, swapping: Swapping, certificates: Renewal,
+                 reactor: Any, own_process: Process | None = None) -> None:
         self._node = node
         self._store = store
         self._sync = sync
@@ -62,8 +66,8 @@ class NodeOperations:
         self._boot = boot
         self._audit = audit
         self._users = users
-        self.own_process: Process | None = None  #: set by whoever runs this director as a process of its own
-        self.certificates: Renewal | None = None  #: set by whoever has ports with TLS
+        self._own_process = own_process
+        self._certificates = certificates
         self._swapping = swapping
         self._echo = Echo(node, reactor=reactor)
         self._changes = ServiceChanges(node, store, swapping, keys, boot.node)
@@ -89,8 +93,7 @@ class NodeOperations:
             vips_held=clustering.vips_held,
             peers=clustering.peer_pictures(),
             problems=(
-                *self._users.problems, *clustering.problems,
-                *(self.certificates.problems if self.certificates is not None else ()),
+                *self._users.problems, *clustering.problems, *self._certificates.problems,
             ),
             services=picture_services(
                 node.inventory, now, node.wall() - now, node.listeners.addresses, service, group, host),
@@ -231,9 +234,9 @@ class NodeOperations:
         return self._audit.newest(limit)
 
     def process(self) -> Process:
-        if self.own_process is None:
+        if self._own_process is None:
             raise Conflict("this director runs within another program, which has its own ways for that")
-        return self.own_process
+        return self._own_process
 
     # --- users
 

@@ -71,13 +71,20 @@ def _server_context(files: PemFiles, tls: TLS) -> Any:
 
 class Renewal(Service):
     """Looks at the certificates of every port now and then, so that a renewal, or one forgotten, is told though nobody
-    connects."""
+    connects.
 
-    def __init__(self, watched: Iterable[Renewed[Any]], *, reactor: Any) -> None:
+    :param watched: all of them; asked at each look.
+    """
+
+    def __init__(self, watched: Callable[[], Iterable[Renewed[Any]]], *, reactor: Any) -> None:
         self.setName("certificates")
-        self.watched = tuple(watched)
+        self._watched = watched
         self._look = LoopingCall(self.look)
         self._look.clock = reactor
+
+    @property
+    def watched(self) -> tuple[Renewed[Any], ...]:
+        return tuple(self._watched())
 
     @property
     def problems(self) -> tuple[str, ...]:

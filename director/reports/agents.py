@@ -147,8 +147,7 @@ class _AgentProtocol(Protocol):
             if problem is not None:
                 self.refuse(problem, RETRY_REFUSED_S)
         elif isinstance(message, Leaving):
-            self.speaker.heard_at = now
-            roster.leaving(self.speaker, message.deadline_s)
+            roster.leaving(self.speaker, message.deadline_s, now)
 
     def _greeted(self, hello: Hello, speaker: Speaker) -> None:
         self.speaker = speaker

@@ -297,8 +297,9 @@ class Roster:
                 self._sink.rejected(Reject.UNCLAIMED_HOST)
         return None
 
-    def leaving(self, speaker: Speaker, deadline_s: float) -> None:
+    def leaving(self, speaker: Speaker, deadline_s: float, now: float) -> None:
         """The agent announced that its hosts go away."""
+        speaker.heard_at = now
         speaker.leaving = True
         for ref in self._spoken_for(speaker):
             self._sink.agent_leaving(ref, deadline_s)

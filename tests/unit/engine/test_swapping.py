@@ -87,12 +87,13 @@ class Director(Running):
 
     def __init__(self, store: MemoryStore, clock: Clock) -> None:
         super().__init__(store, clock)
-        self.swapping = Swapping(store, self.sync, reactor=clock)
+        self.settled: list[tuple[str, str]] = []
+        self.swapping = Swapping(store, self.sync, reactor=clock, on_settled=lambda *told: self.settled.append(told))
         self.swapping.startService()
         nobody = cast(Any, None)
         self.operations = NodeOperations(
             self.node, store, self.sync, KEYS, nobody, boot=Configuration(), audit=nobody, users=nobody,
-            swapping=self.swapping, reactor=clock,
+            swapping=self.swapping, certificates=nobody, reactor=clock,
         )
         self.attendance = Attendance(self.node, self.swapping, KEYS, self.node.metrics)
 
@@ -235,8 +236,7 @@ class UnknownTests(SwappingTestCase):
     def test_told_and_looked_up(self) -> None:
         """Unknown at the deadline is told so, and looked up once the store is back."""
         for mood, outcome in (("does it and breaks", "it was made"), ("breaks", "it was not made")):
-            settled: list[tuple[str, str]] = []
-            self.directors[0].swapping.on_settled = lambda key, what, settled=settled: settled.append((key, what))
+            settled = self.directors[0].settled
             self.moods("answers", mood, "is away")
             answer = self.order()
             self.pass_time(DEADLINE_S)

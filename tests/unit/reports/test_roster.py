@@ -190,7 +190,7 @@ class Connections(RosterCase):
         self.roster.lost(speaker, "broke")
         self.assertEqual(self.sink.take(), [("lost", APP1, "broke"), ("lost", APP2, "broke")])
         speaker = self.join(APP1)
-        self.roster.leaving(speaker, 7.0)
+        self.roster.leaving(speaker, 7.0, 0.0)
         self.roster.lost(speaker, "broke")
         self.assertEqual(self.sink.take(), [("leaving", APP1, 7.0), ("lost", APP1, LEFT)])
 
@@ -416,7 +416,7 @@ class Always(SynchronousTestCase):
             elif speaker is not None and action == "report":
                 roster.report(speaker, wire.Report(seq=seq), seq)
             elif speaker is not None and action == "leaving":
-                roster.leaving(speaker, 1.0)
+                roster.leaving(speaker, 1.0, seq)
             elif speaker is not None:
                 roster.lost(speaker, "closed")
                 speakers[who] = None

@@ -298,7 +298,7 @@ class SettlingTests(FrontendTestCase):
         self.order("b", AdminState.DOWN)
         clients = self.arrive(2)
         self.director.node.on_host.append(self.broken)
-        self.director.node.inventory.on_news = lambda: None
+        self.patch(self.director.node.inventory, "_on_news", lambda: None)
         inventory = self.director.node.inventory
         for _ in range(HEALTH.fall):
             inventory.connect_failed(self.director.entry(ref("a")).host, "refused", self.director.now)
