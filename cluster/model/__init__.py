@@ -56,6 +56,7 @@ from cluster.model.services import (
     KeepaliveCount,
     KeepaliveSeconds,
     Limits,
+    Outliers,
     Probe,
     Proxy,
     Registration,
@@ -70,7 +71,7 @@ __all__ = [
     "HASH_PATTERN", "MAX_SECONDS", "NAME_PATTERN", "TLS", "Access", "Admin", "AdminEndpoint", "AdminState",
     "AgentListeners", "AuditEntry", "CapShare", "Caps", "Configuration", "Count", "Etcd", "Fraction", "Group", "Health",
     "Host", "HostRef", "HostState", "Identity", "Keepalive", "KeepaliveCount", "KeepaliveSeconds", "Leader", "Limits",
-    "LoadReport", "Logging", "Manhole", "Member", "Moment", "Name", "Node", "Observed", "Order", "Peers", "Port",
+    "LoadReport", "Logging", "Manhole", "Member", "Moment", "Name", "Node", "Observed", "Order", "Outliers", "Peers", "Port",
     "Positive", "Probe", "Proxy", "Reason", "Record", "Registered", "Registration", "Seconds", "SecondsOrOff",
     "Service", "Shared", "Sticky", "Timeouts", "UnixFile", "User", "UserName", "VipOwner", "Vips", "Weight",
 ]

@@ -43,6 +43,21 @@ class Probe(Record, frozen=True):
     timeout_s: Seconds = 1.0
 
 
+class Outliers(Record, frozen=True):
+    """When a host that treats clients worse than the group's others is ejected (`director.core.outliers`)."""
+
+    enabled: bool = True
+    consecutive: Count = 5  #: clients in a row that it failed, at least; 0: that ejects nobody
+    failure_share: Fraction = 0.2  #: of its clients that it failed, above the others' share; 1: that ejects nobody
+    latency_factor: Annotated[float, Meta(ge=0, le=1000)] = 5.0  #: its connects beside the others'; 0: that ejects nobody
+    latency_s: Seconds = 0.5  #: and a connect takes longer than that, on average
+    samples: Positive = 50  #: clients of each host that a share or an average is taken of
+    window_s: Seconds = 10.0  #: in which they come
+    max_ejected: Fraction = 0.1  #: of the group's hosts at a time; one may always be, the last one never
+    ejection_s: Seconds = 30.0  #: the first time; the second twice that, and so on
+    max_ejection_s: Seconds = 300.0
+
+
 class Health(Record, frozen=True):
     """How a group's hosts are watched. Defaults: DESIGN section 5."""
 
