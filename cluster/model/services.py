@@ -75,6 +75,7 @@ class Health(Record, frozen=True):
     early_reset_s: SecondsOrOff = 0.5  #: a host that resets a client so soon did not take it; 0: that is a transfer
     early_reset_bytes: Count = 0  #: having sent at most so much
     fail_open: Literal["refuse", "all"] = "refuse"  #: when every host is bad: refuse clients, or try all hosts
+    outliers: Outliers = Outliers()
 
 
 class Registration(Record, frozen=True):

@@ -1,7 +1,7 @@
 """The inventory's records: services, groups and hosts, each with all that is known of it.
 
-Owned by `director.core.inventory.Inventory`, and written by it and its parts (`placing`, `judging`, `weighing`); others
-read.
+Owned by `director.core.inventory.Inventory`, and written by it and its parts (`placing`, `judging`, `weighing`,
+`ejecting`); others read.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from director.core.health import HostHealth
 from director.core.host import Host
 from director.core.merge import Verdict
 from director.core.orders import counting
+from director.core.outliers import Comparison, Conduct
 from director.core.pool import Pool
 
 #: Why there is no target before the first answer about a name: nothing is known of the host.
@@ -29,15 +30,18 @@ NOT_RESOLVED_YET = "not resolved yet"
 class HostEntry:
     """One host, with everything known about it."""
 
-    __slots__ = ("address_error", "agent", "agent_weight", "boot_id", "connect_failures", "drain_seen", "health",
+    __slots__ = ("address_error", "agent", "agent_weight", "boot_id", "conduct", "connect_failures", "drain_seen",
+                 "health",
                  "host", "orders", "ref", "registered", "report", "report_at", "reported_at", "spec", "target", "up_since",
                  "verdict", "watched_at")
 
-    def __init__(self, ref: HostRef, spec: HostSpec, host: Host, health: HostHealth, *, registered: bool) -> None:
+    def __init__(self, ref: HostRef, spec: HostSpec, host: Host, health: HostHealth, conduct: Conduct, *,
+                 registered: bool) -> None:
         self.ref = ref
         self.spec = spec
         self.host = host
         self.health = health
+        self.conduct = conduct  #: beside the group's other hosts
         self.registered = registered
         self.orders: dict[str, Order] = {}  #: by their authors, see `director.core.orders`
         self.drain_seen: float | None = None  #: monotonic, when this director first saw the drain
@@ -83,17 +87,18 @@ class HostEntry:
 
 
 class GroupEntry:
-    """One group: its pool, and the capacity its reports give.
+    """One group: its pool, the capacity its reports give, and how its hosts compare.
 
     :param due: the groups whose weights are to be brought up to date; this one joins them by itself.
     """
 
-    def __init__(self, service: str, name: str, spec: Group, pool: Pool, due: dict[GroupEntry, None]) -> None:
+    def __init__(self, service: str, name: str, spec: Group, pool: Pool, due: dict[GroupEntry, None], now: float) -> None:
         self.service = service
         self.name = name
         self.spec = spec
         self.pool = pool
         self.capacity: Capacity[HostRef] = Capacity()
+        self.comparison = Comparison(now)
         self.hosts: dict[str, HostEntry] = {}
         self.ramping: set[HostEntry] = set()  #: in their slow start
         self.recompute_at = math.inf  #: weights are due

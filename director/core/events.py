@@ -37,6 +37,20 @@ class HostJudged(NamedTuple):
     before: Verdict
 
 
+class HostEjected(NamedTuple):
+    """Out of rotation for a while, as an outlier of its group."""
+
+    entry: HostEntry
+    why: str
+    for_s: float
+
+
+class HostReturned(NamedTuple):
+    """From an ejection."""
+
+    entry: HostEntry
+
+
 class Served(NamedTuple):
     """Queued clients whose turn came."""
 
@@ -48,4 +62,5 @@ class IsolationChanged(NamedTuple):
     isolated: bool
 
 
-Event: TypeAlias = HostAdded | HostRemoved | HostMoved | HostJudged | Served | IsolationChanged
+Event: TypeAlias = (HostAdded | HostRemoved | HostMoved | HostJudged | HostEjected | HostReturned | Served
+                    | IsolationChanged)

@@ -18,12 +18,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from cluster.model import Caps, HostRef, LoadReport, Observed, Order, Registered, Service
+from cluster.model import Caps, HostRef, LoadReport, Observed, Order, Reason, Registered, Service
+from director.core.ejecting import Ejecting
 from director.core.entries import GroupEntry, HostEntry
 from director.core.events import Event, Served
 from director.core.host import Host
 from director.core.judging import Judging
 from director.core.orders import LOCAL, Orders
+from director.core.outliers import ENDED_BY_HOST
 from director.core.placing import Placing
 from director.core.weighing import Walk, refresh, take, weigh_all, weigh_news
 
@@ -50,6 +52,7 @@ class Inventory:
         self._events: list[Event] = []
         self.hosts: dict[HostRef, HostEntry] = {}
         self._judging = judging = Judging(self.hosts, self._events, panic_fraction)
+        self._ejecting = Ejecting(self._events)
         self.isolation, self.others = judging.isolation, judging.others
         self.resetting = judging.resetting
         self._placing = placing = Placing(
@@ -220,20 +223,23 @@ class Inventory:
         if entry is not None:
             entry.connect_failures += 1
             self._judging.moved(entry, entry.health.connect_result(False, why, now), now)
+            self._failed(entry, now)
             self._conclude(now, serve=False)
 
-    def connect_succeeded(self, host: Host, monotonic: Callable[[], float]) -> None:
-        """Per connection, so the usual case is one look: news only to a host that is in doubt."""
+    def connect_succeeded(self, host: Host, picked_at: float, now: float) -> None:
+        """Per connection, so the usual case is one look and two sums: news only to a host that is in doubt."""
         entry = self._by_host.get(host)
-        if entry is not None and entry.health.in_doubt:
-            now = monotonic()
-            if entry.health.resets(now):
-                return
+        if entry is None:
+            return
+        conduct = entry.conduct
+        conduct.connects += 1
+        conduct.connect_s += now - picked_at
+        if entry.health.in_doubt and not entry.health.resets(now):
             self._judging.moved(entry, entry.health.connect_result(True, "connected", now), now)
             self._conclude(now)
 
-    def client_ended(self, host: Host, reset: bool, to_client: int, after_s: float, now: float) -> bool:
-        """A client that was connected has ended, *after_s* from its pick, by the host's *reset* or otherwise.
+    def client_ended(self, host: Host, reason: Reason, to_client: int, after_s: float, now: float) -> bool:
+        """A client that was connected has ended, *after_s* from its pick.
 
         :returns: whether that counts as a failed connect: a host that resets clients at once does not serve.
         """
@@ -241,21 +247,31 @@ class Inventory:
         if entry is None:
             return False
         policy = self._group_of(entry).spec.health
-        early = to_client <= policy.early_reset_bytes and after_s < policy.early_reset_s
-        if early and reset:
+        at_once = to_client <= policy.early_reset_bytes and after_s < policy.early_reset_s
+        reset = at_once and reason is Reason.HOST_RESET
+        if reset:
             self.resetting.add(host)
             entry.connect_failures += 1
             self._judging.moved(entry, entry.health.reset_at_once(now), now)
-        elif not early and host in self.resetting:
+        elif not at_once and host in self.resetting:
             self.resetting.discard(host)
             self._judging.moved(entry, entry.health.served(now), now)
+        if at_once and reason in ENDED_BY_HOST:
+            self._failed(entry, now)
         self._conclude(now, serve=False)
-        return early and reset
+        return reset
+
+    def _failed(self, entry: HostEntry, now: float) -> None:
+        """The host failed a client, which tells when others' do not."""
+        group = self._group_of(entry)
+        self._ejecting.failed(group, entry, now, grace=now < self._grace_until(group))
 
     def retry(self, ref: HostRef, now: float) -> None:
-        """An operator asks: a probe is due now, and one passed is enough; without probes a down host is on trial."""
+        """An operator asks: a probe is due now, and one passed is enough; without probes a down host is on trial. An
+        ejected one is back."""
         entry = self.hosts[ref]
         self._judging.moved(entry, entry.health.retry(now), now)
+        self._ejecting.release(self._group_of(entry), entry, now)
         self._conclude(now)
 
     # --- what other directors see
@@ -315,6 +331,7 @@ class Inventory:
         for group in self._groups():
             group.pool.scheduler.cleanup(now)
             weigh_all(group, self.walk, now)
+            self._ejecting.tick(group, self.walk, now, grace=now < self._grace_until(group))
         self._conclude(now)
 
     # --- inside
@@ -339,6 +356,8 @@ class Inventory:
             self._stale.clear()
             for entry in stale:
                 refresh(self._group_of(entry), entry, now)
+            for entry in stale:
+                self._ejecting.relieve(self._group_of(entry), now)
         if self._waiting and serve:
             for service in list(self._waiting):
                 clients = service.admission.serve(now)

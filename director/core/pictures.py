@@ -106,7 +106,7 @@ def _seen_by_others(inventory: Inventory, entry: HostEntry) -> tuple[SeenPicture
     )
 
 
-def why_not(group: GroupEntry, entry: HostEntry) -> str:
+def why_not(group: GroupEntry, entry: HostEntry, now: float) -> str:
     """Why a host takes no new connection, in an operator's words; empty when it does."""
     if entry.admin is not AdminState.UP and not entry.host.eligible:
         by, order = max(counting(entry.orders).items(), key=lambda item: item[1].state.severity)
@@ -115,6 +115,8 @@ def why_not(group: GroupEntry, entry: HostEntry) -> str:
         return f"{verb}, ordered by {author} {order.who}" + (f": {order.why}" if order.why else "")
     if entry.verdict.down and not entry.host.eligible:
         return entry.verdict.why or entry.health.why
+    if entry.conduct.ejected and not entry.host.eligible:
+        return f"ejected for another {max(0.0, entry.conduct.until - now):.0f} s: {entry.conduct.why}"
     return group.pool.why_not(entry.host)
 
 
@@ -143,7 +145,7 @@ def picture_host(
             for by, order in entry.orders.items()
         ),
         in_rotation=host.eligible,
-        why_not=why_not(group, entry),
+        why_not=why_not(group, entry, now),
         since=epoch + health.since,
         why=health.why,
         configured_weight=entry.spec.weight,
@@ -173,4 +175,6 @@ def picture_host(
         ),
         overruled=entry.verdict.why,
         seen_by_others=seen_by_others,
+        ejected_s=max(0.0, entry.conduct.until - now) if entry.conduct.ejected else None,
+        ejections=entry.conduct.times(now, group.spec.health.outliers),
     )

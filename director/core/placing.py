@@ -119,7 +119,7 @@ class Placing:
         fail_open = spec.health.fail_open == "all"
         if group is None:
             pool = Pool(self._scheduler(service.spec, spec), fail_open=fail_open)
-            group = service.groups[name] = GroupEntry(service.name, name, spec, pool, self.due)
+            group = service.groups[name] = GroupEntry(service.name, name, spec, pool, self.due, now)
         else:
             before, group.spec = group.spec, spec
             if resticky or (before.scheduler, before.parameters) != (spec.scheduler, spec.parameters):
@@ -165,6 +165,7 @@ class Placing:
                 group.pool.put(entry.ref, weight=spec.weight, max_connections=spec.max_connections, backup=spec.backup)
                 self.stale[entry] = None
         group.pool.configured()
+        self.stale.update((group.hosts[each.host.name], None) for each in group.comparison.ejected)  # may be the last now
 
     def _add_host(self, group: GroupEntry, name: str, spec: HostSpec, now: float, *, registered: bool) -> None:
         ref = HostRef(group.service, group.name, name)
@@ -172,7 +173,7 @@ class Placing:
         health = HostHealth(
             policy_of(group.spec, spec), now=now, grace_until=self._grace_until(group), random=self._random
         )
-        entry = HostEntry(ref, spec, host, health, registered=registered)
+        entry = HostEntry(ref, spec, host, health, group.comparison.add(host, now), registered=registered)
         group.hosts[name] = self._hosts[ref] = self.by_host[host] = entry
         if now > self._settled_at:
             entry.up_since = now
@@ -184,6 +185,7 @@ class Placing:
     def _drop_host(self, group: GroupEntry, entry: HostEntry, now: float) -> None:
         group.pool.discard(entry.ref.host)
         group.capacity.discard(entry.ref)
+        group.comparison.discard(entry.host)
         group.ramping.discard(entry)
         self.stale.pop(entry, None)
         self._judging.removed(entry, now)

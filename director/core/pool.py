@@ -222,6 +222,10 @@ class Pool:
 
     # --- looking ------------------------------------------------------------------------------------------
 
+    def rotates(self, host: Host) -> bool:
+        """Whether *host* is in rotation, full or not."""
+        return host in self._rotation
+
     def why_not(self, host: Host) -> str:
         """Why *host* takes no new connection; empty when it does."""
         if host.eligible:

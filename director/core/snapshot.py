@@ -83,6 +83,8 @@ class HostPicture(Picture, frozen=True):
     seen_by_others: tuple[SeenPicture, ...] = ()
     in_flight_elsewhere: dict[str, int | None] = {}  #: of a draining host, at the other directors; None: unknown
     report_age_s: float | None = None  #: heard by this director itself, or forwarded by another
+    ejected_s: float | None = None  #: so long it is out as an outlier of its group still; None: it is not
+    ejections: int = 0  #: that count still: the next one takes so many times longer
 
 
 class WaitingPicture(Picture, frozen=True):

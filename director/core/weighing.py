@@ -33,7 +33,7 @@ def refresh(group: GroupEntry, entry: HostEntry, now: float) -> None:
     admissible = entry.admin is AdminState.UP
     _limit(group, entry)
     weigh(group, entry, group.capacity.factor(entry.ref, now), now)
-    group.pool.set_available(entry.host, admissible and not entry.verdict.down, admissible)
+    group.pool.set_available(entry.host, admissible and not (entry.verdict.down or entry.conduct.ejected), admissible)
 
 
 def weigh_news(group: GroupEntry, walk: Walk, now: float) -> None:

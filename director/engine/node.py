@@ -339,6 +339,13 @@ class Node(MultiService):
                                   why=entry.verdict.why or "as this director sees it")
                 self._tell_of(entry)
                 self._cut_if_out(entry)
+            case happened.HostEjected(entry, why, for_s):
+                self.metrics.ejection(entry.ref)
+                self.log.warn("{host} is ejected for {for_s} s: {why}", host=str(entry.ref), for_s=round(for_s), why=why)
+                self._tell_of(entry)
+            case happened.HostReturned(entry):
+                self.log.info("{host} is back from its ejection", host=str(entry.ref))
+                self._tell_of(entry)
             case happened.Served(service, clients):
                 self.frontends[service].serve(clients)
             case happened.IsolationChanged(isolated):

@@ -62,12 +62,13 @@ class Distribution:
 class HostMetrics:
     """The counters of one host."""
 
-    __slots__ = ("connect_failures", "connections", "probes_failed", "probes_passed", "to_client_bytes", "to_host_bytes",
-                 "transitions")
+    __slots__ = ("connect_failures", "connections", "ejections", "probes_failed", "probes_passed", "to_client_bytes",
+                 "to_host_bytes", "transitions")
 
     def __init__(self) -> None:
         self.connections = 0
         self.connect_failures = 0
+        self.ejections = 0
         self.to_host_bytes = 0
         self.to_client_bytes = 0
         self.probes_passed = 0
@@ -108,6 +109,8 @@ HOST_COUNTERS: Sequence[
 ] = (
     ("host_connections", "Clients given to the host, retries included.", None, lambda host: (host.connections,)),
     ("host_connect_failures", "Connects to the host that failed.", None, lambda host: (host.connect_failures,)),
+    ("host_ejections", "Times that the host was taken out of rotation as an outlier of its group.", None,
+     lambda host: (host.ejections,)),
     ("host_relayed_bytes", "Bytes relayed of ended connections, by direction.", ("direction", ("to_host", "to_client")),
      lambda host: (host.to_host_bytes, host.to_client_bytes)),
     ("host_transitions", "Changes of the host's operational state, by the new state.",
@@ -157,6 +160,10 @@ class Metrics:
         """Count a change of a host's operational state."""
         counted = self.host(ref).transitions
         counted[to] = counted.get(to, 0) + 1
+
+    def ejection(self, ref: HostRef) -> None:
+        """Count an outlier taken out of rotation."""
+        self.host(ref).ejections += 1
 
     def probe(self, ref: HostRef, *, ok: bool) -> None:
         """Count a finished active probe."""

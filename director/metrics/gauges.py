@@ -29,6 +29,8 @@ def _reported(of: Callable[[LoadReport], float | None]) -> HostValue:
 
 HOST_GAUGES: Sequence[tuple[str, str, HostValue]] = (
     ("in_rotation", "1 while the host takes new connections.", lambda host: host.in_rotation),
+    ("ejected", "1 while the host is out of rotation as an outlier of its group.",
+     lambda host: host.ejected_s is not None),
     ("weight", "Effective weight, the product of its factors.", lambda host: host.weight),
     ("in_flight_connections", "Open connections given to the host.", lambda host: host.in_flight),
     ("max_connections", "Configured maximum of open connections; 0 is none.", lambda host: host.max_connections),

@@ -118,7 +118,8 @@ class NodeOperations:
                 service=service, client=client, group=None, scheduler="", host=None, random=False, sticky=False,
                 candidates=(), steps=(*steps, "no group is enabled: the client is refused"),
             )
-        explanation = group.pool.explain(packed, node.monotonic())
+        now = node.monotonic()
+        explanation = group.pool.explain(packed, now)
         sticky = entry.spec.sticky is not None
         steps.append(f"group {group.name} is enabled; {group.pool.eligible} of {len(group.hosts)} hosts take connections")
         if group.pool.failing_open:
@@ -141,7 +142,7 @@ class NodeOperations:
             candidates=tuple(
                 CandidatePicture(
                     group=group.name, host=each.host.name, eligible=each.eligible,
-                    why_not=why_not(group, group.hosts[each.host.name]), factors=dict(each.factors),
+                    why_not=why_not(group, group.hosts[each.host.name], now), factors=dict(each.factors),
                 )
                 for each in explanation.hosts
             ),

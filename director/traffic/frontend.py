@@ -102,6 +102,7 @@ class Frontend:
         self._trusts_unix = UNIX_PEERS in spec.proxy.accept_from
         self._header_timeout_s = spec.proxy.timeout_s
         self._send_proxy = None if spec.proxy.send == "off" else spec.proxy.send
+        self._early_bytes = max((group.health.early_reset_bytes for group in spec.groups.values()), default=0)
 
     # --- a client arrives
 
@@ -347,7 +348,7 @@ class Frontend:
         connection.tail, connection.fd = None, ESTABLISHED
         host = ticket.host
         self._metrics.host(host.ref.group, host.ref.host).connections += 1
-        self._inventory.connect_succeeded(host, self._monotonic)
+        self._inventory.connect_succeeded(host, ticket.picked_at, self._monotonic())
 
     def connect_failed(self, connection: Connection, client: int, error: int) -> None:
         connection.fd, connection.handle = client, 0
@@ -361,9 +362,10 @@ class Frontend:
         metrics.to_client_bytes += to_client
         connection.handle = 0
         host, inventory = ticket.host, self._inventory
-        if (reason is Reason.HOST_RESET or (inventory.resetting and host in inventory.resetting)) and connection.established:
+        if (reason is Reason.HOST_RESET or (reason is Reason.HOST_CLOSED and to_client <= self._early_bytes)
+                or (inventory.resetting and host in inventory.resetting)) and connection.established:
             now = self._monotonic()
-            if inventory.client_ended(host, reason is Reason.HOST_RESET, to_client, now - ticket.picked_at, now):
+            if inventory.client_ended(host, reason, to_client, now - ticket.picked_at, now):
                 metrics.connect_failures += 1
         self._leave(connection, reason, to_host, to_client)
 

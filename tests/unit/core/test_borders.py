@@ -16,7 +16,7 @@ SOURCE = Path(director.__file__).parent
 TREES = {str(path.relative_to(SOURCE)): ast.parse(path.read_text()) for path in sorted(SOURCE.rglob("*.py"))}
 
 #: The inventory and its parts.
-OWNERS = {"core/inventory.py", "core/placing.py", "core/judging.py", "core/weighing.py"}
+OWNERS = {"core/ejecting.py", "core/inventory.py", "core/placing.py", "core/judging.py", "core/weighing.py"}
 #: Of other records, whose attributes have the same names.
 NAMESAKES = {"known.reported_at", "self._metrics.host(host.ref.group, host.ref.host).connect_failures",
              "metrics.connect_failures"}

@@ -139,7 +139,7 @@ class OrderTests(InventoryTestCase):
         self.web("a")
         self.inventory.set_order(ref("a"), "operator", order(AdminState.DRAIN), self.now)
         blue = self.inventory.services["web"].groups["blue"]
-        self.assertEqual(why_not(blue, self.entry("a")), "draining, ordered by operator ann: test")
+        self.assertEqual(why_not(blue, self.entry("a"), self.now), "draining, ordered by operator ann: test")
 
     def test_drain_deadline_counts_from_when_it_was_seen(self) -> None:
         """The cut is due a relative time after this director first saw the drain."""
@@ -167,7 +167,7 @@ class OrderTests(InventoryTestCase):
         self.web("a")
         self.inventory.set_order(ref("a"), "local", order(AdminState.DOWN), self.now)
         blue = self.inventory.services["web"].groups["blue"]
-        self.assertEqual(why_not(blue, self.entry("a")), "down, ordered by operator, here only, ann: test")
+        self.assertEqual(why_not(blue, self.entry("a"), self.now), "down, ordered by operator, here only, ann: test")
         picture = picture_services(self.inventory, self.now, 0.0, lambda name: ())[0].groups[0].hosts[0]
         self.assertEqual([(each.by, each.state) for each in picture.orders], [("local", AdminState.DOWN)])
 
@@ -315,7 +315,7 @@ class HealthTests(InventoryTestCase):
         self.assertEqual(self.rotation(), {"a", "b"})
         self.assertIn(HostState.SUSPECT, [e.transition.after for e in self.inventory.drain() if isinstance(e, HostMoved)])
         for _ in range(HEALTH.rise):
-            self.inventory.connect_succeeded(self.entry("a").host, lambda: self.now)
+            self.inventory.connect_succeeded(self.entry("a").host, self.now, self.now)
         self.assertIs(self.entry("a").health.state, HostState.UP)
 
     def test_new_policy_judges_at_once(self) -> None:

@@ -29,7 +29,7 @@ class SeveralDirectorsTests(InventoryTestCase):
         self.apply(Service(groups={"blue": group(*names, health=self.NO_PROBE)}))
 
     def why_not(self, name: str) -> str:
-        return why_not(self.inventory.services["web"].groups["blue"], self.entry(name))
+        return why_not(self.inventory.services["web"].groups["blue"], self.entry(name), self.now)
 
     def test_unseen_host(self) -> None:
         """A host that this director has not seen is out while another sees it down, and eased in afterwards."""

@@ -258,7 +258,8 @@ class ReadingTests(ObservingTestCase):
         self.assertIs(second.node.inventory.hosts[ref("h0")].health.state, HostState.DOWN)
         self.assertEqual(self.stored()["d2/h0"].state, HostState.DOWN)
         self.assertEqual((first.out(), second.out()), (set(), set()))
-        second.node.inventory.connect_succeeded(second.node.inventory.hosts[ref("h0")].host, self.clock.seconds)
+        second.node.inventory.connect_succeeded(second.node.inventory.hosts[ref("h0")].host, self.clock.seconds(),
+                                                 self.clock.seconds())
         second.node.settle()
         self.pass_time(INTERVAL_S)
         self.assertEqual(self.stored()["d2/h0"].state, HostState.SUSPECT)

@@ -291,6 +291,64 @@ class EarlyResetTests(FrontendTestCase):
         self.assertIs(self.director.entry(ref("a")).health.state, HostState.UP)
 
 
+class OutlierTests(FrontendTestCase):
+    """What a host does to clients, as the group's comparison is told of it."""
+
+    def ejected_after(self, reason: Reason, *, to_client: int = 0, after_s: float = 0.0, **health: Any) -> bool:
+        """Whether "a" is ejected, whose clients all end so, while those of "b" and "c" are served."""
+        self.setUp()
+        self.director.node.apply_service("web", Service(groups={"blue": Group(
+            hosts={name: Host(address=address(name)) for name in "abc"}, health=Health(jitter=0.0, **health),
+            scheduler="roundrobin")}))
+        self.director.run(HEALTH.timeout_s + 1)
+        for _ in range(30):
+            clients = self.arrive(3)
+            self.director.relay.turn()
+            self.director.run(after_s)
+            for client in clients:
+                if client.host is not None and client.host.name == "a":
+                    self.director.relay.close(client.handle, reason, to_client)
+                else:
+                    self.director.relay.close(client.handle, Reason.CLIENT_CLOSED)
+            self.director.run()
+        return self.director.entry(ref("a")).conduct.ejected
+
+    def test_what_counts(self) -> None:
+        """What the host does at once, having sent nothing; no end that it did not make, and no shortage of our own."""
+        for reason in Reason:
+            with self.subTest(reason=reason):  # resets are health's, sooner
+                self.assertIs(self.ejected_after(reason, fall=100), reason in (Reason.HOST_CLOSED, Reason.HOST_RESET))
+        self.assertFalse(self.ejected_after(Reason.HOST_CLOSED, to_client=1))
+        self.assertTrue(self.ejected_after(Reason.HOST_CLOSED, to_client=1, early_reset_bytes=1))
+        self.assertFalse(self.ejected_after(Reason.HOST_CLOSED, after_s=0.6))
+        self.assertFalse(self.ejected_after(Reason.HOST_CLOSED, early_reset_s=0.0))
+
+    def test_told(self) -> None:
+        """It is counted, and its clients go elsewhere."""
+        self.assertTrue(self.ejected_after(Reason.HOST_CLOSED))
+        self.assertEqual(self.director.metrics.service("web").host("blue", "a").ejections, 1)
+        self.assertEqual({client.host.name for client in self.arrive(9) if client.host is not None}, {"b", "c"})
+
+    def test_slow_connects(self) -> None:
+        """A connect's time runs from the pick to the host's answer."""
+        self.ejected_after(Reason.CLIENT_CLOSED)
+        conduct = self.director.entry(ref("a")).conduct
+        before = conduct.connects, conduct.connect_s
+        self.arrive(3)
+        self.director.run(0.25)
+        self.director.relay.turn()
+        self.assertEqual((conduct.connects - before[0], conduct.connect_s - before[1]), (1, 0.25))
+
+    def test_refusals(self) -> None:
+        """Connects that fail count too, though passed probes answer them before health takes the host out."""
+        self.ejected_after(Reason.CLIENT_CLOSED, fall=100)
+        self.director.world.unreachable.add(address("a"))
+        for _ in range(30):
+            self.arrive(3)
+            self.director.relay.turn()
+        self.assertTrue(self.director.entry(ref("a")).conduct.ejected)
+
+
 class SettlingTests(FrontendTestCase):
     def test_one_event_that_cannot_be_followed(self) -> None:
         """The events behind it are followed all the same."""
