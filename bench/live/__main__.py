@@ -19,12 +19,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.live.backends import Hosts, Limited, Pretended
 from bench.live.proxies import PROXIES, Place, Proxy
 from bench.live.scenarios import SCENARIOS, Scenario
 from bench.machine import HERE, Running, facts, free_ports
 
 ROUNDS, SECONDS = 5, 45.0
-#: Balancers at a time: with four, hosts and clients need half of two cores.
+#: Balancers at a time: with four, simulated hosts and clients need half of two cores.
 TOGETHER = 4
 QUANTILES = (0.5, 0.99, 0.999)
 
@@ -34,22 +35,18 @@ class Bench:
 
     def __init__(self, proxy: Proxy, scenario: Scenario, directory: Path, stack: contextlib.ExitStack) -> None:
         listen, agents = free_ports(2)
-        self._hosts = subprocess.Popen([sys.executable, "-m", "bench.live.hosts"], text=True, stdin=subprocess.PIPE,
-                                       stdout=subprocess.PIPE, cwd=HERE.parent)
-        stack.callback(_end, self._hosts)
         directors = [f"127.0.0.1:{agents}"] if proxy.reports else []
-        ports = self._tell({"scenario": scenario.name, "directors": directors})
+        hosts: Hosts = Limited(scenario, directors, stack) if scenario.quotas else Pretended(scenario, directors, stack)
         directory.mkdir()
-        self._listen, self._scenario = listen, scenario
-        running = Running(proxy.command(Place(directory, listen, agents, [tuple(each) for each in ports])), core="0,1",
-                          cwd=HERE.parent)
+        self._listen, self._scenario, self._hosts = listen, scenario, hosts
+        running = Running(proxy.command(Place(directory, listen, agents, hosts.ports)), core="0,1", cwd=HERE.parent)
         stack.callback(running.stop)
         self._running = running
 
     def start(self, seconds: float, seed: int) -> None:
         self._running.await_port(self._listen)
         scenario = self._scenario
-        words = [self._listen, seconds, seed, scenario.rate]
+        words = [self._listen, seconds, seed, scenario.rate, scenario.work_s]
         if scenario.lives_s is not None:
             words += [*scenario.lives_s, scenario.per_s]
         self._clients = subprocess.Popen([sys.executable, "-m", "bench.live.clients", *map(str, words)], text=True,
@@ -57,7 +54,7 @@ class Bench:
 
     def result(self) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(self._clients.communicate()[0])
-        served = self._tell({})
+        served = self._hosts.served()
         latencies = sorted(answer["latencies_ms"])
         total = len(latencies) + answer["errors"] + answer["lost"]
         return {
@@ -67,22 +64,12 @@ class Bench:
             "requests": total,
         }
 
-    def _tell(self, what: object) -> Any:
-        assert self._hosts.stdin is not None and self._hosts.stdout is not None
-        self._hosts.stdin.write(json.dumps(what) + "\n")
-        self._hosts.stdin.flush()
-        return json.loads(self._hosts.stdout.readline())
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    process.kill()
-    process.communicate()
-
 
 def one_round(scenario: Scenario, proxies: list[Proxy], seconds: float, seed: int) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for first in range(0, len(proxies), TOGETHER):
-        found |= together(scenario, proxies[first:first + TOGETHER], seconds, seed)
+    at_once = 1 if scenario.quotas else TOGETHER
+    for first in range(0, len(proxies), at_once):
+        found |= together(scenario, proxies[first:first + at_once], seconds, seed)
     return found
 
 
@@ -110,8 +97,8 @@ def show(scenario: Scenario, rounds: list[dict[str, dict[str, Any]]]) -> dict[st
     table = dict(rows(rounds))
     base = next(iter(table.values()))["p99"]["median"]
     requests = next(iter(rounds[0].values()))["requests"]
-    print(f"\n{scenario.name}: {len(scenario.hosts)} hosts, {scenario.load:.0%} load, {len(rounds)} rounds, "
-          f"{requests} requests each")
+    count = len(scenario.hosts or scenario.quotas)
+    print(f"\n{scenario.name}: {count} hosts, {scenario.load:.0%} load, {len(rounds)} rounds, {requests} requests each")
     print(f"{'':30}{'p50':>8}{'p99 (range)':>22}{'ratio':>7}{'p99.9':>9}{'errors':>9}  shares")
     for name, row in table.items():
         p99 = row["p99"]

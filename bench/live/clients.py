@@ -1,4 +1,4 @@
-"""Clients that do not wait for each other: ``python -m bench.live.clients PORT SECONDS SEED RATE [FROM TO PER_S]``.
+"""Clients that do not wait for each other: ``python -m bench.live.clients PORT SECONDS SEED RATE WORK_S [FROM TO PER_S]``.
 
 Open loop: requests begin at random moments (Poisson) which the answers do not move, and latency counts from the moment at
 which a request should have begun. Without FROM and TO each request has a connection of its own; else connections live
@@ -19,8 +19,6 @@ from typing import Any
 from twisted.internet import protocol
 from twisted.internet import reactor as _reactor
 from twisted.protocols.basic import LineOnlyReceiver
-
-from bench.live.scenarios import WORK_S
 
 reactor: Any = _reactor
 
@@ -125,8 +123,9 @@ class _Dial(protocol.ClientFactory):
 
 def main() -> None:
     port, seconds, seed, rate = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-    lives = tuple(map(float, sys.argv[5:7])) if len(sys.argv) > 5 else None
-    per_s = float(sys.argv[7]) if lives else 0.0
+    work_s = float(sys.argv[5])
+    lives = tuple(map(float, sys.argv[6:8])) if len(sys.argv) > 6 else None
+    per_s = float(sys.argv[8]) if lives else 0.0
     drawn = random.Random(seed)
     start = time.monotonic() + 0.2
     warm_s = seconds / 3
@@ -138,13 +137,13 @@ def main() -> None:
         return asking
 
     def single(at: float) -> None:
-        dial(True).put(at, drawn.expovariate(1 / WORK_S))
+        dial(True).put(at, drawn.expovariate(1 / work_s))
 
     def living(at: float) -> None:
         asking, ends = dial(False), at + drawn.uniform(*lives)
 
         def ask(due: float) -> None:
-            asking.put(due, drawn.expovariate(1 / WORK_S))
+            asking.put(due, drawn.expovariate(1 / work_s))
             following = due + drawn.expovariate(per_s)
             if following < min(ends, start + seconds):
                 plan(following, ask)

@@ -29,22 +29,28 @@ class Simulated(NamedTuple):
 class Scenario(NamedTuple):
     """:ivar load: of all hosts' capacity together, those that fail left out.
     :ivar lives_s: connections live so long, evenly drawn, and carry one request after the other; None: one for each.
-    :ivar per_s: requests of one such connection."""
+    :ivar per_s: requests of one such connection.
+    :ivar quotas: shares of a core, of real servers in cgroups instead of simulated hosts; beside them runs the agent as
+        anybody has it, who is told the port and no more.
+    :ivar work_s: mean, of a request."""
 
     name: str
     hosts: tuple[Simulated, ...]
     load: float
     lives_s: tuple[float, float] | None = None
     per_s: float = 1.0
+    quotas: tuple[float, ...] = ()
+    work_s: float = WORK_S
 
     @property
     def rate(self) -> float:
         """Requests per second, of all clients together."""
-        capacity = sum(host.speed * host.cores / WORK_S for host in self.hosts if not host.fails)
-        return self.load * capacity
+        cores = sum(host.speed * host.cores for host in self.hosts if not host.fails) + sum(self.quotas)
+        return self.load * cores / self.work_s
 
 
 _PLAIN = Simulated()
+_QUOTAS = (0.4, 0.4, 0.2, 0.1)
 _NOISY = Simulated(noise=Noise(jobs=12, on_s=5.0, every_s=20.0))
 
 SCENARIOS = {scenario.name: scenario for scenario in (
@@ -55,4 +61,6 @@ SCENARIOS = {scenario.name: scenario for scenario in (
     Scenario("noisy", (_PLAIN,) * 2 + (_NOISY,) * 2, 0.50),
     Scenario("long-lived", (_PLAIN,) * 3 + (Simulated(speed=1 / 4),), 0.65, lives_s=(3.0, 20.0), per_s=2.0),
     Scenario("light", (_PLAIN,) * 4, 0.03),
+    Scenario("quota-short", (), 0.60, quotas=_QUOTAS, work_s=0.005),
+    Scenario("quota-long", (), 0.60, lives_s=(3.0, 20.0), per_s=2.0, quotas=_QUOTAS, work_s=0.005),
 )}
