@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from cluster.address import Address
@@ -146,12 +147,12 @@ class Node(MultiService):
         and those that are here, or on their way through the handshake, have *seconds* to finish."""
         self.listeners.turn_away()
         end = self.monotonic() + seconds
-        await _sleep(self._reactor, min(seconds, HANDSHAKE_S))
+        await deferLater(self._reactor, min(seconds, HANDSHAKE_S))
         await self._drained(end)
 
     async def _drained(self, deadline: float) -> None:
         while self.open_connections and self.monotonic() < deadline:
-            await _sleep(self._reactor, SHUTDOWN_POLL_S)
+            await deferLater(self._reactor, SHUTDOWN_POLL_S)
 
     def stopService(self) -> Deferred[None]:
         """Stop accepting, let open connections finish up to the longest ``drain_s``, cut the rest."""
@@ -166,7 +167,7 @@ class Node(MultiService):
             self.log.info("waiting up to {seconds:g} s for {count} connections", seconds=longest, count=open_now)
         await self._drained(self.monotonic() + longest)
         self.cut()
-        await _maybe(super().stopService())
+        await maybeDeferred(super().stopService)
 
     def cut(self) -> None:
         """End every connection and every timer now."""
@@ -416,17 +417,6 @@ class Node(MultiService):
 
     def counters(self) -> dict[str, Counters]:
         return {name: relay.counters() for name, relay in self.relays.items()}
-
-
-def _sleep(reactor: Any, seconds: float) -> Deferred[None]:
-    waited: Deferred[None] = Deferred()
-    reactor.callLater(seconds, waited.callback, None)
-    return waited
-
-
-async def _maybe(answer: Any) -> None:
-    if isinstance(answer, Deferred):
-        await answer
 
 
 def _unprobed(spec: Service) -> Service:
