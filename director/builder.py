@@ -13,6 +13,7 @@ problem is told at once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
@@ -143,6 +144,7 @@ class Director:
         name: str,
         *listen: str,
         enable: str | None = None,
+        split: Mapping[str, float] | None = None,
         relay: Literal["auto", "native", "python"] = "auto",
         limits: Limits = Limits(),
         timeouts: Timeouts = Timeouts(),
@@ -151,10 +153,14 @@ class Director:
         access: Access = Access(),
         unix: UnixFile = UnixFile(),
     ) -> ServiceBuilder:
-        """Add a service that listens on the addresses *listen*."""
+        """Add a service that listens on the addresses *listen*.
+
+        :param split: groups, the enabled one among them, by their shares of new clients.
+        """
         service = Service(
             listen=listen,
             enable=enable,
+            split=dict(split or {}),
             relay=relay,
             limits=limits,
             timeouts=timeouts,

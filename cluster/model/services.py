@@ -170,6 +170,7 @@ class Service(Record, frozen=True):
     listen: tuple[str, ...] = ()
     groups: dict[Name, Group] = {}
     enable: Name | None = None  #: the group that answers; the first one when absent
+    split: dict[Name, Weight] = {}  #: the enabled group and others, by their shares of new clients; empty: it has all
     relay: Literal["auto", "native", "python"] = "auto"
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
@@ -183,3 +184,11 @@ class Service(Record, frozen=True):
     def enabled_group(self) -> str | None:
         """The configured group, else the first one; None for a service without groups."""
         return self.enable if self.enable is not None else next(iter(self.groups), None)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """What part of new clients each group gets; those with none may be left out."""
+        total = sum(self.split.values())
+        if total > 0:
+            return {name: weight / total for name, weight in self.split.items()}
+        return {self.enabled_group: 1.0} if self.enabled_group is not None else {}

@@ -101,6 +101,7 @@ def service_errors(name: str, service: Service) -> Iterator[Problem]:
         yield Problem(
             join(place, "enable"), f"there is no group {service.enable!r}", did_you_mean(service.enable, service.groups)
         )
+    yield from _split_errors(join(place, "split"), service)
     for key, networks in (
         ("proxy.accept_from", service.proxy.accept_from),
         ("access.allow", service.access.allow),
@@ -109,6 +110,19 @@ def service_errors(name: str, service: Service) -> Iterator[Problem]:
         yield from networks_errors(f"{place}.{key}", networks, word=UNIX_PEERS if key.startswith("proxy") else "")
     for group_name, group in service.groups.items():
         yield from _group_errors(join(place, "groups", group_name), group)
+
+
+def _split_errors(place: str, service: Service) -> Iterator[Problem]:
+    for name in sorted(service.split.keys() - service.groups.keys()):
+        yield Problem(join(place, name), f"there is no group {name!r}", did_you_mean(name, service.groups))
+    if not service.split:
+        return
+    if not any(service.split.values()):
+        yield Problem(place, "nobody has a share above 0", "to end the split, remove it")
+    enabled = service.enabled_group
+    if enabled in service.groups and enabled not in service.split:
+        yield Problem(place, f"the enabled group, {enabled!r}, has no share: it stands in for the others",
+                      "give it one, 0 if need be, or enable another group")
 
 
 # --- groups -----------------------------------------------------------------------------------------------

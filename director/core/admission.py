@@ -21,6 +21,7 @@ from cluster.errors import Misuse
 from cluster.model import Limits, Reason
 from director.core.host import Host
 from director.core.pool import Pool, Ticket
+from director.core.splitting import Split
 
 
 class _Place(NamedTuple):
@@ -29,12 +30,13 @@ class _Place(NamedTuple):
 
 
 class Admission:
-    """Lets clients into the enabled group's *pool* (None: no group is enabled). Times are monotonic seconds.
+    """Lets clients into the enabled group's *pool*, or those of a split (None: no group is enabled). Times are monotonic
+    seconds. Maxima and queue are the service's, whichever group a client belongs to.
 
     :param on_waiting: told when the first of a queue has come.
     """
 
-    def __init__(self, pool: Pool | None, limits: Limits, on_waiting: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, pool: Pool | Split | None, limits: Limits, on_waiting: Callable[[], None] = lambda: None) -> None:
         self._on_waiting = on_waiting
         self._pool = pool
         self._limits = limits
@@ -44,7 +46,7 @@ class Admission:
         self._queue: OrderedDict[Hashable, _Place] = OrderedDict()
 
     @property
-    def pool(self) -> Pool | None:
+    def pool(self) -> Pool | Split | None:
         return self._pool
 
     @property
@@ -60,8 +62,13 @@ class Admission:
     def queued(self) -> int:
         return len(self._queue)
 
-    def switch(self, pool: Pool | None) -> None:
-        """Enable another group. Tickets of the old one count down as before; call `serve` next."""
+    @property
+    def eligible(self) -> int:
+        """Hosts that the next client may be given to."""
+        return self._pool.eligible if self._pool is not None else 0
+
+    def switch(self, pool: Pool | Split | None) -> None:
+        """Enable another group, or split clients anew. Tickets of the old one count down as before; call `serve` next."""
         self._pool = pool
 
     def set_limits(self, limits: Limits, share: int | None = None) -> None:

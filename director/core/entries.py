@@ -7,6 +7,8 @@ Owned by `director.core.inventory.Inventory`, and written by it and its parts (`
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from msgspec.structs import replace
@@ -22,6 +24,7 @@ from director.core.merge import Verdict
 from director.core.orders import counting
 from director.core.outliers import Comparison, Conduct
 from director.core.pool import Pool
+from director.core.splitting import Shares, Split
 
 #: Why there is no target before the first answer about a name: nothing is known of the host.
 NOT_RESOLVED_YET = "not resolved yet"
@@ -124,6 +127,19 @@ class ServiceEntry:
         self.admission = Admission(None, spec.limits, on_waiting=lambda: waiting.setdefault(self))
         self.share: int | None = None  #: of the service's maximum, where several directors share it
         self.access = AccessList(spec.access)
+        self.strayed: Counter[str] = Counter()  #: clients of a split that another group took, by the groups they belong to
+
+    def answering(self, random: Callable[[], float]) -> Pool | Split | None:
+        """Whose hosts serve clients: the enabled group's, or, while its clients are split, all of theirs."""
+        enabled = self.enabled
+        if enabled is None:
+            return None
+        weights = {name: weight for name, weight in sorted(self.spec.split.items()) if name in self.groups}
+        if not sum(weights.values()):
+            return enabled.pool
+        pools = {name: self.groups[name].pool for name in (enabled.name, *weights)}
+        return Split(Shares(weights), pools, by_address=self.spec.sticky is not None, random=random,
+                     strayed=self.strayed)
 
     @property
     def enabled(self) -> GroupEntry | None:

@@ -235,7 +235,7 @@ class Frontend:
             ways_left = connection.tail.begin(target.address, len(target.others))
         connecting = target.connect()
         if connecting >= 0:
-            limits = self._limits.of_try(connection.tail, ticket, ways_left, now)
+            limits = self._limits.of_try(connection.tail, self._admission.eligible, ways_left, now)
             preface = preface_of(connection, self._send_proxy) if self._send_proxy else b""
             if self._origins is not None:
                 self._origins.began(connection, connecting)

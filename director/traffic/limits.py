@@ -29,18 +29,17 @@ class TimeLimits:
             for tries in range(MAX_TRIES + 1)
         ]
 
-    def of_try(self, tries: Tries | None, ticket: Ticket, ways_left: int, now: float) -> Limits:
-        """Of a connect to the ticket's host: the tries that are left share the time until the deadline, and so do the
-        *ways_left* to this host, which are its addresses.
+    def of_try(self, tries: Tries | None, eligible: int, ways_left: int, now: float) -> Limits:
+        """Of a connect to a host: the tries that are left share the time until the deadline, and so do the *ways_left* to
+        this host, which are its addresses.
 
         :param tries: what is known of earlier ones; None: there was none.
+        :param eligible: hosts that a client of the service may be given to.
         """
-        pool = ticket.pool
-        assert pool is not None
         if tries is None or not tries.deadline:
-            limits = self._first[min(MAX_TRIES, pool.eligible)]
+            limits = self._first[min(MAX_TRIES, eligible)]
         else:
-            tries_left = max(1, min(MAX_TRIES - tries.failed, pool.eligible))
+            tries_left = max(1, min(MAX_TRIES - tries.failed, eligible))
             limits = self._first[1]._replace(connect_s=max(LEAST_CONNECT_S, (tries.deadline - now) / tries_left))
         if self._timeouts.max_age_s:
             jitter = self._timeouts.max_age_jitter * (2.0 * self._random() - 1.0)

@@ -183,6 +183,11 @@ class StickyTable(_Around):
             forgotten += 1
         return forgotten
 
+    def until(self, client: bytes, now: float) -> float | None:
+        """How long *client*'s host counts, eligible or not; None: it is not remembered."""
+        memory = self._memory(client, now)
+        return memory[1] if memory is not None else None
+
     # --- with other directors
 
     def share(self) -> None:

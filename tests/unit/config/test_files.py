@@ -154,6 +154,32 @@ app2 = "10.0.0.2:99999"
         self.assertNotIn("hunter2", "".join(map(str, found)))
 
 
+class SplitTests(SynchronousTestCase):
+    GROUPS = "[services.web.groups.blue]\n[services.web.groups.green]\n"
+
+    def test_good(self) -> None:
+        """Shares of any unit, 0 among them; what was written is what comes out."""
+        text = f"[services.web]\nsplit = {{ blue = 0, green = 0.5 }}\n{self.GROUPS}"
+        configuration = parse(text)
+        self.assertEqual(configuration.services["web"].shares, {"blue": 0.0, "green": 1.0})
+        self.assertEqual(parse(dump_toml(configuration)), configuration)
+        self.assertEqual(parse(self.GROUPS).services["web"].shares, {"blue": 1.0})
+
+    def test_wrong(self) -> None:
+        for split, enable, wrong in (
+            ("{ blue = 1, gren = 1 }", "blue", "split.gren: there is no group 'gren' (did you mean green?)"),
+            ("{ blue = 0, green = 0.0 }", "blue", "split: nobody has a share above 0 (to end the split, remove it)"),
+            ("{ blue = -1, green = 1 }", "blue", "split.blue: expected a number from 0 to 1000000, got -1"),
+            ("{ blue = '95', green = 1 }", "blue",
+             "split.blue: expected a number from 0 to 1000000, got a string (write it without quotes)"),
+            ("95", "blue", "split: expected a table, got 95"),
+            ("{ blue = 1 }", "green", "split: the enabled group, 'green', has no share: it stands in for the others "
+             "(give it one, 0 if need be, or enable another group)"),
+        ):
+            found = problems(f"[services.web]\nenable = '{enable}'\nsplit = {split}\n{self.GROUPS}")
+            self.assertEqual([str(each) for each in found], [f"d.toml:3: services.web.{wrong}"])
+
+
 class LoadTests(FilesTestCase):
     def test_load(self) -> None:
         """A file is read, and its warnings are at hand."""

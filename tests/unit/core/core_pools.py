@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from cluster.model import HostRef, Sticky
 from director.core.pool import Pool
 from director.core.schedulers import SCHEDULERS, Scheduler, make_scheduler, with_sticky
+from director.core.splitting import Shares, Split
 
 EVERY_KIND = (*SCHEDULERS, "sticky-hash", "sticky-table")
 
@@ -25,17 +27,34 @@ def scheduler_of(kind: str, seed: int = 1, parameters: Mapping[str, float] | Non
     return make_scheduler(kind, parameters, random=draw)
 
 
-def ref(name: str) -> HostRef:
-    return HostRef("web", "blue", name)
+def ref(name: str, group: str = "blue") -> HostRef:
+    return HostRef("web", group, name)
 
 
-def pool_of(kind: str | Scheduler, weights: Iterable[float], *, seed: int = 1, fail_open: bool = False) -> Pool:
+def pool_of(kind: str | Scheduler, weights: Iterable[float], *, seed: int = 1, fail_open: bool = False,
+            group: str = "blue") -> Pool:
     """A pool of hosts h0, h1… with *weights*."""
     pool = Pool(scheduler_of(kind, seed) if isinstance(kind, str) else kind, fail_open=fail_open)
     for index, weight in enumerate(weights):
-        pool.put(ref(f"h{index}"), weight=weight)
+        pool.put(ref(f"h{index}", group), weight=weight)
     pool.configured()
     return pool
+
+
+def split_of(pools: Mapping[str, Pool], weights: Mapping[str, float], *, by_address: bool = True, seed: int = 1,
+             strayed: Counter[str] | None = None) -> Split:
+    """Of *pools*, the enabled group's first."""
+    return Split(Shares(weights), pools, by_address=by_address, random=random.Random(seed).random,
+                 strayed=Counter() if strayed is None else strayed)
+
+
+def has_place(pool: Pool | Split, client: bytes | None, now: float) -> bool:
+    """Whether *client* need not wait; where its group is drawn, whichever that will be."""
+    if isinstance(pool, Pool):
+        return pool.eligible > 0
+    own, _ = pool.certain(client, now)
+    sides = [own] if own is not None else [name for name, part in pool.shares.parts.items() if part]
+    return all(pool.serving(side) for side in sides)
 
 
 def address(number: int) -> bytes:

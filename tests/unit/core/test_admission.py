@@ -13,7 +13,7 @@ from cluster.errors import Misuse
 from cluster.model import Limits, Reason
 from director.core.admission import Admission
 from director.core.pool import Ticket
-from tests.unit.core.core_pools import address, pool_of, ref
+from tests.unit.core.core_pools import address, has_place, pool_of, ref, split_of
 
 DONE = Reason.CLIENT_CLOSED
 FAILED = Reason.CONNECT_FAILED
@@ -211,8 +211,9 @@ class AdmissionMachine(RuleBasedStateMachine):
 
     @initialize(maximum=st.integers(0, 4), queue=st.integers(0, 3), timeout=st.integers(1, 5))
     def begin(self, maximum: int, queue: int, timeout: int) -> None:
-        self.pools = [pool_of("leastconns", [1, 1]), pool_of("weightedroundrobin", [1, 2])]
+        self.pools = [pool_of("leastconns", [1, 1]), pool_of("sticky-table", [1, 2], group="green")]
         self.limits = Limits(max_connections=maximum, queue=queue, queue_timeout_s=timeout)
+        self.answering = self.pools[:1]
         self.gate = Admission(self.pools[0], self.limits)
         self.tickets: list[Ticket] = []
         self.between = 0
@@ -225,7 +226,10 @@ class AdmissionMachine(RuleBasedStateMachine):
         for waiter, ticket in served:
             assert waiter == self.waiting.pop(0)[0]
             self.tickets.append(ticket)
-        assert not (self.waiting and self.room() and self.gate.pool and self.gate.pool.eligible)
+        assert not (self.waiting and self.room() and self.has_place(self.waiting[0][0]))
+
+    def has_place(self, client: int) -> bool:
+        return self.gate.pool is not None and has_place(self.gate.pool, address(client % 3), self.now)
 
     def room(self) -> bool:
         return not self.limits.max_connections or len(self.tickets) + self.between < self.limits.max_connections
@@ -234,8 +238,8 @@ class AdmissionMachine(RuleBasedStateMachine):
     def arrive(self, wait: int) -> None:
         self.now += wait
         self.clients += 1
-        room, pool = self.room(), self.gate.pool
-        eligible, available = (pool.eligible, pool.available) if pool else (0, 0)
+        room, eligible = self.room(), self.has_place(self.clients)
+        available = self.gate.pool.available if self.gate.pool else 0
         match self.gate.arrive(address(self.clients % 3), self.clients, self.now):
             case Ticket() as ticket:
                 assert room and eligible and not self.waiting
@@ -273,20 +277,29 @@ class AdmissionMachine(RuleBasedStateMachine):
         if again is None:
             self.between += 1
         else:
-            assert again.host is not ticket.host and again.pool is self.gate.pool
+            assert again.host is not ticket.host and again.pool in self.answering
             self.tickets.append(again)
         self.served(self.gate.serve(self.now))
 
     @rule(which=st.sampled_from([0, 1, None]))
     def switch(self, which: int | None) -> None:
+        self.answering = [] if which is None else [self.pools[which]]
         self.gate.switch(None if which is None else self.pools[which])
+        self.served(self.gate.serve(self.now))
+
+    @rule(blue=st.integers(0, 2), green=st.integers(0, 2), reverse=st.booleans())
+    def split(self, blue: int, green: int, reverse: bool) -> None:
+        weights = {"blue": blue, "green": green if blue else 1}
+        pools = list(zip(weights, self.pools, strict=True))
+        self.answering = self.pools
+        self.gate.switch(split_of(dict(reversed(pools) if reverse else pools), weights))
         self.served(self.gate.serve(self.now))
 
     @rule(which=st.integers(0, 1), name=NAMES, maximum=st.integers(0, 2), up=st.booleans(), keep=st.booleans())
     def change_host(self, which: int, name: str, maximum: int, up: bool, keep: bool) -> None:
         pool = self.pools[which]
         if keep:
-            host = pool.put(ref(name), max_connections=maximum)
+            host = pool.put(ref(name, ("blue", "green")[which]), max_connections=maximum)
             pool.set_available(host, up, True)
         else:
             pool.discard(name)

@@ -26,7 +26,8 @@ class BuilderTests(SynchronousTestCase):
         director = Director("lb1", store="file:/state", log=Logging(access=True), resolvers=("127.0.0.1:53",))
         director.agents("127.0.0.1:1", interval_s=0.5).identity("app1", "web/*/app1", token_sha256=HASH)
         director.admin(AdminEndpoint(listen="127.0.0.1:2")).user("bob", "$argon2id$x", role="full")
-        web = director.service("web", "127.0.0.1:3", enable="green", limits=Limits(max_connections=5))
+        web = director.service("web", "127.0.0.1:3", enable="green", split={"green": 3, "blue": 1},
+                               limits=Limits(max_connections=5))
         web.group("blue", scheduler="p2c", choices=3).host("app1", "a:1", weight=2).host("app2", "b:1", backup=True)
         web.group("green", health=Health(probe=Probe(kind="http"))).host("app3", "c:1", max_connections=4)
         self.assertEqual(
@@ -45,6 +46,7 @@ class BuilderTests(SynchronousTestCase):
             [services.web]
             listen = ["127.0.0.1:3"]
             enable = "green"
+            split = {{ green = 3, blue = 1 }}
             limits.max_connections = 5
             [services.web.groups.blue]
             scheduler = "p2c"

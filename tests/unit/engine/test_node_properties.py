@@ -36,6 +36,7 @@ from director.core.merge import is_cut_off, merge
 from director.core.transitions import Transition
 from director.core.weighing import RECOMPUTE_S
 from director.reports.roster import LEFT
+from tests.unit.core.core_pools import has_place
 from tests.unit.engine.virtual_director import VirtualDirector
 
 #: Longer than a probe and its answer, or than a dozen clients take, one each `CLIENT_EVERY_S`.
@@ -75,6 +76,7 @@ SERVICES = st.builds(
     limits=st.builds(Limits, max_connections=st.sampled_from([0, 0, 0, 3]), queue=st.sampled_from([0, 2, 9, 9]),
                      queue_timeout_s=st.sampled_from([5.0, 60.0])),
     sticky=st.sampled_from([None, None, Sticky(mode="hash"), Sticky(mode="table")]),
+    split=st.sampled_from([{}, {}, {"blue": 1.0, "green": 1.0}, {"blue": 9.0, "green": 1.0}, {"blue": 0.0, "green": 1.0}]),
 )
 REPORTS = st.builds(
     LoadReport, utilisation=st.sampled_from([None, 0.1, 0.9]), rate=st.sampled_from([None, 10.0, 200.0]),
@@ -342,7 +344,8 @@ class DirectorMachine(RuleBasedStateMachine):
         for client in range(6):
             if service is None or pool is None or service.admission.queued or not service.spec.limits.queue:
                 return
-            endless = any(host.eligible and not host.max_connections for host in pool.hosts.values())
+            endless = any(entry.host.eligible and not entry.host.max_connections
+                          for group in service.groups.values() for entry in group.hosts.values())
             if not pool.available or (endless and service.admission.maximum > 6):
                 return
             self.director.arrive("web", client)
@@ -360,8 +363,9 @@ class DirectorMachine(RuleBasedStateMachine):
     def nobody_waits_beside_a_place(self) -> None:
         for service in self.node.inventory.services.values():
             admission = service.admission
-            room = admission.pool is not None and admission.pool.eligible and admission.connections < admission.maximum
-            assert not (admission.queued and room), f"{admission.queued} wait beside free places"
+            if admission.pool is not None and admission.queued and admission.connections < admission.maximum:
+                first: Any = admission.waiters()[0]
+                assert not has_place(admission.pool, first.ip, self.director.now), f"{admission.queued} wait beside a place"
 
     def counts_agree(self) -> None:
         on: dict[Any, int] = {}
