@@ -31,7 +31,8 @@ EXIT_CONFIG = 2
 #: The options, by the keys of the configuration that they stand for.
 OPTIONS = {
     "name": "--name", "directors": "--director", "hosts": "--host", "port": "--port", "max_in_flight": "--max-in-flight",
-    "utilisation": "--utilisation", "cgroup": "--cgroup",
+    "utilisation": "--utilisation", "cgroup": "--cgroup", "agent_check": "--agent-check",
+    "agent_check.listen": "--agent-check",
     "interval_s": "--interval", "register": "--register", "weight": "--weight", "leave_deadline_s": "--leave-deadline",
     "token_file": "--token-file", "tls": "--cert and --key", "tls.ca": "--ca", "tls.certificate": "--cert",
     "tls.key": "--key", "tls.server_name": "--server-name", "insecure": "--insecure",
@@ -52,6 +53,7 @@ OPTIONS = {
 @click.option("--utilisation", type=click.Choice(["cgroup", "process", "machine"]),
               help="Whose CPU counts.  [default: cgroup]")
 @click.option("--cgroup", metavar="PATH", help="The service's cgroup.  [default: that of who listens on the port]")
+@click.option("--agent-check", metavar="[ADDRESS:]PORT", help="Answer HAProxy's agent-check there.")
 @click.option("--interval", "interval_s", type=float, metavar="SECONDS",
               help="Between reports, until a director says.  [default: 1]")
 @click.option("--register", metavar="ADDRESS", help="Join the group at ADDRESS; :PORT means as directors see us.")
@@ -75,6 +77,8 @@ def main(config: str | None, log_level: str, tls: bool | None, **options: Any) -
     files = {key: given.pop(key) for key in ("ca", "certificate", "key", "server_name") if key in given}
     if files or tls:
         given["tls"] = files
+    if "agent_check" in given:
+        given["agent_check"] = {"listen": given["agent_check"]}
     from twisted.internet import reactor
 
     try:

@@ -7,7 +7,9 @@ import re
 import socket
 import tomllib
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from cluster.address import parse_address
 from cluster.errors import ConfigError, Problem
@@ -31,6 +33,15 @@ class AgentTLS(Record, frozen=True):
     server_name: str | None = None  #: the name in every director's certificate, when not the address's host
 
 
+class AgentCheck(Record, frozen=True):
+    """Answers to HAProxy's agent-check."""
+
+    listen: str  #: ``[ADDRESS:]PORT``; without an address, all of IPv4
+    weight: Literal["headroom", "stated"] = "headroom"  #: a weight from the utilisation, or only what the application states
+    least_percent: Annotated[int, Meta(ge=1, le=100)] = 5  #: of the weight, however full; 0 would take all traffic away
+    smooth_s: SecondsOrOff = 5.0  #: time constant of the utilisation's average; 0: none
+
+
 class AgentConfig(Record, frozen=True):
     """An agent's configuration; `check` tells what is wrong with one."""
 
@@ -44,6 +55,7 @@ class AgentConfig(Record, frozen=True):
     interval_s: Seconds = 1.0  #: between reports, until a director says
     register: str | None = None  #: join the groups at this address; ``:port`` means the address that directors see
     weight: Weight = 1.0  #: for joining
+    agent_check: AgentCheck | None = None  #: answer HAProxy; then directors and hosts may be left out
     leave_deadline_s: SecondsOrOff | None = None  #: how long a stop waits for what is in flight; 0: not at all;
     #: None: `LEAVE_S`, or not at all when nobody can tell what is in flight
     token: str | None = None
@@ -114,7 +126,7 @@ def check(config: AgentConfig) -> list[Problem]:
     """Everything that is wrong with *config*, files not looked at."""
     problems = []
     for field, values in (("directors", config.directors), ("hosts", config.hosts)):
-        if not values:
+        if not values and (config.agent_check is None or config.directors):
             problems.append(Problem(field, "at least one is needed"))
     if len(config.directors) > MAX_DIRECTORS:
         problems.append(Problem("directors", f"at most {MAX_DIRECTORS}"))
@@ -140,11 +152,24 @@ def check(config: AgentConfig) -> list[Problem]:
         problems.append(Problem("tls", "a certificate and its key come together"))
     if config.port is not None and config.port > 65535:
         problems.append(Problem("port", "a port is at most 65535"))
+    if config.agent_check is not None:
+        try:
+            listening(config.agent_check.listen)
+        except ValueError as error:
+            problems.append(Problem("agent_check.listen", str(error)))
     if config.cgroup is not None and (not config.cgroup.startswith("/") or ".." in config.cgroup.split("/")):
         problems.append(Problem("cgroup", "a path like /system.slice/web.service, without the mount point"))
     if config.cgroup is not None and config.utilisation != "cgroup":
         problems.append(Problem("cgroup", f'with utilisation = "{config.utilisation}" it is not looked at'))
     return problems
+
+
+def listening(text: str) -> tuple[str, int]:
+    """Host and port of ``[ADDRESS:]PORT``; without an address, all of IPv4. Raises ValueError."""
+    address = parse_address(f"0.0.0.0:{text}" if text.isdecimal() else text, any_port=True)
+    if not address.is_ip:
+        raise ValueError("a port, or an IP address and a port")
+    return address.host, address.port
 
 
 def refusal(director: str, config: AgentConfig) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import time
 from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 
+from agent.agent_check import Responder
 from agent.config import AgentConfig
 from agent.service import LoadReporter
 
@@ -23,11 +25,22 @@ class AgentProcess(MultiService):
         self.setName("director-agent")
         self.reporter = LoadReporter(config, reactor=reactor)
         self.reporter.setServiceParent(self)
+        self.responder = None if config.agent_check is None else Responder(
+            config.agent_check, lambda: self.reporter.current, reactor=reactor, monotonic=time.monotonic)
         self._reactor = reactor
 
+    def startService(self) -> None:
+        super().startService()
+        if self.responder is not None:
+            self.responder.startService()
+
     def stopService(self) -> Deferred[Any]:
+        """The reporter leaves first: meanwhile the responder says so."""
         before = {number: signal.signal(number, self._again) for number in _SIGNALS}
         stopped: Deferred[Any] = super().stopService()
+        responder = self.responder
+        if responder is not None:
+            stopped.addBoth(lambda _: responder.stopService())
 
         def restore(result: Any) -> Any:
             for number, action in before.items():

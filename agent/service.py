@@ -141,6 +141,13 @@ class LoadReporter(MultiService):
     # --- running
 
     @property
+    def current(self) -> LoadReport:
+        """The last report; a drain while it leaves, and while directors have drained all that it speaks for."""
+        load = self._load
+        drained = self._leave_at is not None or (bool(self._drained) and self._drained.keys() >= set(self.config.hosts))
+        return msgspec.structs.replace(load, state="drain") if drained and load.state == "ready" else load
+
+    @property
     def directors(self) -> dict[str, bool]:
         """Every director's address known, and whether it listens to us now."""
         return {str(address): link.open for address, link in self._links.items()}
@@ -192,7 +199,8 @@ class LoadReporter(MultiService):
         deadline_s = LEAVE_S if self.config.leave_deadline_s is None else self.config.leave_deadline_s
         self._leave_at = self._monotonic() + deadline_s
         self._send(Leaving(deadline_s=deadline_s))
-        if deadline_s == 0 or not any(link.open for link in self._links.values()):
+        heard = self.config.agent_check is not None or any(link.open for link in self._links.values())
+        if deadline_s == 0 or not heard:
             self._has_left()
         else:
             if self.config.leave_deadline_s is None and self.meter.in_flight(self._sampler.connections()) is None:

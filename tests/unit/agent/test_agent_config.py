@@ -76,6 +76,19 @@ class Configuring(SynchronousTestCase):
             self.assertEqual(self.problems(None, **wanted, **wrong), ["cgroup"], wrong)
         self.assertEqual(self.problems(None, **wanted, utilisation="pod"), ["utilisation"])
 
+    def test_agent_check(self) -> None:
+        """A port, or an IP address and a port; then directors may be missing, but not half of what they need."""
+        def listen(text: str) -> dict[str, object]:
+            return {"agent_check": {"listen": text}}
+
+        for text in ("9000", "127.0.0.1:9000", "[::1]:9000"):
+            configure(None, listen(text))
+        for text in ("x", "", "localhost:9000", "unix:/x", "1.2.3.4:99999", "99999"):
+            self.assertEqual(self.problems(None, **listen(text)), ["agent_check.listen"], text)
+        self.assertEqual(self.problems(None, **listen("9000"), directors=["127.0.0.1:1"]), ["hosts"])
+        result = CliRunner().invoke(main, ["--agent-check", "x"])
+        self.assertTrue(result.output.startswith("--agent-check: "), result.output)
+
     def test_unreadable_files_are_mistakes_too(self) -> None:
         """The token's, and those of TLS."""
         base = AgentConfig(name="a", directors=("127.0.0.1:1",), hosts=("a/b/c",))
