@@ -9,7 +9,7 @@ import errno
 import resource
 from typing import Any
 
-DESCRIPTORS, MEMORY, PORTS = "descriptors", "memory", "ports"
+DESCRIPTORS, MEMORY, PORTS, PROCESSES = "descriptors", "memory", "ports", "processes"
 
 #: Errors of socket(2), bind(2), connect(2), accept(2), open(2) and send(2) that this process or machine makes. A connect
 #: without a free local port is EADDRNOTAVAIL (RFC 6056 ports: ip_local_port_range), a bind without one EADDRINUSE.
@@ -21,7 +21,7 @@ _SHORT_OF = {
 
 
 class OutOfResources(Exception):
-    """This machine lacked something, so that nothing was learnt of others; *what* is one of the three above."""
+    """This machine lacked something, so that nothing was learnt of others; *what* is one of the four above."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"this machine is out of {what}")

@@ -121,6 +121,7 @@ class Node(Record, frozen=True):
     admin: Admin = Admin()
     log: Logging = Logging()
     panic_fraction: Fraction = 0.5  #: silent agents beyond this at once: my own isolation, not their death
+    scripts: str | None = None  #: the directory of programs that may be run as probes
     manhole: Manhole = Manhole()
     control_socket: str | None = None  #: a UNIX socket's path, where backends ask who is behind a connection
     resolvers: tuple[str, ...] = ()  #: DNS servers ``ip:port``; empty: the system's

@@ -33,7 +33,8 @@ class Host(Record, frozen=True):
 class Probe(Record, frozen=True):
     """An active check. ``none`` leaves health to heartbeats and real connects."""
 
-    kind: Literal["tcp", "http", "none"] = "tcp"
+    kind: Literal["tcp", "http", "script", "none"] = "tcp"
+    command: tuple[Annotated[str, Meta(pattern=r"^[^\x00]*\Z")], ...] = ()  #: of a script: the program, and what it is given
     address: str | None = None  #: where to probe, when not the host's own address
     port: Port | None = None  #: where to probe at the host's own address, when not at its own port
     send_proxy: Literal["auto", "off", "v1", "v2"] = "auto"  #: a PROXY header first; auto: where clients send one

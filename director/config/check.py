@@ -187,6 +187,12 @@ def _probe_errors(place: str, probe: Probe) -> Iterator[Problem]:
         yield from address_errors(join(place, "address"), probe.address)
         if probe.port is not None:
             yield Problem(join(place, "port"), "the probe's address has a port already", "remove one of the two")
+    if probe.kind == "script" and not probe.command:
+        yield Problem(join(place, "command"), "missing", "a script probe runs a program")
+    elif probe.kind != "script" and probe.command:
+        yield Problem(join(place, "command"), f"a {probe.kind} probe runs no program", 'kind = "script" does')
+    elif probe.command and not probe.command[0].startswith("/"):
+        yield Problem(join(place, "command", 0), "expected the absolute path of a program")
     if not re.fullmatch(r"/[!-~]*", probe.path):
         yield Problem(
             join(place, "path"),

@@ -21,6 +21,7 @@ from cluster.pem import PemFiles
 from cluster.store import StoreDamaged
 from cluster.table import HISTORY_LIMIT
 from cluster.validate import did_you_mean, join
+from director.checks.programs import refusal as refusal_of_program
 from director.config.addresses import Listener, listeners
 from director.config.node import ETCD
 from director.config.secret import read_secret
@@ -58,6 +59,12 @@ def warnings(configuration: Configuration) -> Iterator[Problem]:
     snapshot = configuration.node.etcd.snapshot
     if snapshot is not None and (why := _unwritable(snapshot)):
         yield Problem("node.etcd.snapshot", f"cannot keep the last known state in {snapshot}: {why}")
+    for name, service in configuration.services.items():
+        for group_name, group in service.groups.items():
+            command = group.health.probe.command
+            if command and (why := refusal_of_program(command[0], configuration.node.scripts)):
+                yield Problem(join("services", name, "groups", group_name, "health", "probe", "command", 0),
+                              f"{command[0]} is not run, so nobody is probed: {why}")
 
 
 def at_present(configuration: Configuration) -> Iterator[Problem]:

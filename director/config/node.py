@@ -59,6 +59,8 @@ def node_errors(node: Node, unreadable: Unreadable) -> Iterator[Problem]:
         yield from problems
         if address is not None and not address.is_ip:
             yield Problem(join("node.resolvers", i), "a resolver needs an IP address")
+    if node.scripts is not None and not node.scripts.startswith("/"):
+        yield Problem("node.scripts", "expected the absolute path of a directory")
     yield from _agents_errors(node.agents, unreadable)
     yield from _peers_errors(node.peers, unreadable)
     yield from _vips_errors(node.vips)

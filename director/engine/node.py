@@ -113,7 +113,7 @@ class Node(MultiService):
         self._targets = Targets(self.inventory, self.resolver, on_moved=self._moved, circle=self._circle)
         self.probing = Probing(
             self.inventory, self._targets, self.resolver, metrics, self.settle, reactor=reactor, monotonic=monotonic,
-            shortages=self.shortages,
+            shortages=self.shortages, scripts=node.scripts,
         )
         self._stopping = False  #: no new clients
         self._over = False  #: no connections and no timers any more

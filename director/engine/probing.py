@@ -18,6 +18,7 @@ from cluster.address import parse_address
 from cluster.model import Health, HostRef, Probe
 from director.checks.probes import ProbeLoop, Prober, ProbeResult
 from director.checks.resolver import Resolver
+from director.checks.scripts import Scripts
 from director.core.entries import HostEntry, policy_of
 from director.core.inventory import Inventory
 from director.core.proxy_protocol import encode
@@ -30,8 +31,9 @@ RETRY_LOOKUP_S = 1.0
 
 
 class Probing(MultiService):
-    """Children: the prober, and the loop that knows what is due.
+    """Children: the prober, the scripts, and the loop that knows what is due.
 
+    :param scripts: the directory of programs that may be run.
     :param settle: called after each input to the inventory.
     :param monotonic: seconds; the clock of all decisions.
     """
@@ -39,7 +41,8 @@ class Probing(MultiService):
     log = Logger()
 
     def __init__(self, inventory: Inventory, targets: Targets, resolver: Resolver, metrics: Metrics,
-                 settle: Callable[[], None], *, reactor: Any, monotonic: Callable[[], float], shortages: Shortages) -> None:
+                 settle: Callable[[], None], *, reactor: Any, monotonic: Callable[[], float], shortages: Shortages,
+                 scripts: str | None = None) -> None:
         super().__init__()
         self.setName("probing")
         self._inventory = inventory
@@ -50,11 +53,12 @@ class Probing(MultiService):
         self._reactor = reactor
         self._monotonic = monotonic
         self.prober = Prober(reactor=reactor, resolve=resolver.resolve, shortages=shortages)
+        self.scripts = Scripts(scripts, reactor=reactor, monotonic=monotonic, shortages=shortages)
         self.loop = ProbeLoop(reactor=reactor, monotonic=monotonic)
         self._retries: dict[HostRef, list[Deferred[None]]] = {}
         self._begins = True
         self._hears = True
-        for child in (self.prober, self.loop):
+        for child in (self.prober, self.scripts, self.loop):
             child.setServiceParent(self)
 
     def begin_no_more(self) -> None:
@@ -120,7 +124,11 @@ class Probing(MultiService):
             self._probed(entry, ProbeResult(None if entry.unresolved else False, entry.address_error, 0.0))
             return
         sources, preface = self._targets.sources(entry), self._preface(entry, probe)
-        if probe.address is None and target is not None:
+        if probe.kind == "script":
+            at = target.address if probe.address is None and target is not None else parse_address(str(probe.address))
+            at = at if probe.port is None else at._replace(port=probe.port)
+            probed = self.scripts.probe(at, probe, entry.ref)
+        elif probe.address is None and target is not None:
             address, *others = ((target.address, *target.others) if probe.port is None else
                                 (each._replace(port=probe.port) for each in (target.address, *target.others)))
             probed = self.prober.probe(address, probe, sources, others=others, preface=preface)

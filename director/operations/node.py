@@ -93,7 +93,7 @@ class NodeOperations:
             vips_held=clustering.vips_held,
             peers=clustering.peer_pictures(),
             problems=(
-                *self._users.problems, *clustering.problems, *self._certificates.problems,
+                *self._users.problems, *clustering.problems, *self._certificates.problems, *node.probing.scripts.problems,
             ),
             services=picture_services(
                 node.inventory, now, node.wall() - now, node.listeners.addresses, service, group, host),

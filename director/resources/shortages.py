@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from prometheus_client.core import CounterMetricFamily, Metric
 from twisted.logger import Logger
 
-from cluster.shortage import DESCRIPTORS, MEMORY, PORTS
+from cluster.shortage import DESCRIPTORS, MEMORY, PORTS, PROCESSES
 from director.timing.seldom import Seldom, more
 
 #: What it was needed for.
 ACCEPT, CONNECT, PROBE, LOOKUP = "accept", "connect", "probe", "lookup"
-_WHAT = (DESCRIPTORS, MEMORY, PORTS)
+_WHAT = (DESCRIPTORS, MEMORY, PORTS, PROCESSES)
 _FOR = (ACCEPT, CONNECT, PROBE, LOOKUP)
 
 

@@ -275,6 +275,16 @@ class CheckTests(FilesTestCase):
         self.assertEqual(problems("services.a.listen = ['[fe80::1%eth0]:1']"), [])
         self.assertEqual(problems("services.a.groups.b.hosts.c = '[::ffff:127.0.0.1]:1'"), [])
 
+    def test_scripts(self) -> None:
+        """A script probe has a program, by its whole path, and no other kind of probe has one."""
+        probe = "services.a.groups.b.health.probe"
+        self.assertEqual(problems(f"node.scripts = '/s'\n{probe} = {{kind = 'script', command = ['/s/check', '', '-x']}}"), [])
+        self.broken(f"{probe}.command", "missing", f"{probe}.kind = 'script'")
+        self.broken(f"{probe}.command", "a http probe runs no program", f"{probe} = {{kind = 'http', command = ['/s/check']}}")
+        self.broken(f"{probe}.command[0]", "absolute", f"{probe} = {{kind = 'script', command = ['check']}}")
+        self.broken(f"{probe}.command[1]", "", f"{probe} = {{kind = 'script', command = ['/s/check', \"a\\u0000b\"]}}")
+        self.broken("node.scripts", "absolute", "node.scripts = 'scripts'")
+
     def test_unix_peers(self) -> None:
         """"unix" stands for clients of UNIX sockets among those whose headers are read, and nowhere else; who owns the
         socket has a name, and its mode is octal."""

@@ -150,6 +150,19 @@ class WarningTests(MachineTestCase):
         self.assertEqual(place, "node.etcd.snapshot")
         self.assertIn("there is no directory", words)
 
+    def test_scripts(self) -> None:
+        """A program that would not be run as a probe here is told, and what that means."""
+        probe = SERVICE + "groups.main.health.probe = {kind = 'script', command = ['DIR/check']}\n"
+        self.file("check", "", 0o644)
+        for node, words in (("", "names no directory"), ("[node]\nscripts = '/other'\n", "it is not in /other"),
+                            ("[node]\nscripts = 'DIR'\n", "it is not executable")):
+            [(place, message)] = self.warned(probe + node)
+            self.assertEqual(place, "services.web.groups.main.health.probe.command[0]")
+            self.assertIn(words, message)
+        self.file("check", "", 0o755)
+        (self.directory / "check").chmod(0o755)
+        self.assertEqual(self.warned(probe + "[node]\nscripts = 'DIR'\n"), [])
+
     def test_damaged_store(self) -> None:
         """A store's file that is damaged, too."""
         self.file("state", "nonsense\n" * 3)
