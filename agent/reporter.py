@@ -24,10 +24,10 @@ from cluster.misdialled import spoken, tls_trouble
 from cluster.pem import PemFiles
 from cluster.renewal import Renewed
 from cluster.wire import (
-    Connection,
+    Conversation,
     Hello,
+    Instruction,
     Message,
-    Order,
     Refused,
     RemoteProtocolError,
     Role,
@@ -48,7 +48,7 @@ RETRY_MOST_S = 15.0
 RETRY_AFTER_MOST_S = 300.0
 #: Unacknowledged data after so long means the director's machine is gone (``TCP_USER_TIMEOUT``).
 UNANSWERED_S = 10
-#: A stopping link waits so long for its last bytes to be taken.
+#: A stopping contact waits so long for its last bytes to be taken.
 STOP_TIMEOUT_S = 2.0
 
 
@@ -57,9 +57,9 @@ class LinkEvents(Interface):
 
     def hello(self) -> Hello: ...
 
-    def welcomed(self, link: Link, welcome: Welcome) -> None: ...
+    def welcomed(self, contact: Contact, welcome: Welcome) -> None: ...
 
-    def ordered(self, link: Link, order: Order) -> None: ...
+    def ordered(self, contact: Contact, order: Instruction) -> None: ...
 
 
 def director_endpoint(reactor: Any, address: Address, tls: TLSOptions | None) -> Any:
@@ -116,10 +116,10 @@ class _LinkProtocol(Protocol):
 
     transport: Any  # TCP, TLS or UNIX
 
-    def __init__(self, link: Link, reactor: Any) -> None:
-        self._link = link
+    def __init__(self, contact: Contact, reactor: Any) -> None:
+        self._contact = contact
         self._reactor = reactor
-        self._wire = Connection(Role.AGENT)
+        self._wire = Conversation(Role.AGENT)
         self._timer: Any = None
         self._paused = False
         self._heard = False
@@ -128,13 +128,13 @@ class _LinkProtocol(Protocol):
         self.transport.registerProducer(self, True)
         _notice_death(self.transport)
         self._timer = self._reactor.callLater(WELCOME_TIMEOUT_S, self.transport.abortConnection)
-        self._link.connected(self)
+        self._contact.connected(self)
 
     def dataReceived(self, data: bytes) -> None:
         other = "" if self._heard else spoken(data)
         self._heard = True
         if other:
-            self._link.misdialled(other)
+            self._contact.misdialled(other)
             self.transport.abortConnection()
             return
         self._wire.receive_data(data)
@@ -142,14 +142,14 @@ class _LinkProtocol(Protocol):
             while (message := self._wire.next_message()) is not None:
                 if isinstance(message, Welcome):
                     self._cancel_timer()
-                self._link.heard(message)
+                self._contact.heard(message)
         except RemoteProtocolError as error:
-            self._link.complain(error)
+            self._contact.complain(error)
             self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._cancel_timer()
-        self._link.disconnected(reason, heard=self._heard)
+        self._contact.disconnected(reason, heard=self._heard)
 
     @property
     def open(self) -> bool:
@@ -174,7 +174,7 @@ class _LinkProtocol(Protocol):
         """The connection is lost; `connectionLost` follows."""
 
 
-class Link:
+class Contact:
     """A connection to one director, made again whenever it breaks.
 
     :param random: uniform in [0, 1), for the jitter.
@@ -267,7 +267,7 @@ class Link:
         elif isinstance(message, Refused):
             self._not_before = self._monotonic() + min(message.retry_after_s, RETRY_AFTER_MOST_S)
             self._tell(f"refused: {message.reason}{_hint(message.reason)}", news=True)
-        elif isinstance(message, Order):
+        elif isinstance(message, Instruction):
             self._events.ordered(self, message)
 
     def complain(self, error: RemoteProtocolError) -> None:

@@ -31,13 +31,13 @@ from twisted.logger import Logger
 from agent.config import LEAVE_S, AgentConfig, check, refusal
 from agent.load import LoadMeter
 from agent.own import OwnLoad
-from agent.reporter import Link, TLSOptions
+from agent.reporter import Contact, TLSOptions
 from agent.sampler import MachineSampler, Sampler
 from cluster.address import Address, parse_address
 from cluster.clock import run_on_monotonic
 from cluster.errors import ConfigError, Problem
 from cluster.model import LoadReport
-from cluster.wire import MAX_DIRECTORS, VERSION, Hello, HostClaim, Leaving, Message, Order, Report, Welcome
+from cluster.wire import MAX_DIRECTORS, VERSION, Hello, HostClaim, Instruction, Leaving, Message, Report, Welcome
 
 #: Reports are never further apart or closer together than this, whatever a director says.
 INTERVAL_LEAST_S = 0.1
@@ -69,7 +69,7 @@ class LoadReporter(MultiService):
         *,
         reactor: Any,
         sampler: Sampler | None = None,
-        ordered: Callable[[Order], None] | None = None,
+        ordered: Callable[[Instruction], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = _random.random,
         boot_id: str | None = None,
@@ -90,7 +90,7 @@ class LoadReporter(MultiService):
         self._reactor = reactor
         self._monotonic = monotonic
         self._random = random
-        self._links: dict[Address, Link] = {}
+        self._contacts: dict[Address, Contact] = {}
         self._aliases: dict[Address, str] = {}  # second addresses of directors we are connected to
         self._seq = 0
         self._load = LoadReport()
@@ -150,7 +150,7 @@ class LoadReporter(MultiService):
     @property
     def directors(self) -> dict[str, bool]:
         """Every director's address known, and whether it listens to us now."""
-        return {str(address): link.open for address, link in self._links.items()}
+        return {str(address): contact.open for address, contact in self._contacts.items()}
 
     def startService(self) -> None:
         if self.running:
@@ -186,8 +186,8 @@ class LoadReporter(MultiService):
         for loop in (self._tick, self._watch, self._review):
             if loop.running:
                 loop.stop()
-        stopping = [link.stop() for link in self._links.values()]
-        self._links.clear()
+        stopping = [contact.stop() for contact in self._contacts.values()]
+        self._contacts.clear()
         stopping.append(maybeDeferred(super().stopService))
         return DeferredList(stopping, fireOnOneErrback=True, consumeErrors=True)
 
@@ -199,7 +199,7 @@ class LoadReporter(MultiService):
         deadline_s = LEAVE_S if self.config.leave_deadline_s is None else self.config.leave_deadline_s
         self._leave_at = self._monotonic() + deadline_s
         self._send(Leaving(deadline_s=deadline_s))
-        heard = self.config.agent_check is not None or any(link.open for link in self._links.values())
+        heard = self.config.agent_check is not None or any(contact.open for contact in self._contacts.values())
         if deadline_s == 0 or not heard:
             self._has_left()
         else:
@@ -245,8 +245,8 @@ class LoadReporter(MultiService):
         return Report(seq=self._seq, load=load, hosts=drained)
 
     def _send(self, message: Message) -> None:
-        for link in self._links.values():
-            link.send(message)
+        for contact in self._contacts.values():
+            contact.send(message)
 
     # --- from directors
 
@@ -265,19 +265,19 @@ class LoadReporter(MultiService):
             interval_s=config.interval_s,
         )
 
-    def welcomed(self, link: Link, welcome: Welcome) -> None:
-        if self._is_alias(link):
+    def welcomed(self, contact: Contact, welcome: Welcome) -> None:
+        if self._is_alias(contact):
             return
         self._learn()
         self._retime()
-        link.send(self._next_report())
+        contact.send(self._next_report())
         if self._leave_at is not None:
-            link.send(Leaving(deadline_s=max(0.0, self._leave_at - self._monotonic())))
+            contact.send(Leaving(deadline_s=max(0.0, self._leave_at - self._monotonic())))
 
-    def ordered(self, link: Link, order: Order) -> None:
+    def ordered(self, contact: Contact, order: Instruction) -> None:
         hosts = [host for host in order.hosts or self.config.hosts if host in self.config.hosts]
         if order.order == "interval":
-            link.interval_s = order.interval_s or link.interval_s
+            contact.interval_s = order.interval_s or contact.interval_s
             self._retime()
         elif order.order == "drain":
             until = self._monotonic() + (order.deadline_s or DRAIN_DEFAULT_S)
@@ -285,18 +285,18 @@ class LoadReporter(MultiService):
         else:
             for host in hosts:
                 self._drained.pop(host, None)
-        self._log.info("director {name} orders {order}", name=link.director, order=order.order)
+        self._log.info("director {name} orders {order}", name=contact.director, order=order.order)
         if order.order != "interval":
             self._send(self._next_report())
         if self._ordered is not None:
             self._ordered(order)
 
-    def _is_alias(self, link: Link) -> bool:
-        """Whether *link* leads to a director that another link leads to; one of them is given up, or the two would
+    def _is_alias(self, contact: Contact) -> bool:
+        """Whether *contact* leads to a director that another contact leads to; one of them is given up, or the two would
         replace each other for ever. Configured addresses win, then the older; one that broke long ago is no twin: the
         director may have moved."""
-        twins = [each for each in self._links.values()
-                 if each is link or (each.director == link.director and each.lost_s < ALIAS_S)]
+        twins = [each for each in self._contacts.values()
+                 if each is contact or (each.director == contact.director and each.lost_s < ALIAS_S)]
         if len(twins) == 1:
             return False
         keep = min(twins, key=lambda each: not each.configured)
@@ -304,24 +304,24 @@ class LoadReporter(MultiService):
             if each is not keep:
                 self._aliases[each.address] = each.director or ""
                 self._drop(each)
-        return link is not keep
+        return contact is not keep
 
     def _learn(self) -> None:
         """Connect to every director that some director names; forget learned ones that none names, and aliases of
         directors that we have been without for long."""
-        reached = {link.director for link in self._links.values() if link.lost_s < ALIAS_S}
+        reached = {contact.director for contact in self._contacts.values() if contact.lost_s < ALIAS_S}
         self._aliases = {address: name for address, name in self._aliases.items() if name in reached}
         named: dict[Address, None] = {}
-        for link in self._links.values():
-            for text in link.advertised:
+        for contact in self._contacts.values():
+            for text in contact.advertised:
                 if not refusal(text, self.config):
                     named[parse_address(text)] = None
         for address in named:
-            if address not in self._links and address not in self._aliases and len(self._links) < MAX_DIRECTORS:
+            if address not in self._contacts and address not in self._aliases and len(self._contacts) < MAX_DIRECTORS:
                 self._add(address, configured=False)
-        for link in list(self._links.values()):
-            if not link.configured and not link.open and link.address not in named:
-                self._drop(link)
+        for contact in list(self._contacts.values()):
+            if not contact.configured and not contact.open and contact.address not in named:
+                self._drop(contact)
 
     def _look_around(self) -> None:
         self._learn()
@@ -329,18 +329,18 @@ class LoadReporter(MultiService):
             self._tls.files.look()  # so that a certificate that ends is told, though no connection is made
 
     def _add(self, address: Address, *, configured: bool) -> None:
-        link = Link(address, self, tls=self._tls, configured=configured, reactor=self._reactor,
+        contact = Contact(address, self, tls=self._tls, configured=configured, reactor=self._reactor,
                     monotonic=self._monotonic, random=self._random)
-        self._links[address] = link
-        link.start()
+        self._contacts[address] = contact
+        contact.start()
 
-    def _drop(self, link: Link) -> None:
-        del self._links[link.address]
-        link.stop().addErrback(lambda failure: self._log.failure("closing a connection", failure))
+    def _drop(self, contact: Contact) -> None:
+        del self._contacts[contact.address]
+        contact.stop().addErrback(lambda failure: self._log.failure("closing a connection", failure))
 
     def _retime(self) -> None:
         """Report as often as the most demanding director wants."""
-        wanted = [link.interval_s for link in self._links.values() if link.open and link.interval_s is not None]
+        wanted = [each.interval_s for each in self._contacts.values() if each.open and each.interval_s is not None]
         interval_s = _within(min(wanted, default=self.config.interval_s))
         if interval_s != self._interval_s:
             self._interval_s = interval_s

@@ -196,7 +196,7 @@ class StoreFile:
         aside = f"{self.path}.new"
         fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            content = b"".join(journal.snapshot(revision, records, past, at=at))
+            content = b"".join(journal.compacted(revision, records, past, at=at))
             _write(fd, content)
             os.fsync(fd)
             os.rename(aside, self.path)
@@ -259,7 +259,7 @@ def salvage(path: str, into: str, *, at: float) -> Salvaged:
             if not content.readable_lines:
                 raise StoreDamaged(file.path, *damaged.damage) from None
         table = content.table
-        _write_new(into, b"".join(journal.snapshot(table.revision, table.records, table.past, at=at)))
+        _write_new(into, b"".join(journal.compacted(table.revision, table.records, table.past, at=at)))
         return Salvaged(into, tuple(record.key for record in table.records), table.revision, content.damages)
     except OSError as error:
         raise StoreUnavailable(f"{error.filename or file.path}: {error.strerror or error}") from error

@@ -131,7 +131,7 @@ _decoder: msgspec.json.Decoder[_AnyLine] = msgspec.json.Decoder(_AnyLine)
 # --- writing ----------------------------------------------------------------------------------------------
 
 
-def snapshot(revision: int, records: Sequence[Record], past: Sequence[Transaction], *, at: float) -> Iterator[bytes]:
+def compacted(revision: int, records: Sequence[Record], past: Sequence[Transaction], *, at: float) -> Iterator[bytes]:
     """The lines that a file starts with. Leased records die with their process, so they are left out."""
     kept = [record for record in records if record.lease is None]
     yield _line(_Header(len(kept), len(past), revision, at))

@@ -24,7 +24,6 @@ from twisted.logger import Logger
 
 from cluster.errors import Misuse, StoreUnavailable
 from cluster.store import (
-    Change,
     Changes,
     Committed,
     Compare,
@@ -33,6 +32,7 @@ from cluster.store import (
     Lease,
     Listing,
     Operation,
+    PastWrite,
     Put,
     Record,
     Resync,
@@ -211,7 +211,7 @@ class MemoryStore:
     def list(self, prefix: str) -> Deferred[Listing]:
         return self._read(lambda: self._table.listing(prefix))
 
-    def history(self, prefix: str, *, limit: int = 100) -> Deferred[tuple[Change, ...]]:
+    def history(self, prefix: str, *, limit: int = 100) -> Deferred[tuple[PastWrite, ...]]:
         return self._read(lambda: self._table.history(prefix, limit))
 
     def _read(self, read: Callable[[], _T]) -> Deferred[_T]:

@@ -2,7 +2,7 @@
 
 Theory of operation
 -------------------
-Of two directors the one whose name sorts first dials. Each side keeps one `Link` per connection::
+Of two directors the one whose name sorts first dials. Each side keeps one `PeerConversation` per connection::
 
     IDLE --challenge--> CHALLENGED --hello--> GREETED --welcome--> OPEN --alive, missing, reports, entries, ask, promise
                                                     \\--refused--> CLOSED
@@ -185,7 +185,7 @@ _KNOWN = frozenset(str(kind.__struct_config__.tag) for kinds in _SENT_BY.values(
 _DEAF = frozenset((State.CLOSED, State.ERROR))
 
 
-class Link:
+class PeerConversation:
     """One side of one connection.
 
     :param role: who we are in it.

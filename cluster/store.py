@@ -120,7 +120,7 @@ class Changes(NamedTuple):
 Event: TypeAlias = Resync | Changes
 
 
-class Change(NamedTuple):
+class PastWrite(NamedTuple):
     """One past write (or deletion, when *value* is None) of a key."""
 
     key: str
@@ -200,7 +200,7 @@ class Store(Protocol):
         """Grant a lease and keep it renewed."""
         ...
 
-    def history(self, prefix: str, *, limit: int = 100) -> Deferred[tuple[Change, ...]]:
+    def history(self, prefix: str, *, limit: int = 100) -> Deferred[tuple[PastWrite, ...]]:
         """The newest *limit* changes under *prefix*, newest first, as far back as the store remembers."""
         ...
 

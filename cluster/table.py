@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from cluster.store import Change, Committed, Compare, Listing, Operation, Put, Record
+from cluster.store import Committed, Compare, Listing, Operation, PastWrite, Put, Record
 
 #: changes remembered; at a hundred operators' orders a day, three months
 HISTORY_LIMIT = 10_000
@@ -84,14 +84,14 @@ class Table:
         keys = sorted(key for key in self._records if key.startswith(prefix))
         return Listing(tuple(self._records[key] for key in keys), self.revision)
 
-    def history(self, prefix: str, limit: int) -> tuple[Change, ...]:
-        found: list[Change] = []
+    def history(self, prefix: str, limit: int) -> tuple[PastWrite, ...]:
+        found: list[PastWrite] = []
         for transaction in reversed(self._past):
             if len(found) >= limit:
                 break
-            found.extend(Change(record.key, record.value, transaction.revision, transaction.at)
+            found.extend(PastWrite(record.key, record.value, transaction.revision, transaction.at)
                          for record in transaction.written if record.key.startswith(prefix))
-            found.extend(Change(key, None, transaction.revision, transaction.at)
+            found.extend(PastWrite(key, None, transaction.revision, transaction.at)
                          for key in transaction.deleted if key.startswith(prefix))
         return tuple(found[:max(0, limit)])
 

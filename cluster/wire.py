@@ -2,8 +2,8 @@
 
 Theory of operation
 -------------------
-Each side keeps one `Connection` per TCP connection. Bytes that arrive go to `Connection.receive_data`; then
-`Connection.next_message` is called until it returns None. What is to be sent goes through `Connection.send`,
+Each side keeps one `Conversation` per TCP connection. Bytes that arrive go to `Conversation.receive_data`; then
+`Conversation.next_message` is called until it returns None. What is to be sent goes through `Conversation.send`,
 which returns the bytes. The connection holds the state both sides share::
 
     IDLE --hello--> GREETED --welcome--> OPEN --report, leaving, order, welcome--> OPEN
@@ -112,7 +112,7 @@ class Leaving(Message, frozen=True, kw_only=True, tag="leaving"):
     deadline_s: SecondsOrOff
 
 
-class Order(Message, frozen=True, kw_only=True, tag="order"):
+class Instruction(Message, frozen=True, kw_only=True, tag="order"):
     """Director: ``drain`` (until ``up`` or for *deadline_s*), ``up``, or ``interval`` (*interval_s* from now on)."""
 
     order: Literal["drain", "up", "interval"]
@@ -156,7 +156,7 @@ TRANSITIONS: dict[tuple[State, type[Message]], State] = {
     (State.GREETED, Refused): State.CLOSED,
     (State.OPEN, Report): State.OPEN,
     (State.OPEN, Leaving): State.OPEN,
-    (State.OPEN, Order): State.OPEN,
+    (State.OPEN, Instruction): State.OPEN,
     (State.OPEN, Welcome): State.OPEN,
     (State.OPEN, Refused): State.CLOSED,
 }
@@ -166,16 +166,16 @@ _encode = msgspec.json.Encoder().encode
 _post = msgspec.json.Decoder(Post).decode
 _SENT_BY: dict[Role, tuple[type[Message], ...]] = {
     Role.AGENT: (Hello, Report, Leaving),
-    Role.DIRECTOR: (Welcome, Refused, Order),
+    Role.DIRECTOR: (Welcome, Refused, Instruction),
 }
 _DECODERS = {
-    Role.AGENT: msgspec.json.Decoder(Welcome | Refused | Order).decode,
+    Role.AGENT: msgspec.json.Decoder(Welcome | Refused | Instruction).decode,
     Role.DIRECTOR: msgspec.json.Decoder(Hello | Report | Leaving).decode,
 }
 _KNOWN = frozenset(str(kind.__struct_config__.tag) for kinds in _SENT_BY.values() for kind in kinds)
 
 
-class Connection:
+class Conversation:
     """One side of one connection.
 
     :param role: who we are; the peer is the other one.

@@ -64,7 +64,7 @@ def run(file: str) -> None:
 
     from cluster.shortage import raise_descriptors
     from director.config.files import examine
-    from director.config.summary import summary
+    from director.config.summary import start_lines
     from director.logs.output import Output
     from director.process import Process
 
@@ -86,7 +86,7 @@ def run(file: str) -> None:
         output.close()
         sys.exit(EXIT_FAILED)
     log.info("at most {now} descriptors, the soft limit was {before}", now=descriptors[1], before=descriptors[0])
-    for line in summary(configuration, native_missing=native_missing()):
+    for line in start_lines(configuration, native_missing=native_missing()):
         log.info("{line}", line=line, log_each=True)
     for problem in warnings:
         log.warn("{problem}", problem=str(problem), log_each=True)
@@ -108,7 +108,7 @@ def check(file: str) -> None:
     if why := extra.missing():
         _fail(why)
     from director.config.files import examine
-    from director.config.summary import summary
+    from director.config.summary import start_lines
 
     try:
         configuration, warnings, at_present = examine(file, here=True)
@@ -119,7 +119,7 @@ def check(file: str) -> None:
     for problem in at_present:
         click.echo(f"warning: it could not start now: {problem}", err=True)
     click.echo("OK")
-    for line in summary(configuration, native_missing=native_missing()):
+    for line in start_lines(configuration, native_missing=native_missing()):
         click.echo(line)
 
 

@@ -135,7 +135,7 @@ class DirectorService(MultiService):
             swapping=self.swapping, certificates=self.certificates, reactor=reactor, own_process=own_process,
         )
         self.control = Control(self.operations, audit=self.audit.record)
-        self.registry.register(SnapshotCollector(self.operations.snapshot, self.node.counters))
+        self.registry.register(SnapshotCollector(self.operations.picture, self.node.counters))
         self.registry.register(ResourceCollector(self.node.inventory, self.node.descriptors, self.node.shortages))
         self.registry.register(BacklogCollector(self.node.listeners.queues))
         self.agents = AgentListener(
@@ -300,7 +300,7 @@ class DirectorService(MultiService):
         """The host's own agent hears of an operator's order, so that its application can prepare."""
         draining = order is not None and order.state is not AdminState.UP
         deadline_s = order.deadline_s if order is not None else None
-        self.agents.order(ref, wire.Order(order="drain" if draining else "up", deadline_s=deadline_s))
+        self.agents.order(ref, wire.Instruction(order="drain" if draining else "up", deadline_s=deadline_s))
 
     def stopService(self) -> Deferred[None]:
         """However far the start came; every call's Deferred fires when all is over."""

@@ -103,7 +103,7 @@ def _verdict(error: grpc.RpcError) -> _Verdict:
     return verdict
 
 
-class Connection:
+class EndpointConnection:
     """One endpoint. Its calls fail with ``grpc.RpcError``."""
 
     def __init__(self, endpoint: str, access: Access, *, reactor: Any) -> None:
@@ -188,9 +188,9 @@ class Caller:
         self._access = access
         self._reactor = reactor
         self._next = 0  #: the endpoint to try next
-        self._connection: Connection | None = None
-        self._trying: Connection | None = None
-        self._waiters: list[Deferred[Connection]] = []
+        self._connection: EndpointConnection | None = None
+        self._trying: EndpointConnection | None = None
+        self._waiters: list[Deferred[EndpointConnection]] = []
         self._stopped = False
         self._told = ""  #: why etcd is away, as last logged
         self._warned: set[str] = set()
@@ -200,20 +200,20 @@ class Caller:
         """Whether some endpoint answered last."""
         return self._connection is not None
 
-    def connected(self) -> Deferred[Connection]:
+    def connected(self) -> Deferred[EndpointConnection]:
         """A connection that works as far as is known; fails with `StoreUnavailable` when no endpoint does."""
         if self._stopped:
             return fail(StoreUnavailable("the store was stopped"))
         if self._connection is not None:
             return succeed(self._connection)
-        waiter: Deferred[Connection] = Deferred()
+        waiter: Deferred[EndpointConnection] = Deferred()
         self._waiters.append(waiter)
         if len(self._waiters) == 1:
             Deferred.fromCoroutine(self._connect()).addErrback(
                 lambda failure: self.log.failure("connecting to etcd failed", failure))
         return waiter
 
-    async def call(self, method: Callable[[Connection], Any], request: Any, read: Callable[[Any], _T], *,
+    async def call(self, method: Callable[[EndpointConnection], Any], request: Any, read: Callable[[Any], _T], *,
                    timeout_s: float = CALL_S, again: bool = True) -> _T:
         """Ask etcd and read its answer.
 
@@ -248,7 +248,7 @@ class Caller:
                 else:
                     _give_up(error, connection.endpoint)
 
-    async def renew(self, connection: Connection, used: tuple[tuple[str, str], ...]) -> bool:
+    async def renew(self, connection: EndpointConnection, used: tuple[tuple[str, str], ...]) -> bool:
         """Get a new token in place of the one *used*, unless somebody has; answers whether there is one to try."""
         if self._access.user is None or connection.metadata != used or self._stopped:
             return not self._stopped
@@ -259,7 +259,7 @@ class Caller:
             return False
         return True
 
-    def drop(self, connection: Connection, why: str) -> None:
+    def drop(self, connection: EndpointConnection, why: str) -> None:
         """Use *connection* no more; the next call looks for another. Doing so again does nothing."""
         if connection is self._connection:
             self._connection = None
@@ -300,10 +300,10 @@ class Caller:
             else:
                 waiter.errback(StoreUnavailable("etcd does not answer: " + "; ".join(reasons)))
 
-    async def _try(self, endpoint: str) -> tuple[Connection | None, str]:
+    async def _try(self, endpoint: str) -> tuple[EndpointConnection | None, str]:
         connection = None
         try:
-            connection = self._trying = Connection(endpoint, self._access, reactor=self._reactor)
+            connection = self._trying = EndpointConnection(endpoint, self._access, reactor=self._reactor)
             why = await connection.open(self._access)
         except grpc.RpcError as error:
             why = _told(error)
@@ -317,7 +317,7 @@ class Caller:
         connection.close()
         return None, why or "the store was stopped"
 
-    def _greet(self, connection: Connection) -> None:
+    def _greet(self, connection: EndpointConnection) -> None:
         self.log.info("connected to etcd {version} at {endpoint}", version=connection.version or "of unknown version",
                       endpoint=connection.endpoint)
         self._told = ""

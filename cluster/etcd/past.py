@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
-from cluster.store import Change, Changes
+from cluster.store import Changes, PastWrite
 
 
 class Past:
@@ -25,7 +25,7 @@ class Past:
         self._end = end
         self._missing = {key for key, revision in there.items() if revision >= start}
         self._left_over: set[str] = set()
-        self._changes: deque[Change] = deque(maxlen=max(0, limit))
+        self._changes: deque[PastWrite] = deque(maxlen=max(0, limit))
         self._reached = start - 1
 
     @property
@@ -39,7 +39,7 @@ class Past:
         return self._reached >= self._end
 
     @property
-    def newest_first(self) -> tuple[Change, ...]:
+    def newest_first(self) -> tuple[PastWrite, ...]:
         return tuple(reversed(self._changes))
 
     def take(self, changes: Changes) -> None:
@@ -48,11 +48,11 @@ class Past:
         if changes.revision > self._end:
             return
         for record in changes.written:
-            self._changes.append(Change(record.key, record.value, changes.revision, None))
+            self._changes.append(PastWrite(record.key, record.value, changes.revision, None))
             if record.key not in self._there:
                 self._left_over.add(record.key)
             elif self._there[record.key] == changes.revision:
                 self._missing.discard(record.key)
         for key in changes.deleted:
-            self._changes.append(Change(key, None, changes.revision, None))
+            self._changes.append(PastWrite(key, None, changes.revision, None))
             self._left_over.discard(key)

@@ -27,13 +27,13 @@ from cluster.etcd.replay import replayed
 from cluster.etcd.room import REMEDY, Room
 from cluster.etcd.watching import Watching
 from cluster.store import (
-    Change,
     Committed,
     Compare,
     Event,
     Lease,
     Listing,
     Operation,
+    PastWrite,
     Put,
     Record,
     Watch,
@@ -266,10 +266,10 @@ class EtcdStore:
 
     # --- history ---
 
-    def history(self, prefix: str, *, limit: int = 100) -> Deferred[tuple[Change, ...]]:
+    def history(self, prefix: str, *, limit: int = 100) -> Deferred[tuple[PastWrite, ...]]:
         return self._when_running(lambda: self._history(prefix, limit))
 
-    async def _history(self, prefix: str, limit: int) -> tuple[Change, ...]:
+    async def _history(self, prefix: str, limit: int) -> tuple[PastWrite, ...]:
         there = await self._list(prefix, keys_only=True)
         written = {record.key: record.mod_revision for record in there.records}
         start = max(1, there.revision - HISTORY_REVISIONS)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 
 from cluster.etcd.client import grpc, rpc
-from cluster.etcd.connection import Connection
+from cluster.etcd.connection import EndpointConnection
 from cluster.etcd.records import Heard, heard, watch_request
 
 #: Answers that may wait for the reactor; then the thread waits, and etcd holds back what follows.
@@ -36,7 +36,7 @@ class Stream:
     :ivar closed: whether that was our wish.
     """
 
-    def __init__(self, connection: Connection, *, reactor: Any) -> None:
+    def __init__(self, connection: EndpointConnection, *, reactor: Any) -> None:
         self.ended: Deferred[str] = Deferred()
         self.closed = False
         self.metadata = connection.metadata

@@ -27,7 +27,7 @@ Kept = TypeVar("Kept")
 _OTHERS = object()
 
 
-class Summary(NamedTuple, Generic[Kept]):
+class HeldBack(NamedTuple, Generic[Kept]):
     """What was held back of one kind."""
 
     held: int
@@ -80,7 +80,7 @@ class LogLimit(Generic[Kept]):
         known.last = kept
         return False
 
-    def due(self, now: float) -> list[Summary[Kept]]:
+    def due(self, now: float) -> list[HeldBack[Kept]]:
         """The summaries whose time has come."""
         found = []
         for known in self._kinds.values():
@@ -98,7 +98,7 @@ class LogLimit(Generic[Kept]):
         """When to ask `due` again; None while nothing is held back."""
         return min((each.due_at for each in self._kinds.values() if each.interval_s), default=None)
 
-    def rest(self, now: float) -> list[Summary[Kept]]:
+    def rest(self, now: float) -> list[HeldBack[Kept]]:
         """The summaries of all that is held back, due or not: at the end."""
         return [_taken(each, now) for each in self._kinds.values() if each.held]
 
@@ -114,7 +114,7 @@ class LogLimit(Generic[Kept]):
                 del self._kinds[kind]
 
 
-def _taken(known: _Kind, now: float) -> Summary[Any]:
-    summary = Summary(known.held, now - known.begun_at, known.last)
+def _taken(known: _Kind, now: float) -> HeldBack[Any]:
+    summary = HeldBack(known.held, now - known.begun_at, known.last)
     known.held, known.last = 0, None
     return summary

@@ -17,7 +17,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from twisted.python.threadable import getThreadID
 from zope.interface import implementer
 
-from cluster.log.limit import LogLimit, Summary
+from cluster.log.limit import HeldBack, LogLimit
 
 #: The field of an event that no limit is for.
 EACH = "log_each"
@@ -66,7 +66,7 @@ class Storms:
         self._tell(self._limit.due(self._monotonic()))
         self._set_timer()
 
-    def _tell(self, summaries: list[Summary[LogEvent]]) -> None:
+    def _tell(self, summaries: list[HeldBack[LogEvent]]) -> None:
         for held, seconds, last in summaries:
             self._to({
                 "log_time": self._wall(),

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from cluster.model import Configuration, Count, Group, Host, HostRef, Port, Service, Weight
 from cluster.validate import attempt, join
-from director.admin.offers import Change, Operations, Stored
+from director.admin.offers import Edit, Operations, Stored
 from director.admin.operation import Caller, OfGroup, OfHost, OfService, Parameters, Role, operation
 from director.admin.text import Text
 from director.config.files import SHORTHANDS, dump_toml
@@ -253,13 +253,13 @@ async def del_all_hosts(director: Operations, caller: Caller, p: ChangeGroup) ->
 
 # --- what they share
 
-async def _change(director: Operations, p: _Conditional, change: Change) -> Changed:
+async def _change(director: Operations, p: _Conditional, change: Edit) -> Changed:
     return Changed(await director.change(p.service, change, revision=p.revision))
 
 
 async def _forget(director: Operations, ref: HostRef) -> int | None:
     """Only of a host that is in its group by registration alone: a configured one hides its registration."""
-    picture = director.snapshot(*ref).host(*ref)
+    picture = director.picture(*ref).host(*ref)
     if picture is None or not picture.registered:
         return None
     return await director.forget(ref)

@@ -17,7 +17,7 @@ from director.engine.errors import Invalid
 MAX_WHY = 500
 
 
-class Order(OfHost, frozen=True, kw_only=True):
+class GiveOrder(OfHost, frozen=True, kw_only=True):
     state: AdminState
     why: Annotated[str, Meta(max_length=MAX_WHY)] = ""
     deadline_s: SecondsOrOff | None = None
@@ -28,8 +28,8 @@ class SetWeight(OfHost, frozen=True, kw_only=True):
     weight: Weight
 
 
-@operation(Role.FULL, Order)
-async def order(director: Operations, caller: Caller, p: Order) -> HostPicture:
+@operation(Role.FULL, GiveOrder)
+async def order(director: Operations, caller: Caller, p: GiveOrder) -> HostPicture:
     """Order a host up, into drain, or down; a local order is this director's alone and needs no store."""
     if p.deadline_s is not None and p.state is not AdminState.DRAIN:
         raise Invalid("only a drain has a deadline", "deadline_s")

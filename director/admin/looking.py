@@ -35,13 +35,13 @@ class Explain(OfService, frozen=True, kw_only=True):
 @operation(Role.READONLY, Nothing)
 def status(director: Operations, caller: Caller, _: Nothing) -> DirectorPicture:
     """Everything: the director, its services, groups and hosts."""
-    return director.snapshot()
+    return director.picture()
 
 
 @operation(Role.READONLY, Nothing)
 def services(director: Operations, caller: Caller, _: Nothing) -> tuple[ServicePicture, ...]:
     """All services."""
-    return director.snapshot().services
+    return director.picture().services
 
 
 @operation(Role.READONLY, OfService)
@@ -72,14 +72,14 @@ def hosts(director: Operations, caller: Caller, p: Hosts) -> tuple[HostPicture, 
     elif p.service is not None:
         find_service(director, p.service)
     if p.limit is None and p.after is None:
-        return _all_hosts(director.snapshot(p.service, p.group))
+        return _all_hosts(director.picture(p.service, p.group))
     after = _place(p.after) if p.after is not None else ()
     beyond = (ref for ref in director.refs() if ref > after and p.service in (None, ref.service)
               and p.group in (None, ref.group))
     refs = sorted(beyond) if p.limit is None else heapq.nsmallest(p.limit, beyond)
     found: list[HostPicture] = []
     for (service, group), wanted in groupby(refs, lambda ref: (ref.service, ref.group)):
-        by_name = {each.name: each for each in _all_hosts(director.snapshot(service, group))}
+        by_name = {each.name: each for each in _all_hosts(director.picture(service, group))}
         found += [by_name[ref.host] for ref in wanted]
     return tuple(found)
 
@@ -105,7 +105,7 @@ def explain(director: Operations, caller: Caller, p: Explain) -> Explanation:
 
 def find_service(director: Operations, name: str, group: str | None = None, host: str | None = None) -> ServicePicture:
     """With all its groups and hosts, or those named."""
-    for each in director.snapshot(name, group, host).services:
+    for each in director.picture(name, group, host).services:
         if each.name == name:
             return each
     raise NotFound(f"no service is called {name!r}")

@@ -55,7 +55,7 @@ class Process(Protocol):
 
 #: From a service as it is to what it shall be; None stands for "no such service". Refuses by raising `Refused`.
 #: May be called several times, as others change the service too.
-Change: TypeAlias = Callable[[Service | None], Service | None]
+Edit: TypeAlias = Callable[[Service | None], Service | None]
 
 
 class Operations(Protocol):
@@ -66,7 +66,7 @@ class Operations(Protocol):
     the host exists; it may have left since.
     """
 
-    def snapshot(self, service: str | None = None, group: str | None = None, host: str | None = None) -> DirectorPicture:
+    def picture(self, service: str | None = None, group: str | None = None, host: str | None = None) -> DirectorPicture:
         """Of everything; or with no other service, group and host than those named, if there are such: ten thousand hosts
         are not looked at for one."""
 
@@ -137,7 +137,7 @@ class Operations(Protocol):
     def stored(self) -> Deferred[Mapping[str, Stored]]:
         """Every service, as the store has it now."""
 
-    def change(self, service: str, change: Change, *, revision: int | None = None) -> Deferred[int]:
+    def change(self, service: str, change: Edit, *, revision: int | None = None) -> Deferred[int]:
         """Compare and swap one service; fires with the revision when this director acts accordingly.
 
         :param revision: the one the change was made for; 0: there must be no such service; None: whatever it is.

@@ -75,7 +75,7 @@ def kill_connection(director: Operations, caller: Caller, p: KillConnection) -> 
 def bad_hosts(director: Operations, caller: Caller, _: Nothing) -> BadHosts:
     """Hosts that are suspect or down, and which went down before, with the reasons."""
     every = [
-        host for service in director.snapshot().services for group in service.groups for host in group.hosts
+        host for service in director.picture().services for group in service.groups for host in group.hosts
     ]
     failed = [
         Failed(host.service, host.group, host.name, transition)

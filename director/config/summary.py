@@ -9,7 +9,7 @@ from director.config.node import ETCD
 from director.relay.choice import choose
 
 
-def summary(configuration: Configuration, *, native_missing: str) -> Iterator[str]:
+def start_lines(configuration: Configuration, *, native_missing: str) -> Iterator[str]:
     """One line for each service, and for where agents and operators connect.
 
     :param native_missing: why there is no native relay (`director.relay.choice`).

@@ -5,7 +5,7 @@ record. A grant that was lowered is not free yet: its director may not know, and
 record has a *ceiling* for each director too, and the rules are:
 
 1. A director never has more open than its ceiling in the newest record.
-2. A grant is raised only so far that all ceilings together stay within the maximum (`plan`).
+2. A grant is raised only so far that all ceilings together stay within the maximum (`next_caps`).
 3. A ceiling comes down to what its director says that it has open, once it says that it keeps to the present record; and
    goes away only with a director whose process has certainly ended.
 
@@ -41,7 +41,7 @@ class View(NamedTuple):
 _NOTHING = CapShare(grant=0, ceiling=0)
 
 
-def plan(maximum: int, caps: Caps | None, views: Mapping[str, View]) -> Caps | None:
+def next_caps(maximum: int, caps: Caps | None, views: Mapping[str, View]) -> Caps | None:
     """The next record; None when the present one will do.
 
     :param views: of every director that lives or is in the record; one that is not counts as silent.

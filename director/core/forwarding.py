@@ -19,7 +19,7 @@ from cluster.model import HostRef
 FRESH_S = 2.0
 
 
-class Change(NamedTuple):
+class Delta(NamedTuple):
     """Of what is missed."""
 
     add: tuple[HostRef, ...]
@@ -45,10 +45,10 @@ class Forwarding:
         """What this director misses, for a peer that has just come."""
         return frozenset(self._missing)
 
-    def look(self, hosts: Iterable[HostRef], now: float) -> Change:
+    def look(self, hosts: Iterable[HostRef], now: float) -> Delta:
         """What is missed changed; *hosts* are all that are known. For every peer."""
         missing = {ref for ref in hosts if not self._fresh(ref, now)}
-        change = Change(tuple(sorted(missing - self._missing)), tuple(sorted(self._missing - missing)))
+        change = Delta(tuple(sorted(missing - self._missing)), tuple(sorted(self._missing - missing)))
         self._missing = missing
         for ref in change.remove:
             self._taken.pop(ref, None)

@@ -4,7 +4,7 @@
     perform(running, steps) == wanted
 
 Theory of operation. A service is the unit of atomic change (one value in the store), so a plan is one `Step` for each
-service that differs, and a step carries the whole service that results beside its `Change` list, which is for people
+service that differs, and a step carries the whole service that results beside its `Difference` list, which is for people
 and for `perform`. Records are walked field by field, tables key by key; everything else (numbers, texts, lists of
 addresses) is compared whole. Of the order of a table's keys only that of groups means anything (the first one answers
 when none is enabled by name), so only that is a difference.
@@ -40,14 +40,14 @@ class Absent:
 ABSENT = Absent()
 
 
-class Order(NamedTuple):
+class KeyOrder(NamedTuple):
     """The keys of a table whose order changes."""
 
     keys: tuple[str, ...]
 
 
-class Change(NamedTuple):
-    """One difference: what is at *path* before and after. `ABSENT`, a value, or both are an `Order`."""
+class Difference(NamedTuple):
+    """One difference: what is at *path* before and after. `ABSENT`, a value, or both are a `KeyOrder`."""
 
     path: Path
     before: object
@@ -60,7 +60,7 @@ class Change(NamedTuple):
             return "add"
         if self.after is ABSENT:
             return "remove"
-        return "order" if isinstance(self.after, Order) else "change"
+        return "order" if isinstance(self.after, KeyOrder) else "change"
 
 
 class Step(NamedTuple):
@@ -69,21 +69,21 @@ class Step(NamedTuple):
     service: str
     before: Service | None
     after: Service | None
-    changes: tuple[Change, ...]
+    changes: tuple[Difference, ...]
 
     @property
     def kind(self) -> str:
         """``add``, ``remove`` or ``change``."""
         return "add" if self.before is None else "remove" if self.after is None else "change"
 
-    def place(self, change: Change) -> str:
+    def place(self, change: Difference) -> str:
         """Where *change* is, as a dotted key of a configuration file."""
         return join("services", self.service, *change.path)
 
 
 def plan(before: Mapping[str, Service], after: Mapping[str, Service]) -> tuple[Step, ...]:
     """The steps from *before* to *after*; none when they are equal."""
-    ends = [Step(name, spec, None, (Change((), spec, ABSENT),)) for name, spec in before.items() if name not in after]
+    ends = [Step(name, spec, None, (Difference((), spec, ABSENT),)) for name, spec in before.items() if name not in after]
     others = []
     for name, spec in after.items():
         old = before.get(name)
@@ -105,7 +105,7 @@ def perform(services: Mapping[str, Service], steps: Iterable[Step]) -> dict[str,
     return result
 
 
-def values(change: Change) -> str:
+def values(change: Difference) -> str:
     """What is there after *change*, and before it, in a line for people."""
     if change.kind == "add":
         return _text(change.after)
@@ -117,7 +117,7 @@ def values(change: Change) -> str:
 def _text(value: object) -> str:
     if isinstance(value, Host) and value == Host(address=value.address):
         return value.address
-    if isinstance(value, Order):
+    if isinstance(value, KeyOrder):
         return ", ".join(value.keys)
     if value is None:
         return "nothing"
@@ -127,7 +127,7 @@ def _text(value: object) -> str:
 # --- finding differences ----------------------------------------------------------------------------------
 
 
-def _differences(path: Path, before: Any, after: Any) -> Iterator[Change]:
+def _differences(path: Path, before: Any, after: Any) -> Iterator[Difference]:
     if isinstance(before, msgspec.Struct) and type(before) is type(after):
         for field in msgspec.structs.fields(before):
             yield from _differences(
@@ -136,19 +136,19 @@ def _differences(path: Path, before: Any, after: Any) -> Iterator[Change]:
     elif isinstance(before, dict) and isinstance(after, dict):
         yield from _table(path, before, after)
     elif type(before) is not type(after) or before != after:  # the type: True and 1 are equal, but not the same setting
-        yield Change(path, before, after)
+        yield Difference(path, before, after)
 
 
-def _table(path: Path, before: dict[str, Any], after: dict[str, Any]) -> Iterator[Change]:
+def _table(path: Path, before: dict[str, Any], after: dict[str, Any]) -> Iterator[Difference]:
     for key, value in before.items():
         if key not in after:
-            yield Change((*path, key), value, ABSENT)
+            yield Difference((*path, key), value, ABSENT)
     for key, value in after.items():
         yield from _differences((*path, key), before.get(key, ABSENT), value)
     if path in _ORDERED:
         left = tuple(key for key in before if key in after) + tuple(key for key in after if key not in before)
         if left != tuple(after):
-            yield Change(path, Order(left), Order(tuple(after)))
+            yield Difference(path, KeyOrder(left), KeyOrder(tuple(after)))
 
 
 def _in_order(steps: list[Step]) -> Iterator[Step]:
@@ -181,10 +181,10 @@ def _listens(spec: Service | None) -> frozenset[str]:
 # --- performing them --------------------------------------------------------------------------------------
 
 
-def _set(value: Any, path: Path, change: Change) -> Any:
+def _set(value: Any, path: Path, change: Difference) -> Any:
     """*value* with *change* made at *path* within it."""
     if not path:
-        return {key: value[key] for key in change.after.keys} if isinstance(change.after, Order) else change.after
+        return {key: value[key] for key in change.after.keys} if isinstance(change.after, KeyOrder) else change.after
     key, rest = path[0], path[1:]
     if isinstance(value, dict):
         inner = _set(value.get(key, ABSENT), rest, change)

@@ -52,7 +52,7 @@ class Ticket:
 
 
 class Considered(NamedTuple):
-    """One host's part in an `Explanation`."""
+    """One host's part in a `Preview`."""
 
     host: Host
     eligible: bool
@@ -60,7 +60,7 @@ class Considered(NamedTuple):
     factors: Mapping[str, float]
 
 
-class Explanation(NamedTuple):
+class Preview(NamedTuple):
     """What a pick would answer, and why."""
 
     chosen: Host | None
@@ -238,10 +238,10 @@ class Pool:
             return "unavailable"
         return "weight 0" if host.weight <= 0 else "backup"
 
-    def explain(self, client: bytes | None, now: float) -> Explanation:
+    def explain(self, client: bytes | None, now: float) -> Preview:
         """What `pick` would answer now; changes nothing. Looks at every host."""
         chosen = self._scheduler.preview(client, now)
-        return Explanation(
+        return Preview(
             chosen,
             chosen is None and self._eligible > 0,
             tuple(

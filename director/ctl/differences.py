@@ -9,7 +9,7 @@ import msgspec
 
 from cluster.model import Service
 from cluster.validate import join
-from director.core.plan import Absent, Order, Step, values
+from director.core.plan import Absent, KeyOrder, Step, values
 
 _MARKS = {"add": "+", "remove": "-", "change": "~", "order": "~"}
 
@@ -56,4 +56,4 @@ def _summary(service: Service) -> str:
 def _plain(value: object) -> Any:
     if isinstance(value, Absent):
         return None
-    return list(value.keys) if isinstance(value, Order) else msgspec.to_builtins(value)
+    return list(value.keys) if isinstance(value, KeyOrder) else msgspec.to_builtins(value)

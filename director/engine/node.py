@@ -316,7 +316,7 @@ class Node(MultiService):
             case happened.HostAdded(entry):
                 self._tell_of(entry)
                 self._targets.add(entry)
-                self.probing.plan(entry)
+                self.probing.schedule(entry)
             case happened.HostRemoved(entry, cut):
                 self._tell_of(entry)
                 self.probing.forget(entry.ref)
@@ -332,7 +332,7 @@ class Node(MultiService):
                     before=transition.before.value, why=transition.why,
                 )
                 self._tell_of(entry)
-                self.probing.plan(entry)
+                self.probing.schedule(entry)
             case happened.HostJudged(entry, before):
                 if entry.verdict.why != before.why:
                     self.log.info("{host} is {place} rotation: {why}", host=str(entry.ref),
@@ -361,7 +361,7 @@ class Node(MultiService):
     def _moved(self, entry: HostEntry) -> None:
         """DNS leads somewhere else now: what was found at the old place says little."""
         self.inventory.moved(entry, self.monotonic())
-        self.probing.plan(entry)
+        self.probing.schedule(entry)
 
     # --- time
 

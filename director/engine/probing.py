@@ -69,7 +69,7 @@ class Probing(MultiService):
         """How probes end at a stop says nothing about hosts."""
         self._begins = self._hears = False
 
-    def plan(self, entry: HostEntry) -> None:
+    def schedule(self, entry: HostEntry) -> None:
         """Have the host probed when its health machine wants it, which some inputs make sooner."""
         due = entry.health.next_probe_at
         if due is not None:
@@ -96,7 +96,7 @@ class Probing(MultiService):
         if there:
             self._inventory.retry(entry.ref, self._monotonic())
             self._settle()
-            self.plan(entry)
+            self.schedule(entry)
         if not there or self._policy(entry).probe.kind == "none":
             self._retried(entry)
 
@@ -156,6 +156,6 @@ class Probing(MultiService):
                 self._inventory.probe_result(entry, result.ok, result.detail, result.duration_s, self._monotonic())
             if result.ok is False:
                 self._doubt(entry)
-            self.plan(entry)
+            self.schedule(entry)
             self._settle()
         self._retried(entry)

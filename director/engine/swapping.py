@@ -45,7 +45,7 @@ MAX_DOUBTS = 100
 PERSISTED_AT_ONCE = 32
 
 
-class Plan(NamedTuple):
+class Swap(NamedTuple):
     """What to do to the record, and what besides if that is still as *when* says."""
 
     operation: Operation
@@ -54,7 +54,7 @@ class Plan(NamedTuple):
 
 
 #: Decides from the record (None: there is none) what is to be done; None: nothing. What it raises is the answer.
-Decide = Callable[[Record | None], Coroutine[Any, Any, Plan | None]]
+Decide = Callable[[Record | None], Coroutine[Any, Any, Swap | None]]
 
 
 class _Doubt(NamedTuple):
@@ -131,15 +131,15 @@ class Swapping(Service):
             happened = doubt.happened(record) if doubt is not None else False
             if happened is None and doubt is not None:
                 raise OutcomeUnknown(f"{doubt.why}; somebody else changed it since")
-            plan = None if happened else await self._decided(decide, record, doubt, deadline)
-            if plan is None:
+            swap = None if happened else await self._decided(decide, record, doubt, deadline)
+            if swap is None:
                 followed = self._sync.gone(key) if record is None else self._sync.reached(key, record.mod_revision)
                 await self._follow(followed, deadline)
                 return _revision(record)
             try:
-                committed = await self._commit(key, record, plan, deadline)
+                committed = await self._commit(key, record, swap, deadline)
             except OutcomeUnknown as error:
-                wanted = plan.operation.value if isinstance(plan.operation, Put) else None
+                wanted = swap.operation.value if isinstance(swap.operation, Put) else None
                 doubt = _Doubt(key, _revision(record), wanted, str(error))
             except StoreUnavailable:
                 if doubt is None:
@@ -161,7 +161,7 @@ class Swapping(Service):
                     raise StoreUnavailable(str(error) or f"no answer within {DEADLINE_S:g} s") from error
             await self._pause(doubt, deadline)
 
-    async def _decided(self, decide: Decide, record: Record | None, doubt: _Doubt | None, deadline: float) -> Plan | None:
+    async def _decided(self, decide: Decide, record: Record | None, doubt: _Doubt | None, deadline: float) -> Swap | None:
         try:
             return await self._within(Deferred.fromCoroutine(decide(record)), deadline)
         except (StoreUnavailable, TimedOut) as error:
@@ -170,10 +170,10 @@ class Swapping(Service):
                 raise OutcomeUnknown(doubt.why) from error
             raise StoreUnavailable(str(error) or f"no answer within {DEADLINE_S:g} s") from error
 
-    async def _commit(self, key: str, record: Record | None, plan: Plan, deadline: float) -> Committed:
-        when = [Compare(key, _revision(record)), *plan.when]
+    async def _commit(self, key: str, record: Record | None, swap: Swap, deadline: float) -> Committed:
+        when = [Compare(key, _revision(record)), *swap.when]
         try:
-            return await self._within(self._store.commit([plan.operation, *plan.along], when=when), deadline)
+            return await self._within(self._store.commit([swap.operation, *swap.along], when=when), deadline)
         except TimedOut:
             raise OutcomeUnknown(f"no answer within {DEADLINE_S:g} s") from None
 

@@ -19,7 +19,7 @@ from cluster.model import Caps, Member
 from cluster.peer_wire import Alive
 from cluster.store import Compare, Delete, Operation, Put, Store
 from cluster.view import Unreadable, decode
-from director.core.caps import View, plan
+from director.core.caps import View, next_caps
 from director.core.inventory import Inventory
 from director.ha.leading import Leading, NotLeading
 from director.ha.peers import Peers
@@ -110,7 +110,7 @@ class Capping(Service):
                 maximum = service.spec.limits.max_connections if service is not None else 0
                 caps = self._inventory.caps(name)
                 if maximum:
-                    shares = plan(maximum, caps, self._views(name, caps))
+                    shares = next_caps(maximum, caps, self._views(name, caps))
                     if shares is not None:
                         await self._write(name, caps, Put(self._keys.caps(name), msgspec.json.encode(shares)))
                 elif caps is not None:

@@ -18,7 +18,7 @@ from cluster.model import HostRef, Registered
 from cluster.store import Delete, Record
 from cluster.view import Unreadable, decode
 from director.engine.node import Node
-from director.engine.swapping import Plan, Swapping
+from director.engine.swapping import Swap, Swapping
 
 #: Between two looks: registrations are forgotten after minutes or hours.
 LOOK_S = 30.0
@@ -87,7 +87,7 @@ class Forgetting(Service):
         key = self._keys.registered(ref)
         removed = False
 
-        async def decide(record: Record | None) -> Plan | None:
+        async def decide(record: Record | None) -> Swap | None:
             nonlocal removed
             removed = False
             if record is None or not self._leads() or not self._missed(ref, self._claimed()):
@@ -98,7 +98,7 @@ class Forgetting(Service):
             except Unreadable:
                 return None  # for an operator to see
             removed = True
-            return Plan(Delete(key))
+            return Swap(Delete(key))
 
         def done() -> None:
             if removed:

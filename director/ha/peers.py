@@ -28,7 +28,7 @@ from cluster.lines import RemoteProtocolError
 from cluster.misdialled import spoken, tls_trouble
 from cluster.model import Member
 from cluster.model import Peers as Config
-from cluster.peer_wire import NONCE_BYTES, Challenge, Hello, Link, Message, Role, State, Traffic, Welcome
+from cluster.peer_wire import NONCE_BYTES, Challenge, Hello, Message, PeerConversation, Role, State, Traffic, Welcome
 from cluster.renewal import Renewed
 from director.config.secret import read_secret
 from director.ports.tls import certificate_names, client_options, server_options
@@ -359,9 +359,11 @@ class Peers(Service):
 
     # --- for connections
 
-    def new_link(self, role: Role) -> Link:
-        return Link(role, cluster=self._cluster, director=self.director, boot_id=self._boot_id, secret=self._secret,
-                    nonce=os.urandom(NONCE_BYTES))
+    def new_link(self, role: Role) -> PeerConversation:
+        return PeerConversation(
+            role, cluster=self._cluster, director=self.director, boot_id=self._boot_id, secret=self._secret,
+            nonce=os.urandom(NONCE_BYTES),
+        )
 
     def _accepted(self) -> _PeerProtocol | None:
         if len(self._open) >= MAX_CONNECTIONS:

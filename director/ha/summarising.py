@@ -62,7 +62,7 @@ class Summarising(Service):
 
     def _write(self) -> None:
         lease = self._membership.lease
-        said = summary(self._inventory)
+        said = load_summary(self._inventory)
         value = msgspec.json.encode({"at": self._wall(), **said})
         self._timer = self._reactor.callLater(max(self._every_s, len(value) / BYTES_PER_S), self._write)
         if lease is not None and said != self._last:
@@ -75,7 +75,7 @@ class Summarising(Service):
         failure.trap(StoreUnavailable, Misuse)  # Misuse: the lease ended meanwhile; a new one brings another summary
 
 
-def summary(inventory: Inventory) -> dict[str, Any]:
+def load_summary(inventory: Inventory) -> dict[str, Any]:
     """Connections of each service, and what each host carries: state, weight, open connections, reported utilisation."""
     busiest = heapq.nlargest(MAX_HOSTS, inventory.hosts.items(), key=lambda item: item[1].host.in_flight)
     hosts = {

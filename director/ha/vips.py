@@ -52,7 +52,7 @@ def _sound(place: VipKey, owner: VipOwner) -> Checked[VipOwner]:
     return Checked(msgspec.structs.replace(owner, linger_s=OUTLIVES_S), [why])
 
 
-class Link:
+class Device:
     """A network interface, as far as its addresses go. Raises OSError as the kernel answers."""
 
     def __init__(self, device: str) -> None:
@@ -93,11 +93,11 @@ class Vips(Service):
 
     def __init__(self, config: Config, leading: Leading, store: Store, keys: Keys, *, reactor: Any,
                  right_s: Callable[[], float] = lambda: 0.0, wanted: Callable[[], bool] = lambda: True,
-                 link: Link | None = None, monotonic: Callable[[], float] = time.monotonic,
+                 link: Device | None = None, monotonic: Callable[[], float] = time.monotonic,
                  wall: Callable[[], float] = time.time) -> None:
         self.setName("vips")
         self.addresses: tuple[Interface, ...] = tuple(map(ipaddress.ip_interface, config.addresses))
-        self._link = Link(config.interface or "") if link is None else link
+        self._link = Device(config.interface or "") if link is None else link
         self._device = self._link.device
         self._leading = leading
         self._store = store

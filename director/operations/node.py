@@ -13,10 +13,9 @@ from twisted.internet.defer import Deferred, fail, succeed
 from cluster.address import Address
 from cluster.keys import Keys
 from cluster.model import AdminState, AuditEntry, Configuration, Host, HostRef, Member, Order, Registered, Service
-from cluster.store import Change as Past
-from cluster.store import Compare, Delete, Put, Record, Store
+from cluster.store import Compare, Delete, PastWrite, Put, Record, Store
 from cluster.view import Unreadable, decode
-from director.admin.offers import Change, Process, Stored, UserPicture
+from director.admin.offers import Edit, Process, Stored, UserPicture
 from director.core.entries import ServiceEntry
 from director.core.orders import LOCAL
 from director.core.pictures import picture_services, why_not
@@ -32,7 +31,7 @@ from director.core.snapshot import (
 )
 from director.engine.errors import Conflict, NotFound
 from director.engine.node import Node
-from director.engine.swapping import Plan, Swapping
+from director.engine.swapping import Swap, Swapping
 from director.engine.sync import Sync
 from director.ha.clustering import Clustering
 from director.operations.audit import AuditTrail
@@ -74,7 +73,7 @@ class NodeOperations:
 
     # --- looking
 
-    def snapshot(self, service: str | None = None, group: str | None = None, host: str | None = None) -> DirectorPicture:
+    def picture(self, service: str | None = None, group: str | None = None, host: str | None = None) -> DirectorPicture:
         node, clustering = self._node, self._clustering
         now = node.monotonic()
         size, writes, written = clustering.written()
@@ -164,14 +163,14 @@ class NodeOperations:
         changed = self._swapping.change(key, partial(self._ordered, ref, order)).addCallback(_done)
         return changed.addCallback(lambda _: Deferred.fromCoroutine(self._echo.over(ref))) if echoed else changed
 
-    async def _ordered(self, ref: HostRef, order: Order, record: Record | None) -> Plan | None:
+    async def _ordered(self, ref: HostRef, order: Order, record: Record | None) -> Swap | None:
         key = self._keys.admin(ref, "operator")
         if order.state is not AdminState.UP:
-            return Plan(Put(key, msgspec.json.encode(order)))
+            return Swap(Put(key, msgspec.json.encode(order)))
         if record is None:
             self._node.set_order(ref, LOCAL, None)
             return None
-        return Plan(Delete(key))
+        return Swap(Delete(key))
 
     def set_weight(self, ref: HostRef, weight: float, *, who: str) -> Deferred[None]:
         entry = self._node.inventory.hosts.get(ref)
@@ -189,7 +188,7 @@ class NodeOperations:
     def _change_registered(self, ref: HostRef, change: Callable[[Registered], Registered]) -> Deferred[None]:
         key = self._keys.registered(ref)
 
-        async def decide(record: Record | None) -> Plan | None:
+        async def decide(record: Record | None) -> Swap | None:
             if record is None:
                 raise NotFound(f"no host {ref} has registered")
             try:
@@ -197,7 +196,7 @@ class NodeOperations:
             except Unreadable as error:
                 raise Conflict(f"what is stored of {ref} cannot be read: {error}") from error
             after = change(before)
-            return None if after == before else Plan(Put(key, msgspec.json.encode(after)))
+            return None if after == before else Swap(Put(key, msgspec.json.encode(after)))
 
         return self._swapping.change(key, decide).addCallback(_done)
 
@@ -207,13 +206,13 @@ class NodeOperations:
     def forget(self, ref: HostRef) -> Deferred[int | None]:
         key, order_key = self._keys.registered(ref), self._keys.admin(ref, "operator")
 
-        async def decide(record: Record | None) -> Plan | None:
+        async def decide(record: Record | None) -> Swap | None:
             if record is None:
                 return None
             order = await self._store.get(order_key)
             if order is None:
-                return Plan(Delete(key), when=[Compare(order_key, 0)])
-            return Plan(Delete(key), [Delete(order_key)], [Compare(order_key, order.mod_revision)])
+                return Swap(Delete(key), when=[Compare(order_key, 0)])
+            return Swap(Delete(key), [Delete(order_key)], [Compare(order_key, order.mod_revision)])
 
         return self._swapping.change(key, decide).addCallback(lambda revision: revision or None)
 
@@ -291,7 +290,7 @@ class NodeOperations:
         changes = self._store.history(self._keys.root, limit=HISTORY_LOOKED_THROUGH)
         return changes.addCallback(self._told, ref, limit)
 
-    def _told(self, changes: Sequence[Past], ref: HostRef | None, limit: int) -> tuple[PastPicture, ...]:
+    def _told(self, changes: Sequence[PastWrite], ref: HostRef | None, limit: int) -> tuple[PastPicture, ...]:
         found = told(changes, self._keys, ref, HISTORY_LOOKED_THROUGH)
         inventory = self._node.inventory
         if ref is not None and ref not in inventory.hosts and inventory.registered(ref) is None and not any(
@@ -300,7 +299,7 @@ class NodeOperations:
             raise NotFound(f"there is no host {ref}, and the store remembers none")
         return found[:limit]
 
-    def change(self, service: str, change: Change, *, revision: int | None = None) -> Deferred[int]:
+    def change(self, service: str, change: Edit, *, revision: int | None = None) -> Deferred[int]:
         return Deferred.fromCoroutine(self._changes.change(service, change, revision))
 
 

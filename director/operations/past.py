@@ -19,7 +19,7 @@ from cluster.keys import (
     VipKey,
 )
 from cluster.model import AuditEntry, HostRef, Leader, Member, Observed, Order, Registered, Service, VipOwner
-from cluster.store import Change
+from cluster.store import PastWrite
 from cluster.validate import join
 from cluster.view import Unreadable, decode
 from director.core.plan import plan, values
@@ -34,7 +34,7 @@ NEAR_S = 60.0
 AUDIT_REVISIONS = 20
 
 
-def told(changes: Sequence[Change], keys: Keys, ref: HostRef | None, limit: int) -> tuple[PastPicture, ...]:
+def told(changes: Sequence[PastWrite], keys: Keys, ref: HostRef | None, limit: int) -> tuple[PastPicture, ...]:
     """The newest *limit* of *changes* (newest first) that concern host *ref*; None: all that people ask about."""
     times, before = _Times(changes, keys), _before(changes)
     found = []
@@ -54,9 +54,9 @@ def told(changes: Sequence[Change], keys: Keys, ref: HostRef | None, limit: int)
     return tuple(found)
 
 
-def _before(changes: Sequence[Change]) -> dict[tuple[str, int], Change]:
+def _before(changes: Sequence[PastWrite]) -> dict[tuple[str, int], PastWrite]:
     """The change before each of the same key, by key and revision."""
-    last: dict[str, Change] = {}
+    last: dict[str, PastWrite] = {}
     found = {}
     for change in reversed(changes):
         if change.key in last:
@@ -68,7 +68,7 @@ def _before(changes: Sequence[Change]) -> dict[tuple[str, int], Change]:
 class _Times:
     """When revisions were, by what carries a time and is written as it happens. etcd itself keeps none."""
 
-    def __init__(self, changes: Sequence[Change], keys: Keys) -> None:
+    def __init__(self, changes: Sequence[PastWrite], keys: Keys) -> None:
         self._known: list[tuple[int, float]] = []
         self._audit: list[tuple[int, AuditEntry]] = []
         for change in reversed(changes):
@@ -115,7 +115,7 @@ def _concerns(place: Place, ref: HostRef | None) -> bool:
     return isinstance(place, AdminKey | RegisteredKey | ObservedKey) and place.ref == ref
 
 
-def _words(place: Place, value: bytes | None, before: Change | None) -> tuple[str, float | None]:
+def _words(place: Place, value: bytes | None, before: PastWrite | None) -> tuple[str, float | None]:
     """What happened, and when as the value itself says."""
     try:
         if isinstance(place, ServiceKey) and value is not None and before is not None:

@@ -14,13 +14,13 @@ from cluster.model import Node as NodeConfig
 from cluster.store import MAX_OPERATIONS, Compare, Delete, Listing, Operation, Put, Record, Store, check_transaction
 from cluster.validate import join
 from cluster.view import Unreadable, decode
-from director.admin.offers import Change, Stored
+from director.admin.offers import Edit, Stored
 from director.config import addresses, check
 from director.config.files import is_ours
 from director.config.loops import loop_errors
 from director.engine.errors import Conflict, Invalid, Refused, Stale, Wrong
 from director.engine.node import Node
-from director.engine.swapping import Plan, Swapping
+from director.engine.swapping import Swap, Swapping
 from director.ports.binding import OURS, BindError
 from director.traffic.listening import file_access
 
@@ -54,12 +54,12 @@ class ServiceChanges:
                 found[place.service] = Stored(revision=record.mod_revision, spec=spec)
         return found
 
-    async def change(self, name: str, change: Change, revision: int | None) -> int:
+    async def change(self, name: str, change: Edit, revision: int | None) -> int:
         """As `Operations.change`."""
         key = self._keys.service(name)
         rest: list[Record] = []
 
-        async def decide(record: Record | None) -> Plan | None:
+        async def decide(record: Record | None) -> Swap | None:
             found = record.mod_revision if record is not None else 0
             if revision is not None and revision != found:
                 raise Stale(_stale(name, revision, found))
@@ -70,7 +70,7 @@ class ServiceChanges:
         await self._sweep(rest, key, committed)
         return committed
 
-    async def _plan(self, name: str, key: str, record: Record | None, change: Change, rest: list[Record]) -> Plan | None:
+    async def _plan(self, name: str, key: str, record: Record | None, change: Edit, rest: list[Record]) -> Swap | None:
         """What the change comes to; *rest* takes what does not fit into its transaction."""
         before = _decoded(name, record)
         after = change(before)
@@ -93,7 +93,7 @@ class ServiceChanges:
             self._node.listeners.reserve(name, added, file_access(after) if after is not None else OURS)
         except BindError as error:
             raise Conflict(str(error)) from error
-        return Plan(operation, [Delete(each.key) for each in left[:_ALONG]],
+        return Swap(operation, [Delete(each.key) for each in left[:_ALONG]],
                     [Compare(each.key, each.mod_revision) for each in left[:_ALONG]])
 
     async def _sweep(self, rest: list[Record], key: str, revision: int) -> None:

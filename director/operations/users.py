@@ -16,7 +16,7 @@ from director.admin.auth import InThread
 from director.admin.offers import UserPicture
 from director.admin.userbook import UserBook
 from director.engine.errors import Conflict, Invalid, NotFound
-from director.engine.swapping import Plan, Swapping
+from director.engine.swapping import Swap, Swapping
 
 
 class UserChanges:
@@ -48,7 +48,7 @@ class UserChanges:
             hashed = await self._in_thread(lambda: PasswordHasher().hash(password))
         key = self._keys.user(name)
 
-        async def decide(record: Record | None) -> Plan:
+        async def decide(record: Record | None) -> Swap:
             kept = hashed
             if not kept:
                 if record is None:
@@ -59,7 +59,7 @@ class UserChanges:
                     raise Invalid(f"the stored one cannot be read ({error}); give a new one", "password") from error
             user = User(password=kept, role=role)
             self._check(self._book.if_stored(name, user))
-            return Plan(Put(key, msgspec.json.encode(user)))
+            return Swap(Put(key, msgspec.json.encode(user)))
 
         await self._swapping.change(key, decide)
 
@@ -67,11 +67,11 @@ class UserChanges:
         self._mine(name)
         key = self._keys.user(name)
 
-        async def decide(record: Record | None) -> Plan:
+        async def decide(record: Record | None) -> Swap:
             if record is None:
                 raise NotFound(f"no user is called {name!r}")
             self._check(self._book.if_stored(name, None))
-            return Plan(Delete(key))
+            return Swap(Delete(key))
 
         await self._swapping.change(key, decide)
 

@@ -28,11 +28,11 @@ from cluster.model import AgentListeners, HostRef
 from cluster.wire import (
     MAX_DIRECTORS,
     VERSION,
-    Connection,
+    Conversation,
     Hello,
+    Instruction,
     Leaving,
     Message,
-    Order,
     Refused,
     RemoteProtocolError,
     Report,
@@ -42,7 +42,7 @@ from cluster.wire import (
 from director.core.bucket import TokenBucket
 from director.ports.tls import certificate_names, server_options
 from director.reports.listening import ACCEPT_BURST, ACCEPTS_PER_HANDSHAKE, AgentPort, checked_addresses
-from director.reports.roster import LEFT, RETRY_REFUSED_S, AgentSink, Evidence, Refusal, Reject, Roster, Speaker
+from director.reports.roster import LEFT, RETRY_REFUSED_S, AgentSink, PeerFacts, Refusal, Reject, Roster, Speaker
 from director.reports.turns import Turns
 from director.timing.courtesy import give_way
 
@@ -81,7 +81,7 @@ class _AgentProtocol(Protocol):
 
     def __init__(self, listener: AgentListener) -> None:
         self._listener = listener
-        self._wire = Connection(Role.DIRECTOR)
+        self._wire = Conversation(Role.DIRECTOR)
         self._timer: Any = None
         self._over = False
         self._heard = False
@@ -157,15 +157,15 @@ class _AgentProtocol(Protocol):
         self.send(self._listener.welcome(speaker))
         self._listener.joined(self)
 
-    def _evidence(self) -> Evidence:
+    def _evidence(self) -> PeerFacts:
         peer = self.transport.getPeer()
         names = certificate_names(self.transport)
         if not isinstance(peer, IPv4Address | IPv6Address):
-            return Evidence("unix", "", True, names)
+            return PeerFacts("unix", "", True, names)
         ip = ipaddress.ip_address(peer.host.partition("%")[0])
         if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
             ip = ip.ipv4_mapped
-        return Evidence(str(Address(str(ip), peer.port)), str(ip), ip.is_loopback, names)
+        return PeerFacts(str(Address(str(ip), peer.port)), str(ip), ip.is_loopback, names)
 
     # --- out
 
@@ -289,13 +289,13 @@ class AgentListener(MultiService):
 
     # --- for the node
 
-    def order(self, ref: HostRef, order: Order) -> bool:
+    def order(self, ref: HostRef, order: Instruction) -> bool:
         """Send *order*, about *ref* alone, to the agent that speaks for it; whether there is one."""
         speaker = self.roster.speaker(ref)
         protocol = None if speaker is None else self._joined.get(speaker)
         if protocol is None:
             return False
-        protocol.send(Order(order=order.order, hosts=[str(ref)], deadline_s=order.deadline_s,
+        protocol.send(Instruction(order=order.order, hosts=[str(ref)], deadline_s=order.deadline_s,
                             interval_s=order.interval_s))
         return True
 
@@ -400,12 +400,12 @@ class AgentListener(MultiService):
         if protocol is not None:
             protocol.refuse(reason, retry_after_s)
 
-    def refused(self, hello: Hello, evidence: Evidence, reason: Reject) -> None:
+    def refused(self, hello: Hello, evidence: PeerFacts, reason: Reject) -> None:
         """Tell the operator; many of one kind are one line (`cluster.log.storms`)."""
         self._log.warn("agent {agent} at {address} refused: {reason}", agent=hello.agent, address=evidence.address,
                        reason=reason.value)
 
-    def misdialled(self, evidence: Evidence, why: str) -> None:
+    def misdialled(self, evidence: PeerFacts, why: str) -> None:
         """Somebody connects who is no agent, or one with another idea of TLS."""
         self._log.info("no agent at {address}: {why}", address=evidence.address, why=why)
 

@@ -17,7 +17,7 @@ from cluster.model import AdminState, Host, HostRef, LoadReport, Order, Register
 from cluster.store import Put, Record
 from cluster.view import Unreadable, decode
 from director.engine.node import Node
-from director.engine.swapping import Plan, Swapping
+from director.engine.swapping import Swap, Swapping
 from director.metrics.counters import Metrics
 from director.reports.roster import LEFT
 
@@ -87,7 +87,7 @@ class Attendance:
         key = self._keys.registered(ref)
         self._claims[ref] = claimed
 
-        async def decide(record: Record | None) -> Plan | None:
+        async def decide(record: Record | None) -> Swap | None:
             if self._claims.get(ref) is not claimed:
                 return None  # a later one goes on
             try:
@@ -95,7 +95,7 @@ class Attendance:
             except Unreadable:  # nobody's any more
                 before = None
             after = _again(before, claimed)
-            return None if after == before else Plan(Put(key, msgspec.json.encode(after)))
+            return None if after == before else Swap(Put(key, msgspec.json.encode(after)))
 
         def done() -> None:
             if self._claims.get(ref) is claimed:
@@ -145,7 +145,7 @@ class Attendance:
         self._node.settle()
         entry = self._node.inventory.hosts.get(ref)
         if entry is not None:
-            self._node.probing.plan(entry)
+            self._node.probing.schedule(entry)
 
     def rejected(self, reason: str) -> None:
         self._metrics.rejected(reason)

@@ -14,7 +14,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from cluster.wire import MAX_LINE_BYTES, RemoteProtocolError, parse_post
-from director.reports.roster import Evidence, Reject, Roster
+from director.reports.roster import PeerFacts, Reject, Roster
 
 _STATUS = {
     Reject.MALFORMED: 400,
@@ -59,14 +59,14 @@ class ReportResource(Resource):
         return _answer(request, 200, {"accepted": answer.accepted, "dropped": answer.dropped})
 
 
-def _evidence(request: Request) -> Evidence:
+def _evidence(request: Request) -> PeerFacts:
     peer = request.getClientAddress()
     ip = getattr(peer, "host", "")
     try:
         local = ipaddress.ip_address(ip.partition("%")[0]).is_loopback
     except ValueError:
         local = isinstance(peer, UNIXAddress)
-    return Evidence(ip or "unix", ip, local)
+    return PeerFacts(ip or "unix", ip, local)
 
 
 def _answer(request: Request, status: int, body: dict[str, object]) -> bytes:

@@ -127,7 +127,7 @@ class AgentSink(Protocol):
         ...
 
 
-class Evidence(NamedTuple):
+class PeerFacts(NamedTuple):
     """What the transport knows about a peer."""
 
     address: str  #: ``ip:port`` or the UNIX socket's, for people
@@ -235,7 +235,7 @@ class Roster:
         return {ref for record in self._records.values() if record.speaker is not None
                 for ref in record.speaker.claims.values()}
 
-    def hello(self, hello: Hello, evidence: Evidence, now: float) -> Admitted | Refusal:
+    def hello(self, hello: Hello, evidence: PeerFacts, now: float) -> Admitted | Refusal:
         """Judge a hello; tells the sink which hosts have an agent now."""
         identity = self._identify(hello.token, evidence)
         if identity is None:
@@ -310,7 +310,7 @@ class Roster:
             speaker.record.speaker = None
             self._release(speaker, LEFT if speaker.leaving else why)
 
-    def post(self, post: Post, evidence: Evidence, now: float) -> PostAnswer:
+    def post(self, post: Post, evidence: PeerFacts, now: float) -> PostAnswer:
         """Judge a posted report: a token's identity and the rules of connected agents, but a connected agent's boot id
         outranks a post's."""
         identity = self._identify(post.token, evidence._replace(names=frozenset()))
@@ -348,7 +348,7 @@ class Roster:
 
     # --- identity
 
-    def _identify(self, token: str | None, evidence: Evidence) -> str | None:
+    def _identify(self, token: str | None, evidence: PeerFacts) -> str | None:
         """The identity proven; '' when none are configured; None when nothing fits."""
         if not self._identities:
             return ""
@@ -373,7 +373,7 @@ class Roster:
 
     # --- hosts
 
-    def _register(self, speaker: Speaker, ref: HostRef, claim: HostClaim, evidence: Evidence) -> str:
+    def _register(self, speaker: Speaker, ref: HostRef, claim: HostClaim, evidence: PeerFacts) -> str:
         """Ask the sink for what *claim* asks for; '' if it asks for nothing."""
         text = claim.address
         if text is None:

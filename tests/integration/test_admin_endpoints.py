@@ -127,7 +127,7 @@ class HttpsTests(EndpointCase):
 
         Path(certificate).write_text("rubbish")
         renewal.look()
-        ((problem,), (broken,)) = self.running.operations.snapshot().problems, renewal.again()[1]
+        ((problem,), (broken,)) = self.running.operations.picture().problems, renewal.again()[1]
         self.assertIn("what was read before stays in use", problem)
         self.assertEqual(problem, broken)
         self.assertEqual(await shown(), new.strip())

@@ -74,7 +74,7 @@ class TwoDirectorsTests(DirectorTestCase):
         for director in (self.first, self.second):
             for operation in ("status", "cluster"):
                 def named(director: DirectorService = director, operation: str = operation) -> bool:
-                    found = director.operations.snapshot() if operation == "status" else director.operations.cluster()
+                    found = director.operations.picture() if operation == "status" else director.operations.cluster()
                     text = msgspec.json.encode(found.store_problems).decode()
                     return all(f"{root}{kind}/" in text for kind in kinds if kind not in ("load", "vips", ""))
 
@@ -85,7 +85,7 @@ class TwoDirectorsTests(DirectorTestCase):
             await self.do(director, "audit", limit=100)
         await until(lambda: self.first.clustering.leading.leads or self.second.clustering.leading.leads, "somebody to lead")
         await self.do(self.first, "put_host", **MAIN, host="b", address="127.0.0.1:9")
-        await until(lambda: self.second.operations.snapshot().host("web", "main", "b"), "a change to go on")
+        await until(lambda: self.second.operations.picture().host("web", "main", "b"), "a change to go on")
 
     async def test_users(self) -> None:
         """A user made at one signs in at the other, with the password of then, until one of them deletes them."""
@@ -110,11 +110,11 @@ class TwoDirectorsTests(DirectorTestCase):
         for director in (self.first, self.second):
             await until(lambda director=director: recorded(director) == expected, "the audit")  # type: ignore[misc]
         etcd.members[0].kill()
-        await until(lambda: not self.first.operations.snapshot().store_available, "the loss to be noticed")
+        await until(lambda: not self.first.operations.picture().store_available, "the loss to be noticed")
         with self.assertRaises(StoreUnavailable):
             await self.do(self.first, "weight", **MAIN, host="a", weight=2)
         self.assertEqual(recorded(self.first), expected)
         await deferToThread(etcd.start)
-        await until(lambda: self.first.operations.snapshot().store_available, "etcd to be back")
+        await until(lambda: self.first.operations.picture().store_available, "etcd to be back")
         await self.do(self.first, "weight", **MAIN, host="a", weight=3)
         await until(lambda: recorded(self.second)[:1] == [("d1", "weight", "ok")], "the audit to go on")

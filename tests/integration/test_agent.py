@@ -155,7 +155,7 @@ class Plain(AgentCase):
         yield self.until(lambda: self.seen("reported"), "a report")
         for order, state in (("drain", "drain"), ("up", "ready")):
             self.sink.take()
-            self.assertTrue(listener.order(HostRef.parse(APP1), wire.Order(order=order)))
+            self.assertTrue(listener.order(HostRef.parse(APP1), wire.Instruction(order=order)))
             yield self.until(lambda state=state: self.sink.events and self.sink.events[-1][2].state == state, state)
 
     @inlineCallbacks

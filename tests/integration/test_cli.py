@@ -399,7 +399,7 @@ class SalvageTests(CliTestCase):
         same place never, and a director starts on it."""
         path = self.write("", "state")
         records = tuple(Record(f"/txdirector/default/services/{name}", b"{}", 1, 1) for name in ("a", "b"))
-        sound = b"".join(journal.snapshot(1, records, (), at=0.0))
+        sound = b"".join(journal.compacted(1, records, (), at=0.0))
         damaged = sound.replace(b"services/a", b"services/?")
         Path(path).write_bytes(damaged)
         config = self.write(f"[node]\nstore = \"file:{path}\"\n")

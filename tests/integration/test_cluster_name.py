@@ -32,8 +32,8 @@ class ClusterNameTests(DirectorTestCase):
             }})
 
         lost = await member("one", "mian")
-        await until(lambda: lost.operations.snapshot().problems, "a hint")
-        [hint] = lost.operations.snapshot().problems
+        await until(lambda: lost.operations.picture().problems, "a hint")
+        [hint] = lost.operations.picture().problems
         for said in ("'mian' has no service", "main-2, main.x, other", "node.etcd.cluster"):
             self.assertIn(said, hint)
         self.assertEqual(lost.operations.cluster().problems, (hint,))
@@ -43,4 +43,4 @@ class ClusterNameTests(DirectorTestCase):
         backend = await self.backend("a")
         spec = service({"a": backend.address}, group={"health": {"probe": {"kind": "none"}}})["services"]["web"]
         await lost.control.call(ADA, "new_service", {"service": "web", "spec": spec})
-        self.assertEqual(lost.operations.snapshot().problems, ())
+        self.assertEqual(lost.operations.picture().problems, ())

@@ -140,7 +140,7 @@ class GroupTests(ConfiguringCase):
         await until(lambda: old.received == b"one\nSTILL HERE")
 
         def counted() -> tuple[int, int, int]:
-            picture = director.operations.snapshot().services[0]
+            picture = director.operations.picture().services[0]
             by_name = {group.name: group.in_flight for group in picture.groups}
             return picture.connections, by_name["main"], by_name["other"]
 

@@ -63,7 +63,7 @@ class Agent(Client):
     """Speaks for the host, to one director only."""
 
     def connectionMade(self) -> None:
-        self.wire = wire.Connection(wire.Role.AGENT)
+        self.wire = wire.Conversation(wire.Role.AGENT)
         self.seq = 0
         self.send(self.wire.send(wire.Hello(version=1, agent="a", boot_id="b", hosts=[wire.HostClaim(host=str(REF))])))
 

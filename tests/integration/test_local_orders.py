@@ -48,7 +48,7 @@ class LocalOrderTests(DirectorTestCase):
         return host
 
     def rotation(self) -> set[str]:
-        (service,) = self.running.operations.snapshot().services
+        (service,) = self.running.operations.picture().services
         return {host.name for host in service.groups[0].hosts if host.in_rotation}
 
     async def test_while_etcd_is_away(self) -> None:
@@ -68,7 +68,7 @@ class LocalOrderTests(DirectorTestCase):
         self.assertEqual(self.rotation(), {"b"})
         await deferToThread(etcd.start)
         await until(lambda: self.rotation() == {"a"}, "the store's orders again")
-        (service,) = self.running.operations.snapshot().services
+        (service,) = self.running.operations.picture().services
         self.assertEqual([each.by for host in service.groups[0].hosts for each in host.orders], ["operator"])
 
     async def test_a_normal_order_ends_it(self) -> None:

@@ -101,6 +101,6 @@ class WholeDirectorTests(DirectorTestCase):
         self.assertEqual(self.sees_b(second).connect_failures, 0, "it was spared the tries")
 
     def sees_b(self, director: DirectorService) -> HostPicture:
-        host = director.operations.snapshot().host("web", "main", "b")
+        host = director.operations.picture().host("web", "main", "b")
         assert host is not None
         return host

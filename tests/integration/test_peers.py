@@ -169,7 +169,7 @@ class StrangerTests(PeersTestCase):
         token = "an agent's token, long enough to be a secret"
         director = await self.director("d2")
         assert director.address is not None
-        agent = wire.Connection(wire.Role.AGENT)
+        agent = wire.Conversation(wire.Role.AGENT)
         hello = agent.send(wire.Hello(version=1, agent="app1", boot_id="b", token=token,
                                       hosts=[wire.HostClaim(host="web/blue/app1")]))
         client: Client = await connectProtocol(HostnameEndpoint(reactor, "127.0.0.1", director.address.port), Client())

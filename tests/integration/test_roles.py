@@ -11,8 +11,8 @@ class RoleTests(DirectorTestCase):
         backend = await self.backend("a")
         director = await self.director({"node": {"roles": ["manage"]}} | service({"a": backend.address}))
         self.assertEqual(director.node.listeners.addresses("web"), ())
-        (host,) = director.operations.snapshot().services[0].groups[0].hosts
-        await until(lambda: director.operations.snapshot().services[0].groups[0].hosts[0].check.ok, "a probe")
+        (host,) = director.operations.picture().services[0].groups[0].hosts
+        await until(lambda: director.operations.picture().services[0].groups[0].hosts[0].check.ok, "a probe")
         self.assertTrue(host.in_rotation)
 
     async def test_balance_only(self) -> None:
@@ -20,11 +20,11 @@ class RoleTests(DirectorTestCase):
         backend = await self.backend("a")
         director = await self.director({"node": {"roles": ["balance"]}} | service({"a": backend.address}))
         self.assertEqual(await self.served_by(director), "a")
-        (host,) = director.operations.snapshot().services[0].groups[0].hosts
+        (host,) = director.operations.picture().services[0].groups[0].hosts
         self.assertEqual((host.check.at, host.check.next_at), (None, None))
         await backend.stop()
         for _ in range(3):
             client = await self.client(director)
             await until(lambda client=client: client.lost, "the end")
-        (host,) = director.operations.snapshot().services[0].groups[0].hosts
+        (host,) = director.operations.picture().services[0].groups[0].hosts
         self.assertGreaterEqual(host.connect_failures, 1)

@@ -70,7 +70,7 @@ class ConnectionTests(VisitorsCase):
         await until(lambda: clients[0].received == b"a\nHELLO", "the answer")
         listed = await self.do(director, "connections", service="web")
         self.assertEqual((listed.total, len(listed.connections)), (3, 3))
-        self.assertEqual(director.operations.snapshot().retired, {"web": 3})
+        self.assertEqual(director.operations.picture().retired, {"web": 3})
         value = director.registry.get_sample_value
         self.assertEqual(value("txdirector_deleted_service_connections", {"service": "web"}), 3)
         await self.do(director, "kill_connection", service="web", client=listed.connections[0].client)
@@ -82,7 +82,7 @@ class ConnectionTests(VisitorsCase):
         director.node.apply_service("web", None)
         for client in clients[1:]:
             client.close()
-        await until(lambda: not director.operations.snapshot().retired, "the last one's end")
+        await until(lambda: not director.operations.picture().retired, "the last one's end")
         await until(lambda: value("txdirector_connections_accepted_total", {"service": "web"}) is None, "the counters' end")
         with self.assertRaises(NotFound):
             await self.do(director, "connections", service="web")
@@ -107,11 +107,11 @@ class BadHostsTests(VisitorsCase):
         self.assertEqual((await self.do(director, "bad_hosts")).current, ())
         port = int(site.address.rpartition(":")[2])
         await site.stop()
-        await until(lambda: director.operations.snapshot().host("web", "main", "a").state.value == "down")
+        await until(lambda: director.operations.picture().host("web", "main", "a").state.value == "down")
         bad = await self.do(director, "bad_hosts")
         self.assertEqual([host.name for host in bad.current], ["a"])
         await self.backend("a", port)
-        await until(lambda: director.operations.snapshot().host("web", "main", "a").state.value == "up")
+        await until(lambda: director.operations.picture().host("web", "main", "a").state.value == "up")
         bad = await self.do(director, "bad_hosts")
         self.assertEqual(bad.current, ())
         self.assertEqual((bad.historic[0].host, bad.historic[0].transition.after.value), ("a", "down"))

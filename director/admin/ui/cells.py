@@ -93,7 +93,7 @@ def hosts_of(picture: DirectorPicture) -> Iterator[HostPicture]:
     return (host for service in picture.services for group in service.groups for host in group.hosts)
 
 
-def summary(picture: DirectorPicture) -> dict[str, Cell]:
+def totals(picture: DirectorPicture) -> dict[str, Cell]:
     """The cells of the director, of services and of groups."""
     found: dict[str, Cell] = {}
     for service in picture.services:

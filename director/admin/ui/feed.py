@@ -20,7 +20,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
 from director.admin.control import Caller, Control, Role
-from director.admin.ui.cells import LINE_STEP_S, Cell, Loads, changed, host_cells, shown, summary, within
+from director.admin.ui.cells import LINE_STEP_S, Cell, Loads, changed, host_cells, shown, totals, within
 from director.admin.ui.visitors import SignInFirst, Visitors
 from director.admin.web import dress, is_read, only_read
 from director.core.snapshot import DirectorPicture
@@ -160,7 +160,7 @@ class Feed(Service):
             self.loads.sample(picture)
         if not self._viewers:
             return
-        before, overall = self._cells, summary(picture)
+        before, overall = self._cells, totals(picture)
         news: dict[str, Mapping[str, Cell]] = {}
         self._cells = {}
         for viewer in list(self._viewers):

@@ -18,7 +18,7 @@ from director.admin.ui.cells import (
     page_of,
     ref,
     shown,
-    summary,
+    totals,
 )
 from director.admin.ui.text import page_number, value
 from director.core.plan import ABSENT, plan
@@ -54,7 +54,7 @@ class Look(NamedTuple):
 
     def cells(self, picture: DirectorPicture, hosts: Iterable[HostPicture]) -> Mapping[str, Cell]:
         """The summary, and what rows of these hosts show."""
-        return summary(picture) | host_cells(hosts, self.loads)
+        return totals(picture) | host_cells(hosts, self.loads)
 
 
 class PageRoute(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from director.core.host import Host
 from director.core.schedulers.base import Quiet, Random
-from director.core.schedulers.structures import Roster, ShareTree
+from director.core.schedulers.structures import HostArray, ShareTree
 
 
 class Drawn(Quiet):
@@ -15,7 +15,7 @@ class Drawn(Quiet):
 
     def __init__(self, random: Random) -> None:
         self._random = random
-        self._roster = Roster()
+        self._roster = HostArray()
 
     def add(self, host: Host) -> None:
         self._roster.add(host)

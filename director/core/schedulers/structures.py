@@ -1,6 +1,6 @@
 """Where schedulers keep their eligible hosts, so that neither a pick nor an event ever scans them.
 
-- `Roster`: an array; any member by a uniform draw in O(1).
+- `HostArray`: an array; any member by a uniform draw in O(1).
 - `LeastTree`: a tournament; the member with the smallest key in O(1), a changed key in O(log n).
 - `ShareTree`: sums; a member drawn in proportion to its weight in O(log n).
 
@@ -20,7 +20,7 @@ from director.core.host import Host
 from director.core.schedulers.base import Random
 
 
-class Roster:
+class HostArray:
     """Members in an array without order or gaps: the last one fills the place of one that leaves."""
 
     def __init__(self) -> None:

@@ -42,7 +42,7 @@ from director.admin.auth import InThread
 from director.admin.control import Audit, Control
 from director.admin.gate import Gate
 from director.admin.intake import AdminSite
-from director.admin.offers import Change, Reloaded, Stopping, Stored, UserPicture
+from director.admin.offers import Edit, Reloaded, Stopping, Stored, UserPicture
 from director.admin.site import make_site
 from director.admin.ui.assembly import make_ui
 from director.core.snapshot import (
@@ -113,7 +113,7 @@ class SmallDirector:
     def refs(self) -> Iterable[HostRef]:
         return self.hosts.keys()
 
-    def snapshot(self, service: str | None = None, group: str | None = None, host: str | None = None) -> DirectorPicture:
+    def picture(self, service: str | None = None, group: str | None = None, host: str | None = None) -> DirectorPicture:
         whole = self._whole()
         return msgspec.structs.replace(whole, services=tuple(
             msgspec.structs.replace(each, groups=tuple(
@@ -249,7 +249,7 @@ class SmallDirector:
     def stored(self) -> Deferred[Mapping[str, Stored]]:
         return succeed(self.specs) if self.available else fail(StoreUnavailable("no answer in 2 s"))
 
-    def change(self, service: str, change: Change, *, revision: int | None = None) -> Deferred[int]:
+    def change(self, service: str, change: Edit, *, revision: int | None = None) -> Deferred[int]:
         if not self.available:
             return fail(StoreUnavailable("no answer in 2 s"))
         before = self.specs.get(service)

@@ -91,12 +91,12 @@ class MatrixTests(ControlCase):
     def test_readonly_may_look_only(self) -> None:
         """The role readonly sees everything and changes nothing."""
         for name, arguments in GOOD.items():
-            before = self.director.snapshot()
+            before = self.director.picture()
             if OPERATIONS[name].changes:
                 self.assertIn("readonly", self.refused(Forbidden, name, BOB, **arguments))
             else:
                 self.call(name, BOB, **arguments)
-            self.assertEqual(self.director.snapshot(), before)
+            self.assertEqual(self.director.picture(), before)
 
     def test_only_changes_are_audited(self) -> None:
         """Each attempted change leaves exactly one entry, done or refused; looking leaves none."""
@@ -196,7 +196,7 @@ class ChangingTests(ControlCase):
 
     def test_bad_values_change_nothing(self) -> None:
         """Values beyond their bounds are refused with their place, and nothing happens."""
-        before = self.director.snapshot()
+        before = self.director.picture()
         for weight in (-1, 1e7, "heavy", None, float("nan"), float("inf")):
             self.assertIn("weight", self.refused(Invalid, "weight", **HOST, weight=weight))
         for weight in ("nan", "inf", "-1", "", "0x10"):
@@ -205,7 +205,7 @@ class ChangingTests(ControlCase):
         self.assertIn("why", self.refused(Invalid, "order", **HOST, state="down", why="x" * 501))
         self.assertIn("deadline_s", self.refused(Invalid, "order", **HOST, state="down", deadline_s=5))
         self.assertIn("host", self.refused(Invalid, "retry", **(HOST | {"host": "../etc"})))
-        self.assertEqual(self.director.snapshot(), before)
+        self.assertEqual(self.director.picture(), before)
 
     def test_unknown_host_is_not_changed(self) -> None:
         """Each change is refused for a host that does not exist."""

@@ -179,10 +179,10 @@ class ConditionTests(RestCase):
 
 class BadRequestTests(RestCase):
     def bad(self, method: str, path: str, body: object = None, *, status: int = 400, **more: str) -> str:
-        before = self.admin.director.snapshot()
+        before = self.admin.director.picture()
         answer = self.ask(method, path, body, headers=more)
         self.assertEqual(answer.status, status, answer.body)
-        self.assertEqual(self.admin.director.snapshot(), before)
+        self.assertEqual(self.admin.director.picture(), before)
         return answer.body.decode()
 
     def test_malformed_bodies(self) -> None:
@@ -249,7 +249,7 @@ class MetricsTests(RestCase):
     def setUp(self) -> None:
         super().setUp()
         Metrics(self.admin.registry).service("web").accepted += 1
-        self.admin.registry.register(SnapshotCollector(self.admin.director.snapshot, dict))
+        self.admin.registry.register(SnapshotCollector(self.admin.director.picture, dict))
 
     def test_exposition(self) -> None:
         """Counters and gauges in one text that Prometheus' own parser reads, each family with HELP, once."""

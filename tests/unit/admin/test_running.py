@@ -30,7 +30,7 @@ class TextTests(SynchronousTestCase):
     def test_lines(self) -> None:
         """Services, groups and hosts as the ancestor wrote them; who takes no connection is disabled, with the reason."""
         self.director.order(APP1, AdminState.DOWN, who="ada", why="")
-        text = running_text(self.director.snapshot())
+        text = running_text(self.director.picture())
         self.assertEqual(text, (
             "service web 127.0.0.1:8000 blue\n"
             "group blue enabled\n"
@@ -56,7 +56,7 @@ class TextTests(SynchronousTestCase):
         director.hosts[APP1] = host_picture(
             APP1, why_not=why, address=f"unix:/{path}", in_flight=open_now, in_rotation=rotation
         )
-        picture = director.snapshot()
+        picture = director.picture()
         service = msgspec.structs.replace(picture.services[0], listen=(f"unix:/{path}", "[::1]:80"), enabled=None)
         text = running_text(msgspec.structs.replace(picture, services=(service,)))
         self.assertTrue(is_running_text(text), text)
@@ -69,6 +69,6 @@ class PageTests(SynchronousTestCase):
         admin = Admin()
         answer = admin.ask("GET", "/running.txt?verbose=1", user="bob:looking")
         self.assertEqual((answer.status, answer.headers["Content-Type"]), (200, "text/plain; charset=utf-8"))
-        self.assertEqual(answer.body.decode(), running_text(admin.director.snapshot()))
+        self.assertEqual(answer.body.decode(), running_text(admin.director.picture()))
         self.assertEqual(admin.ask("GET", "/running.txt", user=None).status, 401)
         self.assertEqual(admin.ask("POST", "/running.txt").status, 405)

@@ -40,9 +40,9 @@ class XmlRpcCase(SynchronousTestCase):
 
     def fault(self, method: str, *parameters: Any, user: str = "ada:engine") -> xmlrpc.client.Fault:
         """The fault; it changed nothing."""
-        before = self.admin.director.snapshot()
+        before = self.admin.director.picture()
         fault = self.assertRaises(xmlrpc.client.Fault, self.call, method, *parameters, user=user)
-        self.assertEqual(self.admin.director.snapshot(), before)
+        self.assertEqual(self.admin.director.picture(), before)
         return fault
 
 

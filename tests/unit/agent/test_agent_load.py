@@ -90,7 +90,7 @@ class Metering(SynchronousTestCase):
             else:
                 meter.finish(ok=ok, latency_s=latency_s)
         line = wire.encode(wire.Report(seq=1, load=meter.cut(Sample(cpu=0.5), elapsed)))
-        director = wire.Connection(wire.Role.DIRECTOR)
+        director = wire.Conversation(wire.Role.DIRECTOR)
         director.receive_data(wire.encode(wire.Hello(
             version=1, agent="a", boot_id="b", hosts=[wire.HostClaim(host="a/b/c")])))
         director.next_message()

@@ -53,7 +53,7 @@ class Director:
     def __init__(self, reactor: MemoryReactorClock, index: int = -1, name: str = "d1") -> None:
         self.address, factory = reactor.unixClients[index][:2]
         self.name = name
-        self.wire = wire.Connection(wire.Role.DIRECTOR)
+        self.wire = wire.Conversation(wire.Role.DIRECTOR)
         self.transport = Transport()
         self.protocol = factory.buildProtocol(None)
         self.protocol.makeConnection(self.transport)
@@ -88,7 +88,7 @@ class ReporterCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
         self.sampler = FixedSampler()
-        self.orders: list[wire.Order] = []
+        self.orders: list[wire.Instruction] = []
 
 
 class Reporting(ReporterCase):
@@ -321,8 +321,8 @@ class Orders(ReporterCase):
         self.reporter()
         director = Director(self.reactor)
         director.welcome()
-        director.say(wire.Order(order="drain", hosts=[APP1, "web/blue/other"]))
-        director.say(wire.Order(order="up", hosts=[APP1]))
+        director.say(wire.Instruction(order="drain", hosts=[APP1, "web/blue/other"]))
+        director.say(wire.Instruction(order="up", hosts=[APP1]))
         self.assertEqual(self.states(director), [("ready", {APP1: "drain"}), ("ready", {})])
         self.assertEqual([order.order for order in self.orders], ["drain", "up"])
 
@@ -332,7 +332,7 @@ class Orders(ReporterCase):
         director = Director(self.reactor)
         director.welcome()
         for deadline_s, lasts in ((5.0, 5.0), (None, DRAIN_DEFAULT_S)):
-            director.say(wire.Order(order="drain", deadline_s=deadline_s))
+            director.say(wire.Instruction(order="drain", deadline_s=deadline_s))
             self.assertEqual(self.states(director), [("ready", {APP1: "drain", APP2: "drain"})])
             self.reactor.advance(lasts)
             self.assertEqual(self.states(director)[-1], ("ready", {}))
@@ -342,7 +342,7 @@ class Orders(ReporterCase):
         self.reporter()
         director = Director(self.reactor)
         director.welcome()
-        director.say(wire.Order(order="interval", interval_s=0.0001))
+        director.say(wire.Instruction(order="interval", interval_s=0.0001))
         self.reactor.pump([0.1] * 10)
         self.assertEqual(len(director.heard()), 10)
 

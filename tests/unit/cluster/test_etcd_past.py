@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.etcd.past import Past
-from cluster.store import Change, Changes, Record
+from cluster.store import Changes, PastWrite, Record
 
 #: Transactions: for each of a few keys, written, deleted or untouched.
 KEYS = "abc"
@@ -30,12 +30,12 @@ def happened(history: list[dict[str, bool]]) -> tuple[list[Changes], dict[str, i
     return changes, there
 
 
-def flat(changes: list[Changes]) -> list[Change]:
+def flat(changes: list[Changes]) -> list[PastWrite]:
     """Newest first."""
     found = []
     for each in changes:
-        found += [Change(record.key, record.value, each.revision, None) for record in each.written]
-        found += [Change(key, None, each.revision, None) for key in each.deleted]
+        found += [PastWrite(record.key, record.value, each.revision, None) for record in each.written]
+        found += [PastWrite(key, None, each.revision, None) for key in each.deleted]
     return found[::-1]
 
 

@@ -38,7 +38,7 @@ def written() -> tuple[list[bytes], list[dict[str, bytes]]]:
     """A file as lines, and what it must hold after each of its groups."""
     table = Table()
     run(table, OLD)
-    lines = [b"".join(journal.snapshot(table.revision, table.records, table.past, at=999.0))]
+    lines = [b"".join(journal.compacted(table.revision, table.records, table.past, at=999.0))]
     states = [values(table)]
     for operations in NEW:
         lines.append(journal.group(run(table, [operations])))
@@ -56,7 +56,7 @@ class RoundTripTests(SynchronousTestCase):
         """Records with their revisions, the revision and history survive; leased records do not."""
         table = Table()
         run(table, OLD)
-        data = b"".join(journal.snapshot(table.revision, table.records, table.past, at=999.0))
+        data = b"".join(journal.compacted(table.revision, table.records, table.past, at=999.0))
         data += journal.group(run(table, NEW))
         content = journal.read(data)
         self.assertEqual(content.table.records, tuple(record for record in table.records if record.lease is None))
@@ -72,7 +72,7 @@ class RoundTripTests(SynchronousTestCase):
             [Delete(key) if value is None else Put(key, value) for key, value in each] for each in drawn]
         table = Table()
         run(table, operations[:split])
-        data = b"".join(journal.snapshot(table.revision, table.records, table.past, at=1.0))
+        data = b"".join(journal.compacted(table.revision, table.records, table.past, at=1.0))
         group = run(table, operations[split:])
         data += journal.group(group) if group else b""
         content = journal.read(data)
@@ -82,7 +82,7 @@ class RoundTripTests(SynchronousTestCase):
     def test_read_by_people(self) -> None:
         """Text stays text, one line for each thing, in the documented form."""
         record = Record("/txdirector/main/services/web", b'{"enable":"blue"}', 3, 4)
-        header, line = journal.snapshot(4, (record,), (), at=5.0)
+        header, line = journal.compacted(4, (record,), (), at=5.0)
         self.assertEqual(header[9:], b'{"line":"header","records":1,"history":0,"revision":4,"at":5.0,'
                                      b'"format":"txdirector-store","version":1}\n')
         self.assertEqual(line[9:], b'{"line":"record","record":{"key":"/txdirector/main/services/web",'

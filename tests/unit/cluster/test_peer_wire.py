@@ -31,9 +31,9 @@ from cluster.peer_wire import (
     Entries,
     Forwarded,
     Hello,
-    Link,
     Message,
     Missing,
+    PeerConversation,
     Promise,
     Reports,
     Role,
@@ -58,17 +58,17 @@ MESSAGES: tuple[Traffic, ...] = (
 )
 
 
-def dialer(secret: bytes | None = SECRET, *, nonce: int = 1, director: str = "d1", cluster: str = "c") -> Link:
-    return Link(Role.DIALER, cluster=cluster, director=director, boot_id=f"{director}-boot", secret=secret,
+def dialer(secret: bytes | None = SECRET, *, nonce: int = 1, director: str = "d1", cluster: str = "c") -> PeerConversation:
+    return PeerConversation(Role.DIALER, cluster=cluster, director=director, boot_id=f"{director}-boot", secret=secret,
                 nonce=bytes([nonce]) * NONCE_BYTES)
 
 
-def acceptor(secret: bytes | None = SECRET, *, nonce: int = 2, director: str = "d2", cluster: str = "c") -> Link:
-    return Link(Role.ACCEPTOR, cluster=cluster, director=director, boot_id=f"{director}-boot", secret=secret,
+def acceptor(secret: bytes | None = SECRET, *, nonce: int = 2, director: str = "d2", cluster: str = "c") -> PeerConversation:
+    return PeerConversation(Role.ACCEPTOR, cluster=cluster, director=director, boot_id=f"{director}-boot", secret=secret,
                 nonce=bytes([nonce]) * NONCE_BYTES)
 
 
-def tell(link: Link, data: bytes) -> list[Message]:
+def tell(link: PeerConversation, data: bytes) -> list[Message]:
     """Everything that *link* makes of *data*."""
     link.receive_data(data)
     heard = []
@@ -77,7 +77,7 @@ def tell(link: Link, data: bytes) -> list[Message]:
     return heard
 
 
-def shake(one: Link, two: Link, to: str = "d2") -> None:
+def shake(one: PeerConversation, two: PeerConversation, to: str = "d2") -> None:
     tell(one, two.challenge())
     tell(two, one.hello(to))
     tell(one, two.welcome())
@@ -138,7 +138,7 @@ class HandshakeTests(LinkTestCase):
 
     def test_an_agent_is_no_director(self) -> None:
         """An agent's hello, with whatever token, is garbage here; so are its reports."""
-        agent = wire.Connection(wire.Role.AGENT)
+        agent = wire.Conversation(wire.Role.AGENT)
         hello = agent.send(wire.Hello(version=1, agent="app1", boot_id="b", token=SECRET.decode(),
                                       hosts=[wire.HostClaim(host="web/blue/app1")]))
         for line in (hello, wire.encode(wire.Report(seq=1))):

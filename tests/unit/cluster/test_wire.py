@@ -13,21 +13,21 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cluster import wire
 from cluster.model import LoadReport
-from cluster.wire import Connection, RemoteProtocolError, Role, State
+from cluster.wire import Conversation, RemoteProtocolError, Role, State
 
 HELLO = wire.Hello(version=1, agent="app1", boot_id="b1", hosts=[wire.HostClaim(host="web/blue/app1")])
 WELCOME = wire.Welcome(version=1, director="d1", interval_s=1.0, directors=["10.0.0.1:7946"], leader="d1")
 REPORT = wire.Report(seq=1, load=LoadReport(utilisation=0.5, custom={"memory": 0.25}))
 
 
-def drain(connection: Connection) -> list[wire.Message]:
+def drain(connection: Conversation) -> list[wire.Message]:
     """Every message that can be had now."""
     return list(iter(connection.next_message, None))
 
 
-def opened() -> tuple[Connection, Connection]:
+def opened() -> tuple[Conversation, Conversation]:
     """An agent's and a director's side after the handshake."""
-    agent, director = Connection(Role.AGENT), Connection(Role.DIRECTOR)
+    agent, director = Conversation(Role.AGENT), Conversation(Role.DIRECTOR)
     director.receive_data(agent.send(HELLO))
     drain(director)
     agent.receive_data(director.send(WELCOME))
@@ -37,7 +37,7 @@ def opened() -> tuple[Connection, Connection]:
 
 def heard(chunks: list[bytes]) -> tuple[list[wire.Message], str | None]:
     """What a director understands of *chunks*, answering each hello at once; and its complaint."""
-    connection = Connection(Role.DIRECTOR)
+    connection = Conversation(Role.DIRECTOR)
     messages: list[wire.Message] = []
     for chunk in chunks:
         connection.receive_data(chunk)
@@ -55,7 +55,7 @@ def line(**fields: object) -> bytes:
     return json.dumps(fields).encode() + b"\n"
 
 
-class Conversation(SynchronousTestCase):
+class ConversationTests(SynchronousTestCase):
     def test_every_message_survives_the_wire(self) -> None:
         """What one side sends, the other receives as an equal value."""
         agent, director = opened()
@@ -63,8 +63,8 @@ class Conversation(SynchronousTestCase):
             director.receive_data(agent.send(message))
             self.assertEqual(drain(director), [message])
         for answer in (
-            wire.Order(order="drain", hosts=["web/blue/app1"], deadline_s=5.0),
-            wire.Order(order="interval", interval_s=2.0),
+            wire.Instruction(order="drain", hosts=["web/blue/app1"], deadline_s=5.0),
+            wire.Instruction(order="interval", interval_s=2.0),
             WELCOME,
             wire.Refused(reason="replaced", retry_after_s=1.0),
         ):
@@ -82,7 +82,7 @@ class Conversation(SynchronousTestCase):
 
     def test_a_director_hears_nothing_while_its_answer_is_due(self) -> None:
         """Reports sent along with the hello wait for the welcome, then count."""
-        director = Connection(Role.DIRECTOR)
+        director = Conversation(Role.DIRECTOR)
         director.receive_data(wire.encode(HELLO) + wire.encode(REPORT))
         self.assertEqual(drain(director), [HELLO])
         director.send(WELCOME)
@@ -90,7 +90,7 @@ class Conversation(SynchronousTestCase):
 
     def test_local_misuse_changes_nothing(self) -> None:
         """A message out of turn, or the other side's, raises the local error and the conversation goes on."""
-        agent = Connection(Role.AGENT)
+        agent = Conversation(Role.AGENT)
         for wrong in (REPORT, WELCOME, wire.Leaving(deadline_s=1)):
             self.assertRaises(wire.LocalProtocolError, agent.send, wrong)
         agent.send(HELLO)
@@ -107,7 +107,7 @@ class Conversation(SynchronousTestCase):
 
 class Garbage(SynchronousTestCase):
     def assert_fails(self, reason: str, data: bytes, *, greeted: bool = True) -> None:
-        connection = opened()[1] if greeted else Connection(Role.DIRECTOR)
+        connection = opened()[1] if greeted else Conversation(Role.DIRECTOR)
         connection.receive_data(data)
         with self.assertRaises(RemoteProtocolError) as raised:
             drain(connection)
@@ -246,12 +246,12 @@ class Documentation(SynchronousTestCase):
             agent, director = opened()
             receiver = agent if sender is Role.DIRECTOR else director
             if '"hello"' in shown:
-                receiver = Connection(Role.DIRECTOR)
+                receiver = Conversation(Role.DIRECTOR)
             receiver.receive_data(shown.encode() + b"\n")
             (message,) = drain(receiver)
             kinds.add(type(message))
             self.assertEqual(json.loads(wire.encode(message)), json.loads(shown))
-        self.assertEqual(kinds, {wire.Hello, wire.Welcome, wire.Refused, wire.Report, wire.Leaving, wire.Order})
+        self.assertEqual(kinds, {wire.Hello, wire.Welcome, wire.Refused, wire.Report, wire.Leaving, wire.Instruction})
 
     def test_the_posted_example_is_one(self) -> None:
         """It parses too."""
@@ -270,7 +270,7 @@ class Documentation(SynchronousTestCase):
 
     def test_every_key_is_specified(self) -> None:
         """Each field of each message is in a table."""
-        for kind in (wire.Hello, wire.HostClaim, wire.Welcome, wire.Refused, wire.Report, wire.Leaving, wire.Order,
+        for kind in (wire.Hello, wire.HostClaim, wire.Welcome, wire.Refused, wire.Report, wire.Leaving, wire.Instruction,
                      LoadReport):
             for field in msgspec.structs.fields(kind):
                 self.assertIn(f"| `{field.encode_name}` |", self.text)

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from cluster.errors import Misuse
 from director.config.files import parse
-from director.config.summary import summary
+from director.config.summary import start_lines
 from director.relay import choice, make_relay
 from director.relay.choice import choose, native_missing
 from director.service import make_relays
@@ -24,7 +24,7 @@ class SummaryTests(SynchronousTestCase):
             etcd = { endpoints = ["127.0.0.1:1"], cluster = "lab" }
             [services.web]
         """)
-        self.assertEqual(list(summary(configuration, native_missing="")),
+        self.assertEqual(list(start_lines(configuration, native_missing="")),
                          ["store: etcd at 127.0.0.1:1; the services are those of cluster lab there"])
 
     def test_lines(self) -> None:
@@ -40,7 +40,7 @@ class SummaryTests(SynchronousTestCase):
             [services.mail]
         """)
         self.assertEqual(
-            list(summary(configuration, native_missing="not built")),
+            list(start_lines(configuration, native_missing="not built")),
             [
                 "service web: 0.0.0.0:80, [::]:81 → group blue: 1 host, weightedleastconns, "
                 "relay python (as configured)",

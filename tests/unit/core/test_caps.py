@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import Caps, CapShare
-from director.core.caps import View, plan, share_of, split
+from director.core.caps import View, next_caps, share_of, split
 
 NAMES = ("d1", "d2", "d3")
 
@@ -52,23 +52,23 @@ class SplitTests(SynchronousTestCase):
 class PlanTests(SynchronousTestCase):
     def test_first(self) -> None:
         """Without a record the living get equal parts."""
-        caps = plan(100, None, {"d1": View(live=True), "d2": View(live=True)})
+        caps = next_caps(100, None, {"d1": View(live=True), "d2": View(live=True)})
         self.assertEqual(caps, settled(50, 50))
 
     def test_calm(self) -> None:
         """While nobody is pressed nothing is written, whatever the load."""
         views = {"d1": View(True, number=1, open=40, wanted=40), "d2": View(True, number=1, open=3, wanted=3)}
-        self.assertIsNone(plan(100, settled(50, 50), views))
+        self.assertIsNone(next_caps(100, settled(50, 50), views))
 
     def test_moved_in_two_steps(self) -> None:
         """What one has to spare goes to who is pressed: taken first, given once the other says that it knows."""
         views = {"d1": View(True, number=1, open=50, wanted=80), "d2": View(True, number=1, open=10, wanted=10)}
-        first = plan(100, settled(50, 50), views)
+        first = next_caps(100, settled(50, 50), views)
         self.assertEqual(grants(first), {"d1": 50, "d2": 15})
         self.assertEqual(first.shares["d2"].ceiling, 50)
-        self.assertIsNone(plan(100, first, views), "it has not said")
+        self.assertIsNone(next_caps(100, first, views), "it has not said")
         views["d2"] = View(True, number=2, open=12, wanted=12)
-        second = plan(100, first, views)
+        second = next_caps(100, first, views)
         self.assertEqual(grants(second), {"d1": 84, "d2": 16})
         self.assertEqual(second.shares["d2"].ceiling, 16)
 
@@ -76,38 +76,38 @@ class PlanTests(SynchronousTestCase):
         """Connections beyond a lowered grant stay open, and are not given to others before they end."""
         caps = Caps(number=2, maximum=100, shares={"d1": CapShare(grant=50, ceiling=50), "d2": CapShare(grant=20, ceiling=50)})
         views = {"d1": View(True, number=2, open=50, wanted=90), "d2": View(True, number=2, open=40, wanted=40)}
-        after = plan(100, caps, views)
+        after = next_caps(100, caps, views)
         self.assertEqual(sum(share.ceiling for share in after.shares.values()), 100)
         self.assertLessEqual(grants(after)["d1"], 60)
 
     def test_newcomer(self) -> None:
         """A director that comes is granted its part as soon as the others have given it up."""
         views = {"d1": View(True, number=1, open=0), "d2": View(True)}
-        first = plan(100, settled(100), views)
+        first = next_caps(100, settled(100), views)
         self.assertEqual(grants(first), {"d1": 50, "d2": 0})
         views["d1"] = View(True, number=2)
-        self.assertEqual(grants(plan(100, first, views)), {"d1": 50, "d2": 50})
+        self.assertEqual(grants(next_caps(100, first, views)), {"d1": 50, "d2": 50})
 
     def test_dead_and_silent(self) -> None:
         """What a director had is the others' once it is certainly gone; while it may live, cut off, it is nobody's."""
         caps = settled(50, 50)
         silent = {"d1": View(True, number=1, open=50, wanted=90), "d2": View(live=False)}
-        self.assertIsNone(plan(100, caps, silent))
-        self.assertIsNone(plan(100, caps, {"d1": silent["d1"]}), "of whom nothing is known, is silent")
+        self.assertIsNone(next_caps(100, caps, silent))
+        self.assertIsNone(next_caps(100, caps, {"d1": silent["d1"]}), "of whom nothing is known, is silent")
         gone = {**silent, "d2": View(live=False, gone=True)}
-        self.assertEqual(grants(plan(100, caps, gone)), {"d1": 100})
+        self.assertEqual(grants(next_caps(100, caps, gone)), {"d1": 100})
 
     def test_maximum_changes(self) -> None:
         """A lowered maximum is obeyed by all at once; a raised one is shared."""
         views = {name: View(True, number=1, open=50, wanted=50) for name in NAMES[:2]}
-        lower = plan(60, settled(50, 50), views)
+        lower = next_caps(60, settled(50, 50), views)
         self.assertEqual(grants(lower), {"d1": 30, "d2": 30})
         self.assertEqual(lower.shares["d1"].ceiling, 50)
-        self.assertEqual(grants(plan(200, settled(50, 50), views)), {"d1": 100, "d2": 100})
+        self.assertEqual(grants(next_caps(200, settled(50, 50), views)), {"d1": 100, "d2": 100})
 
     def test_fewer_than_directors(self) -> None:
         """A maximum of one is somebody's."""
-        self.assertEqual(grants(plan(1, None, {name: View(True) for name in NAMES})), {"d1": 1, "d2": 0, "d3": 0})
+        self.assertEqual(grants(next_caps(1, None, {name: View(True) for name in NAMES})), {"d1": 1, "d2": 0, "d3": 0})
 
     def test_share(self) -> None:
         """Without a grant nobody is let in; a maximum that was just lowered counts at once."""
@@ -166,7 +166,7 @@ class ClusterTests(SynchronousTestCase):
                         each.name: View(live=False, gone=True) if not each.alive
                         else each.said or View(live=random.random() < 0.8) for each in directors.values()
                     }
-                    record = plan(maximum, record, views) or record
+                    record = next_caps(maximum, record, views) or record
             if record is not None:
                 ceilings = sum(share.ceiling for share in record.shares.values())
                 assert ceilings <= maximum, (ceilings, record)

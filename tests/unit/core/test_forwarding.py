@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import HostRef
-from director.core.forwarding import FRESH_S, Change, Forwarding
+from director.core.forwarding import FRESH_S, Delta, Forwarding
 
 A, B = HostRef("web", "blue", "a"), HostRef("web", "blue", "b")
 
@@ -27,13 +27,13 @@ class MissingTests(SynchronousTestCase):
         """What is missed is told as it changes: hosts never heard, those that fell silent, those that are back."""
         side = Side()
         side.heard = {A: 0.0}
-        self.assertEqual(side.forwarding.look([A, B], 1.0), Change((B,), ()))
-        self.assertEqual(side.forwarding.look([A, B], FRESH_S), Change((), ()))
-        self.assertEqual(side.forwarding.look([A, B], FRESH_S + 0.1), Change((A,), ()))
+        self.assertEqual(side.forwarding.look([A, B], 1.0), Delta((B,), ()))
+        self.assertEqual(side.forwarding.look([A, B], FRESH_S), Delta((), ()))
+        self.assertEqual(side.forwarding.look([A, B], FRESH_S + 0.1), Delta((A,), ()))
         self.assertEqual(side.forwarding.missing, {A, B})
         side.heard[A] = 3.0
-        self.assertEqual(side.forwarding.look([A, B], 3.1), Change((), (A,)))
-        self.assertEqual(side.forwarding.look([A], 3.2), Change((), (B,)), "a host that is no more is not missed")
+        self.assertEqual(side.forwarding.look([A, B], 3.1), Delta((), (A,)))
+        self.assertEqual(side.forwarding.look([A], 3.2), Delta((), (B,)), "a host that is no more is not missed")
 
 
 class DueTests(SynchronousTestCase):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import Access, Group, Health, Host, Limits, Probe, Service, Sticky
-from director.core.plan import ABSENT, Change, Order, perform, plan
+from director.core.plan import ABSENT, Difference, KeyOrder, perform, plan
 
 NAMES = st.sampled_from(["a", "b", "c"])
 HOSTS = st.builds(Host, address=st.sampled_from(["10.0.0.1:80", "10.0.0.2:80"]), weight=st.sampled_from([0.0, 1.0, 2.5]),
@@ -75,7 +75,7 @@ class PropertyTests(SynchronousTestCase):
 
 
 class ChangeTests(SynchronousTestCase):
-    def changes(self, before: Service, after: Service) -> tuple[Change, ...]:
+    def changes(self, before: Service, after: Service) -> tuple[Difference, ...]:
         (step,) = plan({"web": before}, {"web": after})
         self.assertEqual(step.kind, "change")
         return step.changes
@@ -89,7 +89,7 @@ class ChangeTests(SynchronousTestCase):
         changes = self.changes(before, after)
         hosts = ("groups", "main", "hosts")
         self.assertEqual(changes, (
-            Change((*hosts, "b"), two, ABSENT), Change((*hosts, "a", "weight"), 1.0, 2.0), Change((*hosts, "c"), ABSENT, two),
+            Difference((*hosts, "b"), two, ABSENT), Difference((*hosts, "a", "weight"), 1.0, 2.0), Difference((*hosts, "c"), ABSENT, two),
         ))
         self.assertEqual([change.kind for change in changes], ["remove", "change", "add"])
 
@@ -102,7 +102,7 @@ class ChangeTests(SynchronousTestCase):
         """Which group comes first decides who answers, so their order is a difference; that of hosts is none."""
         one, two = Group(scheduler="random"), Group(scheduler="p2c")
         changes = self.changes(Service(groups={"a": one, "b": two}), Service(groups={"b": two, "a": one}))
-        self.assertEqual(changes, (Change(("groups",), Order(("a", "b")), Order(("b", "a"))),))
+        self.assertEqual(changes, (Difference(("groups",), KeyOrder(("a", "b")), KeyOrder(("b", "a"))),))
         self.assertEqual(changes[0].kind, "order")
         a, b = Host(address="10.0.0.1:80"), Host(address="10.0.0.2:80")
         before = {"web": Service(groups={"main": Group(hosts={"a": a, "b": b})})}
@@ -114,8 +114,8 @@ class ChangeTests(SynchronousTestCase):
         spec = Service(listen=("127.0.0.1:1",))
         (began,) = plan({}, {"web": spec})
         (ended,) = plan({"web": spec}, {})
-        self.assertEqual((began.kind, began.changes), ("add", (Change((), ABSENT, spec),)))
-        self.assertEqual((ended.kind, ended.changes), ("remove", (Change((), spec, ABSENT),)))
+        self.assertEqual((began.kind, began.changes), ("add", (Difference((), ABSENT, spec),)))
+        self.assertEqual((ended.kind, ended.changes), ("remove", (Difference((), spec, ABSENT),)))
 
     def test_settings_that_compare_equal(self) -> None:
         """True, 1 and 1.0 are different settings."""

@@ -19,7 +19,7 @@ from cluster.memory import MemoryStore
 from cluster.model import AdminState, Configuration, Host, HostRef, Order, Registered, Service
 from cluster.store import Committed, Compare, Delete, Operation, Put, Record
 from director.engine.errors import Refused
-from director.engine.swapping import DEADLINE_S, Plan, Swapping
+from director.engine.swapping import DEADLINE_S, Swap, Swapping
 from director.operations.node import NodeOperations
 from director.reports.attendance import Attendance
 from tests.unit.engine.test_sync import KEYS, Running, service
@@ -339,9 +339,9 @@ class TurnsTests(SwappingTestCase):
         swapping = self.directors[0].swapping
         seen: list[bytes | None] = []
 
-        async def decide(record: Record | None) -> Plan:
+        async def decide(record: Record | None) -> Swap:
             seen.append(None if record is None else record.value)
-            return Plan(Put(KEYS.user("ada"), b"%d" % len(seen)))
+            return Swap(Put(KEYS.user("ada"), b"%d" % len(seen)))
 
         answers = [swapping.change(KEYS.user("ada"), decide) for _ in range(20)]
         self.pass_time(1)

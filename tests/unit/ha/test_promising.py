@@ -22,7 +22,7 @@ from director.core.promises import PROMISE_S
 from director.ha.leading import Leading
 from director.ha.netlink import Interface
 from director.ha.promising import Promising
-from director.ha.vips import Link, Vips
+from director.ha.vips import Device, Vips
 
 KEYS = Keys("c")
 
@@ -41,7 +41,7 @@ class Store(MemoryStore):
         return super().get(key) if self.shared is None else self.shared.get(key)
 
 
-class NoLink(Link):
+class NoLink(Device):
     def __init__(self) -> None:
         super().__init__("eth0")
 

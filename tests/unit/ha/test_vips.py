@@ -21,14 +21,14 @@ from director.core.vip import OUTLIVES_S, VALID_S
 from director.ha.leading import Leading
 from director.ha.lookout import Befell
 from director.ha.netlink import Interface
-from director.ha.vips import ANNOUNCE_AT_S, Link, Vips
+from director.ha.vips import ANNOUNCE_AT_S, Device, Vips
 
 KEYS = Keys("c")
 ADDRESS = "10.0.0.100/24"
 KEY = KEYS.vip("10.0.0.100")
 
 
-class RecordingLink(Link):
+class RecordingLink(Device):
     """An interface that does what it is told, and remembers it."""
 
     broken_from_the_start = False

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.keys import Keys
 from cluster.model import AdminState, AuditEntry, Group, Host, HostRef, Leader, Limits, Order, Service
-from cluster.store import Change
+from cluster.store import PastWrite
 from director.operations.past import MAX_DIFFERENCES, told
 
 KEYS = Keys("c")
@@ -32,7 +32,7 @@ def order(host: str, at: float) -> tuple[str, Order]:
 
 def past(*written: tuple[str, object | None]) -> list[tuple[str, float | None]]:
     """What is told of services and leaders, the oldest first; each of *written* in a revision of its own."""
-    changes = [Change(key, value if value is None or isinstance(value, bytes) else msgspec.json.encode(value), revision, None)
+    changes = [PastWrite(key, value if value is None or isinstance(value, bytes) else msgspec.json.encode(value), revision, None)
                for revision, (key, value) in enumerate(written, 1)]
     found = told(changes[::-1], KEYS, None, 100)
     return [(each.what, each.at) for each in found[::-1] if each.key in (WEB, KEYS.leader())]

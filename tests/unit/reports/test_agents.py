@@ -49,7 +49,7 @@ class Peer:
     """The agent's end of a connection, by hand."""
 
     def __init__(self, listener: AgentListener, host: str = "127.0.0.1") -> None:
-        self.wire = wire.Connection(wire.Role.AGENT)
+        self.wire = wire.Conversation(wire.Role.AGENT)
         protocol = listener.admit()
         assert protocol is not None
         self.protocol = protocol
@@ -256,11 +256,11 @@ class Talking(ListenerCase):
 class Node(ListenerCase):
     def test_orders(self) -> None:
         """An order reaches the agent that speaks for the host, about that host alone; without one it is told so."""
-        order = wire.Order(order="drain", deadline_s=5.0)
+        order = wire.Instruction(order="drain", deadline_s=5.0)
         self.assertFalse(self.listener.order(REF, order))
         peer = self.joined()
         self.assertTrue(self.listener.order(REF, order))
-        self.assertEqual(peer.heard(), [wire.Order(order="drain", hosts=[APP1], deadline_s=5.0)])
+        self.assertEqual(peer.heard(), [wire.Instruction(order="drain", hosts=[APP1], deadline_s=5.0)])
 
     def test_announcements(self) -> None:
         """Every agent learns of new directors and leaders; newcomers too."""

@@ -20,7 +20,7 @@ from director.reports.roster import (
     REPORT_BURST,
     RETRY_REFUSED_S,
     Admitted,
-    Evidence,
+    PeerFacts,
     PostAnswer,
     Refusal,
     Reject,
@@ -31,8 +31,8 @@ from tests.unit.reports.agent_sink import RecordingSink
 
 APP1 = "web/blue/app1"
 APP2 = "web/blue/app2"
-REMOTE = Evidence("10.0.0.9:5000", "10.0.0.9", False)
-LOCAL = Evidence("127.0.0.1:5000", "127.0.0.1", True)
+REMOTE = PeerFacts("10.0.0.9:5000", "10.0.0.9", False)
+LOCAL = PeerFacts("127.0.0.1:5000", "127.0.0.1", True)
 BUSY = LoadReport(utilisation=0.9)
 IDLE = LoadReport(utilisation=0.1)
 
@@ -54,13 +54,13 @@ class RosterCase(SynchronousTestCase):
         self.sink = RecordingSink(APP1, APP2)
         self.roster = Roster(self.identities, self.sink)
 
-    def join(self, *hosts: str, evidence: Evidence = REMOTE, **kind: str) -> Speaker:
+    def join(self, *hosts: str, evidence: PeerFacts = REMOTE, **kind: str) -> Speaker:
         answer = self.roster.hello(hello(*hosts, **({"token": "secret"} | kind)), evidence, 0.0)
         assert isinstance(answer, Admitted), answer
         self.sink.take()
         return answer.speaker
 
-    def assert_refused(self, reason: Reject, message: wire.Hello, evidence: Evidence = REMOTE) -> None:
+    def assert_refused(self, reason: Reject, message: wire.Hello, evidence: PeerFacts = REMOTE) -> None:
         answer = self.roster.hello(message, evidence, 0.0)
         assert isinstance(answer, Refusal), answer
         self.assertIs(answer.reason, reason)
@@ -297,13 +297,13 @@ class Registrations(RosterCase):
 
     def test_an_ipv6_agent_joins_at_its_own_address(self) -> None:
         """``:port`` is completed to a bracketed address."""
-        peer = Evidence("[fd00::1]:9", "fd00::1", False)
+        peer = PeerFacts("[fd00::1]:9", "fd00::1", False)
         self.roster.hello(hello(self.NEW, token="secret", address=":80"), peer, 0.0)
         self.assertEqual(self.sink.take()[0][3], "[fd00::1]:80")
 
     def test_refusals_name_their_reason(self) -> None:
         """What the sink declines, an address that is none, and a UNIX agent without an address."""
-        unix = Evidence("unix", "", True)
+        unix = PeerFacts("unix", "", True)
         self.sink.registration = "registration is off"
         for text, evidence, reason in (
             (":80", REMOTE, "registration is off"),

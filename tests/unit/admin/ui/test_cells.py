@@ -22,7 +22,7 @@ from director.admin.ui.cells import (
     host_cells,
     hosts_of,
     shown,
-    summary,
+    totals,
     within,
 )
 from director.core.snapshot import OrderPicture, TransitionPicture
@@ -38,8 +38,8 @@ class CellsTests(SynchronousTestCase):
 
     def cells(self, **changes: Any) -> dict[str, Any]:
         self.director.hosts[APP1] = host_picture(APP1, **changes)
-        picture = self.director.snapshot()
-        return summary(picture) | host_cells(hosts_of(picture), self.loads)
+        picture = self.director.picture()
+        return totals(picture) | host_cells(hosts_of(picture), self.loads)
 
     def test_only_what_changed(self) -> None:
         """A new weight is one cell's news; nothing changed, no news."""
@@ -92,7 +92,7 @@ class CellsTests(SynchronousTestCase):
         for number in range(MAX_ROWS):
             ref = HostRef("web", "blue", f"n{number:03}")
             self.director.hosts[ref] = host_picture(ref)
-        picture = self.director.snapshot()
+        picture = self.director.picture()
 
         def names(scope: str) -> list[str]:
             return [host.name for host in shown(picture, scope)]
@@ -111,10 +111,10 @@ class CellsTests(SynchronousTestCase):
             ref = HostRef("web", "blue", f"n{number:02}")
             self.director.hosts[ref] = host_picture(ref)
         before = self.cells()
-        self.assertEqual(len(shown(self.director.snapshot(), "")), MAX_LISTED + 1)
+        self.assertEqual(len(shown(self.director.picture(), "")), MAX_LISTED + 1)
         ref = HostRef("web", "blue", "n11")
         self.director.hosts[ref] = host_picture(ref, in_rotation=False)
-        self.assertEqual(shown(self.director.snapshot(), "")[0].name, "n11")
+        self.assertEqual(shown(self.director.picture(), "")[0].name, "n11")
         self.assertIn(":shape", changed(before, self.cells()))
 
     def test_load_lines(self) -> None:
@@ -122,22 +122,22 @@ class CellsTests(SynchronousTestCase):
         the drawing's height; lines of hosts that left are forgotten."""
         for n in range(LINE_SAMPLES + 10):
             self.cells(report=msgspec.structs.replace(host_picture(APP1).report, utilisation=n % 11 / 10))
-            self.loads.sample(self.director.snapshot())
-            host = next(iter(hosts_of(self.director.snapshot())))
+            self.loads.sample(self.director.picture())
+            host = next(iter(hosts_of(self.director.picture())))
             points = [tuple(map(float, point.split(","))) for point in self.loads.line(host).split()]
             self.assertEqual(len(points), 0 if n == 0 else min(n + 1, LINE_SAMPLES) + 3)
             for x, y in points[1:-2]:
                 self.assertTrue(0 <= x <= LINE_WIDTH and 0 <= y <= LINE_HEIGHT, (x, y))
         self.assertEqual(points[-3][0], LINE_WIDTH)
         gone = self.director.hosts.pop(APP1)
-        self.loads.sample(self.director.snapshot())
+        self.loads.sample(self.director.picture())
         self.assertEqual(self.loads.line(gone), "")
 
     def test_lines_without_reports(self) -> None:
         """Without an agent the line shows open connections, up to their own peak."""
         for in_flight in (0, 40, 20):
             self.cells(report=None, in_flight=in_flight)
-            self.loads.sample(self.director.snapshot())
+            self.loads.sample(self.director.picture())
         heights = [float(point.split(",")[1]) for point in self.loads.line(self.director.hosts[APP1]).split()[1:-2]]
         self.assertEqual(heights, [23.0, 2.0, 12.5])
 

@@ -198,7 +198,7 @@ class EndTests(FeedCase):
         stream = self.watch()
         self.admin.feed.stopService()
         self.assertTrue(stream.ended)
-        self.patch(self.admin.director, "snapshot", lambda: self.fail("still looking"))
+        self.patch(self.admin.director, "picture", lambda: self.fail("still looking"))
         self.admin.clock.advance(60)
 
     def test_left(self) -> None:
@@ -215,14 +215,14 @@ class CostTests(FeedCase):
     def looks(self, seconds: float, took_s: float = 0.0) -> int:
         """How often the director is looked at within a time, when a look takes *took_s*."""
         counted = []
-        look = self.admin.director.snapshot
+        look = self.admin.director.picture
 
-        def snapshot() -> Any:
+        def picture() -> Any:
             counted.append(None)
             self.admin.clock.rightNow += took_s
             return look()
 
-        self.patch(self.admin.director, "snapshot", snapshot)
+        self.patch(self.admin.director, "picture", picture)
         end = self.admin.clock.seconds() + seconds
         while self.admin.clock.seconds() < end:
             self.admin.clock.advance(0.25)

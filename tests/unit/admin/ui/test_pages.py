@@ -138,7 +138,7 @@ class EveryPageTests(PageCase):
         """The version and the configured project are on every page."""
         for path in paths():
             page = self.ada.page(path)
-            self.assertIn(f"txdirector {self.admin.director.snapshot().version}"[:10], page.text)
+            self.assertIn(f"txdirector {self.admin.director.picture().version}"[:10], page.text)
             self.assertIn("https://project.example/", [given.get("href") for tag, given in page.tags if tag == "a"])
 
 
@@ -209,17 +209,17 @@ class OverviewTests(PageCase):
 class WaitingTests(PageCase):
     def test_let_in(self) -> None:
         """Hosts that wait for approval are told on the overview, and let in on their group's page."""
-        snapshot = self.admin.director.snapshot
+        now = self.admin.director.picture
         waiting = WaitingPicture(name="app7", address="10.0.0.7:80", agent="agent7", since=86400.0)
 
         def with_waiting(*names: str | None) -> DirectorPicture:
-            picture = snapshot(*names)
+            picture = now(*names)
             service = picture.services[0]
             group = msgspec.structs.replace(service.groups[0], waiting=(waiting,))
             service = msgspec.structs.replace(service, groups=(group, *service.groups[1:]))
             return msgspec.structs.replace(picture, services=(service, *picture.services[1:]))
 
-        self.patch(self.admin.director, "snapshot", with_waiting)
+        self.patch(self.admin.director, "picture", with_waiting)
         self.assertIn("1 host waits for approval to join web/blue", self.ada.page("/").text)
         page = self.ada.page("/services/web/groups/blue")
         for said in ("app7", "10.0.0.7:80", "agent7", "1970-01-02 00:00:00"):
@@ -278,10 +278,10 @@ class ClusterTests(PageCase):
             disagreements=(DisagreementPicture(host="web/blue/app1", views={"two": "down"}),),
         )
         picture = msgspec.structs.replace(
-            self.admin.director.snapshot(), leader="two", cold_start=True, store="etcd:http://e:2379",
+            self.admin.director.picture(), leader="two", cold_start=True, store="etcd:http://e:2379",
             peers=(PeerPicture(name="two", address="192.0.2.2:7947", connected=False, heard_s=12.0),),
         )
-        self.patch(self.admin.director, "snapshot", lambda: picture)
+        self.patch(self.admin.director, "picture", lambda: picture)
         self.patch(self.admin.director, "cluster", lambda: cluster)
         page = self.ada.page("/cluster")
         self.assertEqual(page.unclosed, [])
@@ -300,9 +300,9 @@ class ClusterTests(PageCase):
             vips=(VipPicture(address="192.0.2.80/24", owner=None, since=1500.0, term=7),
                   VipPicture(address="192.0.2.81/24", owner="two", since=1500.0, term=7)),
         )
-        picture = msgspec.structs.replace(self.admin.director.snapshot(), store_available=False, leader=None,
+        picture = msgspec.structs.replace(self.admin.director.picture(), store_available=False, leader=None,
                                           store="etcd:http://e:2379")
-        self.patch(self.admin.director, "snapshot", lambda: picture)
+        self.patch(self.admin.director, "picture", lambda: picture)
         self.patch(self.admin.director, "cluster", lambda: cluster)
         page = self.ada.page("/cluster")
         for said in ("Members of prod last known", "not this director", "192.0.2.80/24given up by this director",

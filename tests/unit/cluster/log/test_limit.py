@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from cluster.log.limit import BURST, EVERY_S, LONGEST_SUMMARY_S, LogLimit, Summary
+from cluster.log.limit import BURST, EVERY_S, LONGEST_SUMMARY_S, HeldBack, LogLimit
 
 EVENTS = st.lists(st.tuples(st.integers(0, 5), st.sampled_from([0.0, 0.01, 0.3, 2.0, 70.0])), max_size=200)
 
 
-def storm(limit: LogLimit[str], *, seconds: int, each_s: int) -> tuple[int, list[tuple[int, Summary[str]]]]:
+def storm(limit: LogLimit[str], *, seconds: int, each_s: int) -> tuple[int, list[tuple[int, HeldBack[str]]]]:
     """How many passed of *each_s* events a second, and the summaries with the second in which they came."""
     passed, summaries = 0, []
     for second in range(seconds):
@@ -39,7 +39,7 @@ class LimitTests(SynchronousTestCase):
         """The first summary comes a second after the first that was held, each later one after twice as long."""
         _, summaries = storm(LogLimit(burst=1, every_s=1000.0), seconds=300, each_s=2)
         self.assertEqual([second for second, _ in summaries], [2, 4, 8, 16, 32, 64, 124, 184, 244])
-        self.assertEqual(summaries[1][1], Summary(4, 2.0, "3.1"))
+        self.assertEqual(summaries[1][1], HeldBack(4, 2.0, "3.1"))
 
     def test_over(self) -> None:
         """A quiet interval ends a storm: the next one is summed up after a second again."""
