@@ -255,6 +255,15 @@ class PropertyTests(SynchronousTestCase):
             for each, factor in exact.items():
                 self.assertLessEqual(abs(known[each] - factor), 2.1 * MEDIAN_STEP * factor)
 
+    def test_median_that_matters(self) -> None:
+        """A median that moved by less than a hundredth is no news to those that did not report; by more, up or down, it is."""
+        for moved, told in ((0.009, {"b"}), (-0.009, {"b"}), (0.011, {"a", "b"}), (-0.011, {"a", "b"})):
+            capacity: Capacity[str] = Capacity()
+            capacity.reported("a", working(1000), 0.0)
+            capacity.news(0.0)
+            capacity.reported("b", working(1000 * (1 + 2 * moved)), 0.0)  # of two, the median is their mean
+            self.assertEqual(set(capacity.news(0.0)), told, moved)
+
     def test_no_news(self) -> None:
         """Who did not report is not in the news while the median stays, and the news are told once."""
         capacity: Capacity[str] = Capacity()
