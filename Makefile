@@ -52,9 +52,9 @@ lint: $(READY) ## style, types, import borders
 	$(BIN)/vulture
 	$(BIN)/python hatch_build.py --into build/lint -Werror
 
-mutation: $(READY) ## MUTATIONS=300 SEED=1: random changes of what decides, each of which a unit test should notice
+mutation: $(READY) ## MUTATIONS=300 SEED="1 2 3": random changes of what decides, each of which a unit test should notice
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,mutation]'
-	@$(BIN)/python -m tests.mutation --sample $(or $(MUTATIONS),300) --seed $(or $(SEED),1)
+	@PYTHONHASHSEED=0 $(BIN)/python -m tests.mutation --sample $(or $(MUTATIONS),300) --seed $(or $(SEED),1)
 
 coverage: $(READY) ## the suite with branch coverage
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered

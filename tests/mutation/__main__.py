@@ -1,7 +1,8 @@
-"""Mutation testing of everything that decides: ``make mutation``, or ``python -m tests.mutation --sample 300 --seed 1``.
+"""Mutation testing of everything that decides: ``make mutation``, or ``python -m tests.mutation --sample 300 --seed 1 2 3``.
 
 Changes of one operator, constant, decorator or keyword each are drawn at random from `director.core` and the pure modules of
-`cluster`, made one at a time in a copy of the checkout, and the unit tests run. A change that no test notices *survives*.
+`cluster`, made one at a time in a copy of the checkout, and those unit tests run that reach the changed statement as it was:
+the module's own first, then the others, the fastest ones first. A change that no test notices *survives*.
 
 Survivors that change nothing anybody could see are listed in ``survivors.toml`` with the reason; they are not drawn again.
 Exit code 1 when less is caught than `least_of` the sample.
@@ -10,164 +11,153 @@ Exit code 1 when less is caught than `least_of` the sample.
 from __future__ import annotations
 
 import argparse
-import ast
-import difflib
+import gc
 import math
+import multiprocessing
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from cosmic_ray import plugins
-from cosmic_ray.ast import ast_nodes, get_ast
-from cosmic_ray.mutating import mutate_code
+from tests.mutation.changes import Mutant, Statement, changed, difference, mutants, statement
+from tests.mutation.runs import Recorded, Test, failing, record
 
 ROOT = Path(__file__).parents[2]
 ACCEPTED = Path(__file__).with_name("survivors.toml")
 #: What decides without I/O. `director.core` whole; of `cluster` the modules that touch no file, thread or network.
 MODULES = (
-    *sorted(ROOT.glob("director/core/**/*.py")),
-    *sorted(ROOT.glob("cluster/model/*.py")),
-    *(ROOT / "cluster" / f"{name}.py" for name in (
-        "address", "keys", "leadership", "lines", "peer_wire", "table", "validate", "wire",
+    *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("director/core/**/*.py"))),
+    *(f"cluster/{name}.py" for name in (
+        "address", "keys", "leadership", "lines", "model", "peer_wire", "table", "validate", "wire",
     )),
 )
 SUITES = ("tests/unit/core", "tests/unit/cluster")
 #: The share of `WHOLE_SAMPLE` changes that tests must notice.
 LEAST_CAUGHT = 0.92
 WHOLE_SAMPLE = 300
-#: A mutant that makes a loop endless ends here: the suites take less than a minute on a busy machine.
-TIMEOUT_S = 240.0
-
-
-class Mutant(NamedTuple):
-    module: str  #: path from the root
-    operator: str
-    occurrence: int
-    line: int
-
-    def __str__(self) -> str:
-        return f"{self.module}:{self.line} {self.operator}#{self.occurrence}"
 
 
 class Outcome(NamedTuple):
     mutant: Mutant
     caught: bool
+    by: str  #: the test, if one has a name
     was: str  #: the changed line, stripped
     became: str
 
 
-def mutants(path: Path) -> Iterator[Mutant]:
-    """All changes of one module that could matter: annotations are text to a module that postpones them."""
+_copy: Path  #: of the checkout, this process's own
+_recorded: Sequence[Recorded]
+
+
+def _begin(origin: Path, scratch: Path, recorded: Sequence[Recorded]) -> None:
+    """First in each process that judges."""
+    global _copy, _recorded
+    _copy = shutil.copytree(origin, scratch / f"copy-{os.getpid()}")
+    _recorded = recorded
+    gc.freeze()  # a child need not look through what it was born with
+
+
+def sound() -> str | None:
+    """None: without a change every test passes, in the order of a mutant's, too; else the one that does not."""
+    every = [test for each in _recorded for test in each.tests]
+    return failing(_copy, sorted(every, key=lambda test: test.seconds))
+
+
+def judge(mutant: Mutant) -> Outcome | None:
+    """Make the change in this process's copy, run the tests, undo it. None: the operator changes nothing there."""
+    path = _copy / mutant.module
     source = path.read_text()
-    idle = _lines_and_columns_of_annotations(ast.parse(source))
-    tree = get_ast(source)
-    for name in sorted(plugins.operator_names()):
-        operator_class = plugins.get_operator(name)
-        if operator_class.arguments():
-            continue
-        operator = operator_class()
-        positions = (place for node in ast_nodes(tree) for place in operator.mutation_positions(node))
-        for occurrence, ((line, column), _) in enumerate(positions):
-            if not any(first <= (line, column) < last for first, last in idle):
-                yield Mutant(str(path.relative_to(ROOT)), name, occurrence, line)
-
-
-def _lines_and_columns_of_annotations(tree: ast.AST) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    found: list[ast.expr | None] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.AnnAssign | ast.arg):
-            found.append(node.annotation)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            found.append(node.returns)
-    return [((each.lineno, each.col_offset), (each.end_lineno or 0, each.end_col_offset or 0)) for each in found if each]
-
-
-def judge(copy: Path, mutant: Mutant) -> Outcome | None:
-    """Make the change in *copy*, run the tests, undo it. None: the operator changes nothing there."""
-    path = copy / mutant.module
-    source = path.read_text()
-    changed = mutate_code(source, plugins.get_operator(mutant.operator)(), mutant.occurrence)
-    if changed is None or changed == source:
+    became = changed(source, mutant)
+    if became is None:
         return None
-    was, became = _difference(source, changed)
-    path.write_text(changed)
+    stat, by = path.stat(), None
+    path.write_text(became)
     try:
-        caught = any(not _pass(copy, tests) for tests in _suites(copy, path))
+        for tests in _rounds(mutant.module, _reaching(mutant.module, statement(source, mutant.line))):
+            if (by := failing(_copy, tests)) is not None:
+                break
     finally:
         path.write_text(source)
-    return Outcome(mutant, caught, was, became)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # what was compiled of it is good again
+    return Outcome(mutant, by is not None, by or "", *difference(source, became))
 
 
-def _suites(copy: Path, path: Path) -> Iterator[list[str]]:
-    """The module's own tests first, since they notice most; then all."""
-    own = [str(each) for suite in SUITES for each in sorted((copy / suite).rglob(f"test_{path.stem}*.py"))]
-    if own:
-        yield own
-    yield list(SUITES)
+def _reaching(module: str, changes: Statement) -> Iterator[Test]:
+    for each in _recorded:
+        if each.reads or (changes.at_import and module in each.imported) or changes.lines & each.shared.get(module, set()):
+            yield from each.tests
+        else:
+            yield from (test for test in each.tests if changes.lines & each.lines.get(test.name, {}).get(module, set()))
 
 
-def _pass(copy: Path, tests: list[str]) -> bool:
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider", *tests]
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(copy)}
-    try:
-        return subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=TIMEOUT_S).returncode == 0
-    except subprocess.TimeoutExpired:
-        return False
+def _rounds(module: str, tests: Iterator[Test]) -> Iterator[list[Test]]:
+    """The module's own tests, since they notice most and are few to import; then the others."""
+    own: list[Test] = []
+    others: list[Test] = []
+    for test in sorted(tests, key=lambda test: test.seconds):
+        (own if Path(test.file).stem.startswith(f"test_{Path(module).stem}") else others).append(test)
+    return (each for each in (own, others) if each)
 
 
-def _difference(before: str, after: str) -> tuple[str, str]:
-    lines = [line for line in difflib.ndiff(before.splitlines(), after.splitlines()) if line[:2] in ("- ", "+ ")]
-    return " ".join(x[2:].strip() for x in lines if x[0] == "-"), " ".join(x[2:].strip() for x in lines if x[0] == "+")
+def processes(jobs: int, *begin: Any) -> Executor:
+    """Processes of one thread each, which may fork."""
+    return ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), *begin)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", type=int, default=300, help="how many changes to try")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, nargs="+", default=[1], help="of a sample each")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     asked = parser.parse_args()
-    accepted = {(each["module"], each["was"], each["became"]) for each in tomllib.loads(ACCEPTED.read_text())["survivor"]}
-    everything = [mutant for path in MODULES for mutant in mutants(path)]
-    random.Random(asked.seed).shuffle(everything)
-    print(f"{len(everything)} changes of {len(MODULES)} modules; {asked.sample} by seed {asked.seed}", flush=True)
-
-    copies: SimpleQueue[Path] = SimpleQueue()
-
-    def one(mutant: Mutant) -> Outcome | None:
-        copy = copies.get()
-        try:
-            return judge(copy, mutant)
-        finally:
-            copies.put(copy)
-
-    outcomes: list[Outcome] = []
-    with tempfile.TemporaryDirectory(prefix="mutation-") as scratch, ThreadPoolExecutor(asked.jobs) as pool:
-        made = [_copy(Path(scratch) / str(number)) for number in range(asked.jobs)]
-        if not _pass(made[0], list(SUITES)):
-            print("the tests fail as they are: nothing can be learnt from changes")
+    with tempfile.TemporaryDirectory(prefix="mutation-") as directory:
+        scratch = Path(directory)
+        # What the tests need of the checkout, the native extension as built.
+        origin = shutil.copytree(ROOT, scratch / "origin", ignore=shutil.ignore_patterns(
+            ".git", ".venv", "build", "dist", ".*cache", ".hypothesis"))
+        files = [str(path.relative_to(origin)) for suite in SUITES for path in sorted((origin / suite).rglob("test_*.py"))]
+        with processes(asked.jobs) as recording:
+            recorded = list(recording.map(partial(record, origin), files))
+            everything = [each for found in recording.map(partial(mutants, ROOT), MODULES) for each in found]
+        if broken := [file for file, each in zip(files, recorded, strict=True) if each is None]:
+            print(f"tests fail as they are, so nothing can be learnt from changes: {', '.join(broken)}")
             return 1
-        for copy in made:
-            copies.put(copy)
-        # in batches, since which changes are none at all, or are accepted, shows only once they are made
-        while len(outcomes) < asked.sample and everything:
-            batch = [everything.pop() for _ in range(min(asked.sample - len(outcomes), len(everything)))]
-            for outcome in pool.map(one, batch):
-                if outcome is None or (outcome.mutant.module, outcome.was, outcome.became) in accepted:
-                    continue
-                outcomes.append(outcome)
-                if not outcome.caught:
-                    print(f"SURVIVED {outcome.mutant}\n  - {outcome.was}\n  + {outcome.became}", flush=True)
+        whole = [each for each in recorded if each is not None]
+        print(f"{len(everything)} changes of {len(MODULES)} modules, {sum(len(each.tests) for each in whole)} tests", flush=True)
+        with processes(asked.jobs, _begin, (origin, scratch, whole)) as judges:
+            unchanged = judges.submit(sound)
+            results = [sample(judges, everything, asked.sample, seed) for seed in asked.seed]
+            if (failed := unchanged.result()) is not None:
+                print(f"{failed} fails without a change, so what was caught may not have been")
+                return 1
+            return max(results)
+
+
+def sample(judges: Executor, everything: Sequence[Mutant], size: int, seed: int) -> int:
+    """The exit code of one sample."""
+    accepted = {(each["module"], each["was"], each["became"]) for each in tomllib.loads(ACCEPTED.read_text())["survivor"]}
+    drawn = list(everything)
+    random.Random(seed).shuffle(drawn)
+    outcomes: list[Outcome] = []
+    # in batches, since which changes are none at all, or are accepted, shows only once they are made
+    while len(outcomes) < size and drawn:
+        batch = [drawn.pop() for _ in range(min(size - len(outcomes), len(drawn)))]
+        for outcome in judges.map(judge, batch):
+            if outcome is None or (outcome.mutant.module, outcome.was, outcome.became) in accepted:
+                continue
+            outcomes.append(outcome)
+            if not outcome.caught:
+                print(f"SURVIVED {outcome.mutant}\n  - {outcome.was}\n  + {outcome.became}", flush=True)
     caught, least = sum(each.caught for each in outcomes), least_of(len(outcomes))
-    print(f"caught {caught} of {len(outcomes)} ({caught / max(1, len(outcomes)):.1%}; at least {least:.0%} asked)")
+    print(f"seed {seed}: caught {caught} of {len(outcomes)} ({caught / max(1, len(outcomes)):.1%}; at least {least:.0%} asked)",
+          flush=True)
     return 0 if outcomes and caught >= least * len(outcomes) else 1
 
 
@@ -176,12 +166,6 @@ def least_of(sample: int) -> float:
     if sample >= WHOLE_SAMPLE:
         return LEAST_CAUGHT
     return LEAST_CAUGHT - 3 * math.sqrt(LEAST_CAUGHT * (1 - LEAST_CAUGHT) / max(1, sample))
-
-
-def _copy(target: Path) -> Path:
-    """What the tests need of the checkout, the native extension as built."""
-    shutil.copytree(ROOT, target, ignore=shutil.ignore_patterns(".git", ".venv", "build", "dist", ".*cache", ".hypothesis"))
-    return target
 
 
 if __name__ == "__main__":
