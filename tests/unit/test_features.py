@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -22,6 +23,12 @@ def numbers(row: str) -> set[int]:
         first, _, last = part.strip().partition("–")
         found |= set(range(int(first), int(last or first) + 1))
     return found
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """Many rows name the same file."""
+    return ast.parse(path.read_text())
 
 
 class FeaturesTests(SynchronousTestCase):
@@ -45,7 +52,7 @@ class FeaturesTests(SynchronousTestCase):
                 if not (ROOT / path).is_file():
                     missing.append(named)
                     continue
-                node: ast.Module | ast.stmt = ast.parse((ROOT / path).read_text())
+                node: ast.Module | ast.stmt = parsed(ROOT / path)
                 for name in names:
                     inside = [each for each in getattr(node, "body", ()) if getattr(each, "name", "") == name]
                     if not inside:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,10 +138,10 @@ class OwnersTests(SynchronousTestCase):
             self.assertIsNot(reactor.seconds, time.time)
 
 
-def _modules() -> Iterator[tuple[str, ast.Module]]:
-    for package in ("agent", "cluster", "director"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            yield str(path.relative_to(ROOT)), ast.parse(path.read_text())
+@functools.cache
+def _modules() -> list[tuple[str, ast.Module]]:
+    paths = (path for package in ("agent", "cluster", "director") for path in sorted((ROOT / package).rglob("*.py")))
+    return [(str(path.relative_to(ROOT)), ast.parse(path.read_text())) for path in paths]
 
 
 def _reads_wall(tree: ast.Module) -> Iterator[str]:
