@@ -64,6 +64,7 @@ from director.relay.interface import Relay
 from director.reports.agents import AgentListener
 from director.reports.attendance import Attendance
 from director.reports.http import ReportResource
+from director.reports.responders import Responders
 from director.resources.backlog import BacklogCollector
 from director.resources.descriptors import pipes_for
 from director.resources.places import soft_limit
@@ -142,6 +143,7 @@ class DirectorService(MultiService):
             configuration.node.agents, self.attendance, reactor=reactor, name=configuration.node.name,
             monotonic=self.node.monotonic, wall=self.node.wall,
         )
+        self.responders = Responders(self.node, reactor=reactor, random=random.random)
         self.forgetting = Forgetting(
             self.node, self.swapping, self.keys, claimed=self.agents.roster.claimed, reactor=reactor,
             leads=lambda: self.clustering.leading.leads if self.clustering.shared else True,
@@ -217,7 +219,7 @@ class DirectorService(MultiService):
             self.sync.assume(self.clustering.last_known)
         await self.sync.synced
         problems = [str(error) for error in self.node.listeners.errors.values()]
-        for child in (self.agents, self.admin, self.side_doors):
+        for child in (self.agents, self.responders, self.admin, self.side_doors):
             try:
                 child.setServiceParent(self)
             except BindError as error:
@@ -317,8 +319,8 @@ class DirectorService(MultiService):
             if under_way is not None:
                 under_way.cancel()
         await self._ended("the hand-over", lambda: Deferred.fromCoroutine(self.clustering.hand_over()))
-        for child in (self.node, self.agents, self.side_doors, self.admin, self.swapping, self.audit, self.sync,
-                      self.clustering):
+        for child in (self.responders, self.node, self.agents, self.side_doors, self.admin, self.swapping, self.audit,
+                      self.sync, self.clustering):
             if child.parent is not None:
                 await self._ended(str(child.name), child.disownServiceParent)
         await self._ended("director", super().stopService)

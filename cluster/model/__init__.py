@@ -49,6 +49,7 @@ from cluster.model.node import (
 from cluster.model.report import LoadReport
 from cluster.model.services import (
     Access,
+    AgentCheck,
     Group,
     Health,
     Host,
@@ -69,7 +70,8 @@ from cluster.model.states import AdminState, HostRef, HostState, Reason
 
 __all__ = [
     "HASH_PATTERN", "MAX_SECONDS", "NAME_PATTERN", "TLS", "Access", "Admin", "AdminEndpoint", "AdminState",
-    "AgentListeners", "AuditEntry", "CapShare", "Caps", "Configuration", "Count", "Etcd", "Fraction", "Group", "Health",
+    "AgentCheck", "AgentListeners", "AuditEntry", "CapShare", "Caps", "Configuration", "Count", "Etcd", "Fraction", "Group",
+    "Health",
     "Host", "HostRef", "HostState", "Identity", "Keepalive", "KeepaliveCount", "KeepaliveSeconds", "Leader", "Limits",
     "LoadReport", "Logging", "Manhole", "Member", "Moment", "Name", "Node", "Observed", "Order", "Outliers", "Peers", "Port",
     "Positive", "Probe", "Proxy", "Reason", "Record", "Registered", "Registration", "Seconds", "SecondsOrOff",

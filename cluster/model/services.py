@@ -59,6 +59,15 @@ class Outliers(Record, frozen=True):
     max_ejection_s: Seconds = 300.0
 
 
+class AgentCheck(Record, frozen=True):
+    """Each host has a responder of HAProxy's agent-check at its own address."""
+
+    port: Port
+    interval_s: Seconds = 2.0
+    timeout_s: Seconds = 1.0  #: for an answer
+    send: Annotated[str, Meta(max_length=255)] = ""  #: what the responder is to be told first
+
+
 class Health(Record, frozen=True):
     """How a group's hosts are watched. Defaults: DESIGN section 5."""
 
@@ -77,6 +86,7 @@ class Health(Record, frozen=True):
     early_reset_bytes: Count = 0  #: having sent at most so much
     fail_open: Literal["refuse", "all"] = "refuse"  #: when every host is bad: refuse clients, or try all hosts
     outliers: Outliers = Outliers()
+    agent_check: AgentCheck | None = None
 
 
 class Registration(Record, frozen=True):

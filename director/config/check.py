@@ -146,6 +146,12 @@ def _group_errors(place: str, group: Group) -> Iterator[Problem]:
             "a host must be suspect before it can be out",
         )
     yield from _probe_errors(join(health, "probe"), group.health.probe)
+    if group.health.agent_check is not None:
+        for name, host in group.hosts.items():
+            address, _ = parsed(place, host.address)
+            if address is not None and address.is_unix:
+                yield Problem(join(place, "hosts", name, "address"),
+                              "the group's agent_check has a port, and a UNIX socket has none")
     yield from networks_errors(join(place, "registration", "networks"), group.registration.networks)
     yield from _source_errors(join(place, "source"), group)
 

@@ -24,6 +24,7 @@ from director.core.merge import Verdict
 from director.core.orders import counting
 from director.core.outliers import Comparison, Conduct
 from director.core.pool import Pool
+from director.core.responders import Responder
 from director.core.splitting import Shares, Split
 
 #: Why there is no target before the first answer about a name: nothing is known of the host.
@@ -35,8 +36,8 @@ class HostEntry:
 
     __slots__ = ("address_error", "agent", "agent_weight", "boot_id", "conduct", "connect_failures", "drain_seen",
                  "health",
-                 "host", "orders", "ref", "registered", "report", "report_at", "reported_at", "spec", "target", "up_since",
-                 "verdict", "watched_at")
+                 "host", "orders", "ref", "registered", "report", "report_at", "reported_at", "responder", "spec", "target",
+                 "up_since", "verdict", "watched_at")
 
     def __init__(self, ref: HostRef, spec: HostSpec, host: Host, health: HostHealth, conduct: Conduct, *,
                  registered: bool) -> None:
@@ -54,6 +55,7 @@ class HostEntry:
         self.report_at = -math.inf  #: when the agent made it, whoever heard it
         self.reported_at = -math.inf  #: when this director last heard one itself
         self.agent_weight = 1.0
+        self.responder: Responder | None = None  #: of agent-check, where the group has them
         self.up_since = -math.inf  #: when the slow start began
         self.verdict = Verdict(down=False)  #: of all directors
         self.target: Any = None  #: where to connect; None until whoever resolves names has said it

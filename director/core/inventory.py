@@ -27,6 +27,7 @@ from director.core.judging import Judging
 from director.core.orders import LOCAL, Orders
 from director.core.outliers import ENDED_BY_HOST
 from director.core.placing import Placing
+from director.core.responders import Responder
 from director.core.weighing import Walk, refresh, take, weigh_all, weigh_news
 
 
@@ -161,6 +162,10 @@ class Inventory:
         if entry is not None:
             take(self._group_of(entry), entry, report, now - age_s, now)
             self._conclude(now)
+
+    def responder(self, entry: HostEntry, state: Responder | None) -> None:
+        """How it goes with the host's agent-check responder, for people; None: it has none."""
+        entry.responder = state
 
     def agent_lost(self, ref: HostRef, why: str, now: float) -> None:
         """The agent's connection broke: news at once, but suspicion only."""

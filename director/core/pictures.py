@@ -15,6 +15,7 @@ from director.core.snapshot import (
     GroupPicture,
     HostPicture,
     OrderPicture,
+    ResponderPicture,
     SeenPicture,
     ServicePicture,
     TransitionPicture,
@@ -175,6 +176,12 @@ def picture_host(
         ),
         overruled=entry.verdict.why,
         seen_by_others=seen_by_others,
+        responder=None if entry.responder is None else ResponderPicture(
+            answers=entry.responder.answers,
+            said=entry.responder.said,
+            said_at=None if entry.responder.at is None else epoch + entry.responder.at,
+            problem=entry.responder.problem,
+        ),
         ejected_s=max(0.0, entry.conduct.until - now) if entry.conduct.ejected else None,
         ejections=entry.conduct.times(now, group.spec.health.outliers),
     )

@@ -51,6 +51,15 @@ class SeenPicture(Picture, frozen=True):
     blind: bool  #: it has neither heard nor reached the host lately, so this speaks neither way
 
 
+class ResponderPicture(Picture, frozen=True):
+    """A host's agent-check responder."""
+
+    answers: bool  #: the last try had an answer
+    said: str  #: the last line it said
+    said_at: float | None
+    problem: str  #: why there was no answer, or what of it is unknown
+
+
 class HostPicture(Picture, frozen=True):
     service: str
     group: str
@@ -83,6 +92,7 @@ class HostPicture(Picture, frozen=True):
     seen_by_others: tuple[SeenPicture, ...] = ()
     in_flight_elsewhere: dict[str, int | None] = {}  #: of a draining host, at the other directors; None: unknown
     report_age_s: float | None = None  #: heard by this director itself, or forwarded by another
+    responder: ResponderPicture | None = None  #: where the group has agent-check
     ejected_s: float | None = None  #: so long it is out as an outlier of its group still; None: it is not
     ejections: int = 0  #: that count still: the next one takes so many times longer
 

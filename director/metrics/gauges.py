@@ -35,6 +35,8 @@ HOST_GAUGES: Sequence[tuple[str, str, HostValue]] = (
     ("in_flight_connections", "Open connections given to the host.", lambda host: host.in_flight),
     ("max_connections", "Configured maximum of open connections; 0 is none.", lambda host: host.max_connections),
     ("agent_connected", "1 while the host's agent is connected.", lambda host: host.agent_connected),
+    ("agent_check_answers", "1 while the host's agent-check responder answers; absent without one.",
+     lambda host: None if host.responder is None else host.responder.answers),
     ("heartbeat_age_seconds", "Time since the agent's last heartbeat.", lambda host: host.heartbeat_age_s),
     ("load_utilisation_ratio", "Utilisation of the scarcest resource, as reported.",
      _reported(lambda report: report.utilisation)),

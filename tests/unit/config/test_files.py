@@ -285,6 +285,13 @@ class CheckTests(FilesTestCase):
         self.broken(f"{probe}.command[1]", "", f"{probe} = {{kind = 'script', command = ['/s/check', \"a\\u0000b\"]}}")
         self.broken("node.scripts", "absolute", "node.scripts = 'scripts'")
 
+    def test_agent_check(self) -> None:
+        """A port, at each host's own address."""
+        check = "services.a.groups.b.health.agent_check = {port = 9000}\nservices.a.groups.b.hosts.c = "
+        self.assertEqual(problems(check + "'10.0.0.1:1'"), [])
+        self.broken("services.a.groups.b.hosts.c.address", "agent_check has a port", check + "'unix:/a'")
+        self.broken("services.a.groups.b.health.agent_check.port", "missing", "services.a.groups.b.health.agent_check = {}")
+
     def test_unix_peers(self) -> None:
         """"unix" stands for clients of UNIX sockets among those whose headers are read, and nowhere else; who owns the
         socket has a name, and its mode is octal."""
