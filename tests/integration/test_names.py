@@ -10,7 +10,7 @@ from twisted.names import dns, server
 
 from cluster.model import HostRef, HostState
 from director.checks.resolver import DOUBT_S
-from director.process import DirectorService
+from director.service import DirectorService
 from tests.integration.kit import BackendSite, DirectorTestCase, service, until
 from tests.integration.test_resolver import Zone
 
