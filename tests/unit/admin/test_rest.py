@@ -224,7 +224,7 @@ class BadRequestTests(RestCase):
         self.assertEqual(self.admin.exchange(b"GET /metrics HTTP/1.0\r\n"), b"")
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    @settings(max_examples=60)
+    @settings(max_examples=30)
     @given(
         st.sampled_from(["GET", "PUT", "POST", "HEAD", "PATCH", "BREW"]),
         st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=60),

@@ -428,7 +428,7 @@ class DirectorMachine(RuleBasedStateMachine):
 
 
 TestDirector = DirectorMachine.TestCase
-TestDirector.settings = settings(max_examples=80, stateful_step_count=40, deadline=None,
+TestDirector.settings = settings(max_examples=40, stateful_step_count=40, deadline=None,
                                  suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 

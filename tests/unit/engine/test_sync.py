@@ -162,7 +162,7 @@ class AnyOrderTests(SynchronousTestCase):
         self.successResultOf(store.start())
         return store
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(steps)
     def test_as_a_fresh_start(self, history: list[list[tuple[str, bytes | None, bool]] | None]) -> None:
         """Whatever good and bad records were added, changed, corrected and removed, in any order and cut into any
