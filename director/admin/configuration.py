@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from cluster.model import Configuration, Count, Group, Host, HostRef, Port, Service, Weight
+from cluster.model import Configuration, Count, Group, Host, HostRef, Name, Port, Service, Weight
 from cluster.validate import attempt, join
 from director.admin.offers import Edit, Operations, Stored
 from director.admin.operation import Caller, OfGroup, OfHost, OfService, Parameters, Role, operation
@@ -54,6 +54,11 @@ class NewGroup(OfGroup, frozen=True, kw_only=True):
 
 
 class ChangeGroup(OfGroup, frozen=True, kw_only=True):
+    revision: Count | None = None
+
+
+class SplitService(OfService, frozen=True, kw_only=True):
+    shares: dict[Name, Weight] = msgspec.field(default_factory=dict)
     revision: Count | None = None
 
 
@@ -169,7 +174,7 @@ async def new_group(director: Operations, caller: Caller, p: NewGroup) -> Change
 
 @operation(Role.FULL, ChangeGroup)
 async def del_group(director: Operations, caller: Caller, p: ChangeGroup) -> Changed:
-    """Delete a group that is not the enabled one; its open connections go on."""
+    """Delete a group that is not enabled and has no share of clients; its open connections go on."""
 
     def change(before: Service | None) -> Service:
         service = _there(before, p.service)
@@ -182,12 +187,22 @@ async def del_group(director: Operations, caller: Caller, p: ChangeGroup) -> Cha
 
 @operation(Role.FULL, ChangeGroup)
 async def enable_group(director: Operations, caller: Caller, p: ChangeGroup) -> Changed:
-    """Let a group answer instead of the one that does; open connections go on where they are."""
+    """Let a group answer alone, which ends a split of clients; open connections go on where they are."""
 
     def change(before: Service | None) -> Service:
         service = _there(before, p.service)
         _group(service, p)
-        return replace(service, enable=p.group)
+        return replace(service, enable=p.group, split={})
+
+    return await _change(director, p, change)
+
+
+@operation(Role.FULL, SplitService)
+async def split_service(director: Operations, caller: Caller, p: SplitService) -> Changed:
+    """Split new clients among groups by their shares; without any all go to the enabled group again."""
+
+    def change(before: Service | None) -> Service:
+        return replace(_there(before, p.service), split=p.shares)
 
     return await _change(director, p, change)
 
@@ -241,7 +256,7 @@ async def del_host(director: Operations, caller: Caller, p: DelHost) -> Changed:
 
 @operation(Role.FULL, ChangeGroup)
 async def del_all_hosts(director: Operations, caller: Caller, p: ChangeGroup) -> Changed:
-    """Empty a group that is not the enabled one of its configured hosts; open connections go on."""
+    """Empty a group that is not enabled and has no share of clients of its configured hosts; open connections go on."""
 
     def change(before: Service | None) -> Service:
         service = _there(before, p.service)
@@ -290,6 +305,8 @@ def _not_enabled(service: Service, p: OfGroup) -> None:
     _group(service, p)
     if service.enabled_group == p.group:
         raise Conflict(f"{p.group!r} is the enabled group of {p.service!r}; enable another one first")
+    if p.group in service.split:
+        raise Conflict(f"{p.group!r} has a part in the split of {p.service!r}'s clients; split them without it first")
 
 
 def _with_group(service: Service, name: str, group: Group) -> Service:

@@ -85,6 +85,7 @@ ROUTES = (
     Route(("PUT",), "services/{service}", "put_service"),
     Route(("POST",), "services/{service}", "new_service"),
     Route(_DELETE, "services/{service}", "del_service"),
+    Route(_SET, "services/{service}/split", "split_service"),
     Route(("POST",), _GROUP, "new_group"),
     Route(_DELETE, _GROUP, "del_group"),
     Route(_SET, f"{_GROUP}/enable", "enable_group"),

@@ -34,7 +34,7 @@ def _lines(picture: DirectorPicture) -> Iterator[str]:
 
 
 def _group(group: GroupPicture) -> Iterator[str]:
-    yield f"group {group.name} {'enabled' if group.enabled else 'inactive'}"
+    yield f"group {group.name} {'enabled' if group.enabled or group.share else 'inactive'}"
     hosts = sorted(group.hosts, key=lambda host: host.address)
     for host in hosts:
         if host.in_rotation:

@@ -33,6 +33,12 @@ def _enabled(service: Service) -> str:
     name = service.enabled_group
     if name is None:
         return "no group"
+    if service.split:
+        return " and ".join(f"{100 * part:.4g} % {_group(service, each)}" for each, part in service.shares.items())
+    return _group(service, name)
+
+
+def _group(service: Service, name: str) -> str:
     group = service.groups[name]
     several = "host" if len(group.hosts) == 1 else "hosts"
     return f"group {name}: {len(group.hosts)} {several}, {group.scheduler}"

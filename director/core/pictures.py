@@ -97,6 +97,8 @@ def _group(
             for entry in inventory.walk(_only(group.hosts, host))
         ),
         waiting=waiting,
+        share=service.spec.shares.get(group.name, 0.0),
+        strayed=service.strayed[group.name],
     )
 
 

@@ -117,6 +117,8 @@ class GroupPicture(Picture, frozen=True):
     in_flight: int
     hosts: tuple[HostPicture, ...]
     waiting: tuple[WaitingPicture, ...] = ()
+    share: float = 0.0  #: of new clients, 0 to 1
+    strayed: int = 0  #: clients of this group, by its share, that another one took
 
 
 class ServicePicture(Picture, frozen=True):
@@ -250,7 +252,7 @@ class Explanation(Picture, frozen=True):
 
     service: str
     client: str  #: the address asked about
-    group: str | None  #: the enabled one; None when the service has none
+    group: str | None  #: whose hosts serve it; None when no group is enabled, or it is drawn from those of a split
     scheduler: str
     host: str | None  #: None: nobody, or drawn at random
     random: bool  #: somebody would be chosen, but by a draw

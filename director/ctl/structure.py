@@ -116,7 +116,7 @@ def del_group(client: Client, group: GroupRef, yes: bool, as_json: bool) -> None
 @as_json
 @click.pass_obj
 def enable(client: Client, group: GroupRef, as_json: bool) -> None:
-    """Let a group answer instead of the one that does; open connections go on where they are."""
+    """Let a group answer alone, which ends a split; open connections go on where they are."""
     _done(f"{group} is enabled", client.put(*group_path(group), "enable"), as_json)
 
 
@@ -141,6 +141,41 @@ def empty(client: Client, group: GroupRef, yes: bool, as_json: bool) -> None:
     """Delete all configured hosts of a group that is not the enabled one."""
     confirm(f"Delete every host of {group}?", yes)
     _done(f"{group} is empty", client.delete(*group_path(group), "hosts"), as_json)
+
+
+# --- shares of clients
+
+
+def _shares(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, float]:
+    """``GROUP=SHARE``, a group once."""
+    found: dict[str, float] = {}
+    for text in texts:
+        name, equals, share = text.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{text!r}: expected GROUP=SHARE")
+        if name in found:
+            raise click.BadParameter(f"{name} is given twice")
+        found[name] = Amount().convert(share, parameter, context)
+    return found
+
+
+@click.command()
+@service_argument
+@click.argument("shares", nargs=-1, metavar="[GROUP=SHARE]...", callback=_shares)
+@click.option("--off", is_flag=True, help="All new clients to the enabled group again.")
+@as_json
+@click.pass_obj
+def split(client: Client, service: str, shares: dict[str, float], off: bool, as_json: bool) -> None:
+    """Send groups their shares of SERVICE's new clients, live; the enabled group is one of them.
+
+    Shares are parts of their sum: blue=95 green=5. Open connections go on where they are.
+    """
+    if off == bool(shares):
+        raise click.UsageError("give shares, or --off")
+    total = sum(shares.values()) or 1.0
+    told = ", ".join(f"{name} {100 * share / total:.4g} %" for name, share in shares.items())
+    _done(f"new clients of {service}: {told or 'all to the enabled group'}",
+          client.put("services", service, "split", shares=shares), as_json)
 
 
 # --- hosts
@@ -180,4 +215,4 @@ def del_host(client: Client, host: HostRef, yes: bool, as_json: bool) -> None:
     _done(f"{host} is deleted", client.delete(*host_path(host)), as_json)
 
 
-COMMANDS = (service, group, host)
+COMMANDS = (service, group, split, host)

@@ -61,21 +61,31 @@ def hosts_table(hosts: list[dict[str, Any]], *, title: str = "", width: int = NA
     return table
 
 
+def _groups(groups: list[dict[str, Any]]) -> str:
+    """The one that answers, or those that clients are split among."""
+    return ", ".join(each["name"] + ("" if each["share"] == 1 else f" {100 * each['share']:.4g} %") for each in groups)
+
+
 def services_table(status: dict[str, Any]) -> Table:
     """One row a service."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("service", "listens on", "group", "scheduler", "hosts", "open", "queued", "notes"):
         table.add_column(name, justify="right" if name in ("hosts", "open", "queued") else "left")
     for service in status["services"]:
-        group = next((each for each in service["groups"] if each["enabled"]), None)
+        groups = [each for each in service["groups"] if each["enabled"] or each["share"]]
         notes = []
-        if group is not None and group["failing_open"]:
-            notes.append("FAILING OPEN: every host is bad")
-        if group is not None and group["backups_in_use"]:
-            notes.append("on backups")
+        for group in groups:
+            whose = f"{group['name']} " if len(groups) > 1 else ""
+            if group["failing_open"]:
+                notes.append(f"{whose}FAILING OPEN: every host is bad")
+            if group["backups_in_use"]:
+                notes.append(f"{whose}on backups")
+            if whose and group["share"] and not group["available"]:
+                notes.append(f"{whose}HAS NO HOST: its clients are sent to others")
         table.add_row(
-            service["name"], " ".join(service["listen"]), service["enabled"] or "-",
-            group["scheduler"] if group else "-", f"{group['available']}/{len(group['hosts'])}" if group else "0/0",
+            service["name"], " ".join(service["listen"]), _groups(groups) or "-",
+            " ".join(dict.fromkeys(each["scheduler"] for each in groups)) or "-",
+            " ".join(f"{each['available']}/{len(each['hosts'])}" for each in groups) or "0/0",
             str(service["connections"]), str(service["queued"]), ", ".join(notes),
         )
     return table
@@ -227,7 +237,8 @@ def candidates_table(explanation: dict[str, Any]) -> Table:
     table.add_column("why not")
     for each in explanation["candidates"]:
         marked = "> " if each["host"] == explanation["host"] else "  "
-        table.add_row(marked + each["host"], *(_number(each["factors"].get(name), "{:g}") for name in names),
+        host = each["host"] if explanation["group"] else f"{each['group']}/{each['host']}"
+        table.add_row(marked + host, *(_number(each["factors"].get(name), "{:g}") for name in names),
                       each["why_not"])
     return table
 

@@ -57,6 +57,7 @@ WEIGHT_FACTORS: Mapping[str, HostValue] = {
 
 GROUP_GAUGES: Sequence[tuple[str, str, Callable[[GroupPicture], float]]] = (
     ("enabled", "1 for the group that answers for its service.", lambda group: group.enabled),
+    ("share_ratio", "Part of its service's new clients that the group gets.", lambda group: group.share),
     ("available_hosts", "Hosts that take new connections.", lambda group: group.available),
     ("failing_open", "1 while every host is bad and all are tried.", lambda group: group.failing_open),
     ("backups_in_use", "1 while only backup hosts are left.", lambda group: group.backups_in_use),
@@ -137,6 +138,12 @@ class SnapshotCollector:
             for group in groups:
                 family.add_metric((group.service, group.name), of_group(group))
             yield family
+        strayed = CounterMetricFamily("txdirector_group_strayed_clients",
+                                      "Clients that belong to the group, by its share, and that another one took.",
+                                      labels=("service", "group"))
+        for group in groups:
+            strayed.add_metric((group.service, group.name), group.strayed)
+        yield strayed
         hosts = [(service.name, *_hosts(service)) for service in picture.services]
         for table, of_host in self._of_hosts:
             yield table.family({name: Part(where, of_host(of)) for name, where, of in politely(hosts, 1)})

@@ -16,7 +16,7 @@ from cluster.model import AdminState, AuditEntry, Configuration, Host, HostRef, 
 from cluster.store import Compare, Delete, PastWrite, Put, Record, Store
 from cluster.view import Unreadable, decode
 from director.admin.offers import Edit, Process, Stored, UserPicture
-from director.core.entries import ServiceEntry
+from director.core.entries import GroupEntry, ServiceEntry
 from director.core.orders import LOCAL
 from director.core.pictures import picture_services, why_not
 from director.core.snapshot import (
@@ -39,6 +39,7 @@ from director.operations.clients import kill_client, picture_connections
 from director.operations.echo import Echo
 from director.operations.past import told
 from director.operations.services import ServiceChanges
+from director.operations.sides import side_of
 from director.operations.users import UserChanges
 from director.ports.tls import Renewal
 from director.traffic.frontend import Frontend
@@ -110,17 +111,19 @@ class NodeOperations:
         if entry is None:
             raise NotFound(f"no service is called {service!r}")
         packed = ipaddress.ip_address(client).packed
-        group = entry.enabled
-        steps = [_access_step(entry, packed, client), *_limit_steps(entry)]
-        if group is None:
-            return Explanation(
-                service=service, client=client, group=None, scheduler="", host=None, random=False, sticky=False,
-                candidates=(), steps=(*steps, "no group is enabled: the client is refused"),
-            )
         now = node.monotonic()
+        side = side_of(entry, packed, now)
+        steps = [_access_step(entry, packed, client), *_limit_steps(entry), *side.steps]
+        if len(side.groups) != 1:
+            return Explanation(
+                service=service, client=client, group=None, scheduler="", host=None,
+                random=any(group.pool.eligible for group in side.groups), sticky=False,
+                candidates=tuple(each for group in side.groups for each in _candidates(group, packed, now)),
+                steps=tuple(steps),
+            )
+        [group] = side.groups
         explanation = group.pool.explain(packed, now)
         sticky = entry.spec.sticky is not None
-        steps.append(f"group {group.name} is enabled; {group.pool.eligible} of {len(group.hosts)} hosts take connections")
         if group.pool.failing_open:
             steps.append("every host is bad and the group fails open: all hosts that no order forbids are tried")
         if group.pool.backups_in_use:
@@ -138,13 +141,7 @@ class NodeOperations:
         return Explanation(
             service=service, client=client, group=group.name, scheduler=group.spec.scheduler,
             host=chosen.name if chosen is not None else None, random=explanation.random, sticky=sticky,
-            candidates=tuple(
-                CandidatePicture(
-                    group=group.name, host=each.host.name, eligible=each.eligible,
-                    why_not=why_not(group, group.hosts[each.host.name], now), factors=dict(each.factors),
-                )
-                for each in explanation.hosts
-            ),
+            candidates=_candidates(group, packed, now),
             steps=tuple(steps),
         )
 
@@ -320,6 +317,16 @@ def _with_weight(spec: Service | None, ref: HostRef, weight: float) -> Service:
     host: Host = msgspec.structs.replace(group.hosts[ref.host], weight=weight)
     group = msgspec.structs.replace(group, hosts={**group.hosts, ref.host: host})
     return msgspec.structs.replace(spec, groups={**spec.groups, ref.group: group})
+
+
+def _candidates(group: GroupEntry, packed: bytes, now: float) -> tuple[CandidatePicture, ...]:
+    return tuple(
+        CandidatePicture(
+            group=group.name, host=each.host.name, eligible=each.eligible,
+            why_not=why_not(group, group.hosts[each.host.name], now), factors=dict(each.factors),
+        )
+        for each in group.pool.explain(packed, now).hosts
+    )
 
 
 def _access_step(entry: ServiceEntry, packed: bytes, client: str) -> str:

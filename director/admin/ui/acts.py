@@ -56,6 +56,23 @@ def _service(form: Given) -> dict[str, object]:
     return {"service": form.get("service", ""), "spec": {"listen": form.get("listen", "").replace(",", " ").split()}}
 
 
+def _split(form: Given) -> dict[str, object]:
+    """With its shares, ``group=share`` each.
+
+    :raises Invalid: they are not."""
+    shares: dict[str, float] = {}
+    for text in form.get("shares", "").replace(",", " ").split():
+        name, _, share = text.partition("=")
+        try:
+            number = float(share)
+        except ValueError:
+            raise Invalid("group=share is expected, each with a number: blue=95 green=5", "shares") from None
+        if name in shares:
+            raise Invalid(f"{name} is given twice", "shares")
+        shares[name] = number
+    return {"service": form.get("service", ""), "shares": shares}
+
+
 class Act(NamedTuple):
     """:ivar done: what the operator is told afterwards.
     :ivar page: where that is, from what the form gave.
@@ -78,6 +95,7 @@ ACTS: Mapping[str, Act] = {
     "del_host": Act("The host is removed.", group_page, host_page),
     "del_all_hosts": Act("The group’s hosts are removed.", group_page),
     "enable_group": Act("The group is enabled.", group_page),
+    "split_service": Act("New clients are split by these shares.", service_page, arguments=_split),
     "change_scheduler": Act("The scheduler is changed.", group_page, arguments=_scheduler),
     "new_group": Act("The group is made.", group_page, service_page),
     "del_group": Act("The group is deleted.", service_page, group_page),

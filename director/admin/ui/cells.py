@@ -185,6 +185,7 @@ def _group(group: GroupPicture) -> dict[str, Cell]:
     return {
         f"{name}:available": f"{group.available} / {len(group.hosts)}",
         f"{name}:in_flight": text.number(group.in_flight, 0),
+        f"{name}:strayed": text.number(group.strayed, 0),
         f"{name}:shape": _shape(_facts(group)),
     }
 
@@ -221,7 +222,8 @@ def _last(host: HostPicture) -> float:
 
 
 def _facts(group: GroupPicture) -> tuple[object, ...]:
-    return (group.name, group.enabled, group.scheduler, group.failing_open, group.backups_in_use,
+    return (group.name, group.enabled, group.share, group.strayed > 0, group.scheduler,
+            group.failing_open, group.backups_in_use,
             len(group.hosts) > MAX_LISTED and [host.name for host in listed(group)],
             [each.name for each in group.waiting],
             [(host.name, host.address, host.backup, host.registered) for host in group.hosts])

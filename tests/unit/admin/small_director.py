@@ -98,6 +98,7 @@ class SmallDirector:
         self.available = True
         self.clients = {"192.0.2.7:4711", "[2001:db8::7]:4712"}
         self.did: list[str] = []
+        self.shares: dict[str, float] = {}  # of groups that do not have all clients
         self.specs = {
             "web": Stored(revision=5, spec=Service(listen=("127.0.0.1:8000",), groups={
                 "blue": Group(hosts={"app1": Host(address="127.0.0.1:8001"), "app2": Host(address="127.0.0.1:8001")}),
@@ -138,7 +139,7 @@ class SmallDirector:
                         GroupPicture(
                             service=name, name=group, enabled=True, scheduler="weightedleastconns",
                             available=sum(host.in_rotation for host in hosts), failing_open=False,
-                            backups_in_use=False, in_flight=sum(host.in_flight for host in hosts), hosts=tuple(hosts),
+                            backups_in_use=False, share=self.shares.get(group, 1.0), in_flight=sum(host.in_flight for host in hosts), hosts=tuple(hosts),
                         )
                         for group, hosts in groups.items()
                     ),

@@ -50,6 +50,7 @@ GOOD: dict[str, dict[str, object]] = {
     "new_group": {"service": "mail", "group": "red"},
     "del_group": GREEN,
     "enable_group": GREEN,
+    "split_service": {"service": "web", "shares": {"blue": 95, "green": 5}},
     "change_scheduler": GREEN | {"scheduler": "p2c", "parameters": {"choices": 3}},
     "put_host": HOST | {"address": "127.0.0.1:8009"},
     "del_host": HOST,

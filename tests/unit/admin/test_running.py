@@ -42,6 +42,16 @@ class TextTests(SynchronousTestCase):
         ))
         self.assertTrue(is_running_text(text))
 
+    def test_split(self) -> None:
+        """A group with a share of the clients is enabled, too, and so is one that stands in for the others."""
+        picture = self.director.snapshot()
+        [blue] = picture.services[0].groups
+        groups = tuple(msgspec.structs.replace(blue, name=name, enabled=enabled, share=share, hosts=()) for name, enabled, share
+                       in (("blue", True, 0.0), ("green", False, 1.0), ("grey", False, 0.0)))
+        service = msgspec.structs.replace(picture.services[0], groups=groups)
+        text = running_text(msgspec.structs.replace(picture, services=(service,)))
+        self.assertEqual(text.splitlines()[1:], ["group blue enabled", "group green enabled", "group grey inactive"])
+
     def test_grammar_refuses(self) -> None:
         """The grammar of the documentation is no formality: it refuses what is not the page."""
         for text in ("group blue enabled\n", "service web 127.0.0.1:1 blue", "service web  blue\n",

@@ -27,6 +27,17 @@ class SummaryTests(SynchronousTestCase):
         self.assertEqual(list(start_lines(configuration, native_missing="")),
                          ["store: etcd at 127.0.0.1:1; the services are those of cluster lab there"])
 
+    def test_split(self) -> None:
+        """Each group with its share."""
+        configuration = parse("""
+            [services.web]
+            split = { blue = 3, green = 1 }
+            groups.blue.hosts.a = "a:1"
+            groups.green.hosts = { b = "b:1", c = "c:1" }
+        """)
+        [line, *_] = summary(configuration, native_missing="")
+        self.assertIn("→ 75 % group blue: 1 host, weightedleastconns and 25 % group green: 2 hosts, weightedleastconns,", line)
+
     def test_lines(self) -> None:
         """Services with listeners, group and relay; where agents and operators connect; the store."""
         configuration = parse("""

@@ -41,6 +41,28 @@ class NarrowTests(SynchronousTestCase):
         self.assertNotIn("…", text)
 
 
+class SplitTests(SynchronousTestCase):
+    def group(self, name: str, share: float, **more: Any) -> dict[str, Any]:
+        return {"name": name, "enabled": name == "blue", "share": share, "scheduler": "leastconns", "available": 1,
+                "hosts": [{}, {}], "failing_open": False, "backups_in_use": False, **more}
+
+    def table(self, *groups: dict[str, Any]) -> str:
+        service = {"name": "web", "listen": ["0.0.0.0:80"], "groups": groups, "connections": 0, "queued": 0}
+        return shown(tables.services_table({"services": [service]}), 200)
+
+    def test_services(self) -> None:
+        """Each group that has clients, with its share; what is wrong with one, by its name."""
+        self.assertIn(" blue 95 %, green 5 %   leastconns   1/2 1/2 ",
+                      self.table(self.group("blue", 0.95), self.group("green", 0.05), self.group("grey", 0.0)))
+        self.assertIn(" blue 0 %, green ", self.table(self.group("blue", 0.0), self.group("green", 1.0)))
+        text = self.table(self.group("blue", 0.5, backups_in_use=True),
+                          self.group("green", 0.5, available=0, scheduler="p2c", failing_open=True))
+        for words in ("blue on backups", "green FAILING OPEN", "green HAS NO HOST", "leastconns p2c"):
+            self.assertIn(words, text)
+        self.assertIn(" blue    leastconns ", self.table(self.group("blue", 1.0), self.group("green", 0.0)))
+        self.assertIn("0/0", self.table())
+
+
 class StoreAwayTests(SynchronousTestCase):
     CLUSTER: ClassVar[dict[str, Any]] = {
         "cluster": "prod", "director": "one", "store": "etcd:", "store_available": True, "store_writable": True,

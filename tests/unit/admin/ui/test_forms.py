@@ -22,6 +22,7 @@ HOST = "/services/web/groups/blue/hosts/app1"
 #: Where a form's fields are not the operation's parameters: what it sends.
 FIELDS = {
     "new_service": {"service": "ftp", "listen": "127.0.0.1:21, [::1]:21"},
+    "split_service": {"service": "web", "shares": "blue=95, green=5"},
     "change_scheduler": {"service": "web", "group": "green", "scheduler": "p2c", "parameters": "choices = 3"},
 }
 #: Changes that no form makes: they take whole documents, which are for the API and the command line.
@@ -119,6 +120,17 @@ class OutcomeTests(FormCase):
         self.assertEqual(answer.status, 400)
         self.assertIn("parameters: one 'name = value' a line is expected", Html(answer.body).text)
         self.assertIn("choices: 3", Html(answer.body).text)
+
+    def test_split(self) -> None:
+        """Shares that cannot be read are refused in words, with what was typed still there; none end the split."""
+        page = self.ada.page("/services/web")
+        for shares in ("blue", "blue=much", "blue=1 blue=2"):
+            answer = self.ada.send(page, "/do/split_service", shares=shares)
+            self.assertEqual(answer.status, 400, shares)
+            self.assertIn(f'value="{shares}"', answer.body.decode())
+        for shares, kept in (("blue=95, green=5", {"blue": 95.0, "green": 5.0}), ("", {})):
+            self.assertEqual(self.ada.send(page, "/do/split_service", shares=shares).status, 303)
+            self.assertEqual(self.admin.director.specs["web"].spec.split, kept)
 
     def test_the_enabled_group_is_kept(self) -> None:
         """The enabled group is not emptied or deleted: 409 on its page."""

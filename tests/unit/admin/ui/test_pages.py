@@ -111,6 +111,17 @@ class EveryPageTests(PageCase):
         for path in (HOST, "/bad-hosts", "/services/web/groups/blue"):
             self.assertIn(HOSTILE, self.ada.page(path).text, path)
 
+    def test_shares(self) -> None:
+        """A group's part in a split is told wherever it is, small ones too; all pages follow when it changes."""
+        pages = ("/", "/services/web", "/services/web/groups/blue")
+        before = [self.ada.page(path).text for path in pages]
+        for share, words in ((0.005, "enabled, 0.5 % of new clients"), (0.0, "enabled, 0 % of new clients")):
+            self.admin.director.shares["blue"] = share
+            for path, earlier in zip(pages, before, strict=True):
+                self.assertIn(words, self.ada.page(path).text)
+                self.assertNotIn("% of new clients", earlier)
+        self.assertIn("/do/enable_group", self.ada.page(pages[2]).forms)
+
     def test_states_have_words(self) -> None:
         """Whatever is marked by icon and colour says its state in a word too."""
         self.admin.director.hosts[APP1] = host_picture(APP1, state=HostState.SUSPECT, admin=AdminState.DRAIN)
