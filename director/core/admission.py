@@ -27,6 +27,7 @@ from director.core.splitting import Split
 class _Place(NamedTuple):
     client: bytes | None
     arrived: float
+    turn: int
 
 
 class Admission:
@@ -43,6 +44,7 @@ class Admission:
         self.maximum = _maximum(limits, None)  #: of `connections`; infinite without one
         self._holding = 0  # let in, with a ticket
         self._between = 0  # let in, redispatched in vain, not left yet
+        self._turn = 0  # of the last client that came
         self._queue: OrderedDict[Hashable, _Place] = OrderedDict()
 
     @property
@@ -89,10 +91,11 @@ class Admission:
         pool = self._pool
         if pool is None or not pool.available:
             return Reason.NO_HOST  # waiting would be for a repair, not for a place
+        self._turn += 1
         if not self._queue:
             if not self._has_room():
                 refusal = Reason.SERVICE_FULL
-            elif (ticket := pool.pick(client, now)) is not None:
+            elif (ticket := self._pick(client, self._turn, now)) is not None:
                 self._holding += 1
                 return ticket
             else:
@@ -105,7 +108,7 @@ class Admission:
             return Reason.QUEUE_FULL
         if not self._queue:
             self._on_waiting()
-        self._queue[waiter] = _Place(client, now)
+        self._queue[waiter] = _Place(client, now, self._turn)
         return None
 
     def redispatch(
@@ -117,7 +120,7 @@ class Admission:
         Call `serve` next, for those who waited for a place on the failed host.
         """
         ticket.release(reason, now)
-        another = self._pool.pick(client, now, exclude) if self._pool is not None else None
+        another = self._pick(client, self._turn, now, exclude)
         if another is None:
             self._holding -= 1
             self._between += 1
@@ -144,7 +147,7 @@ class Admission:
             return served
         while self._queue and self._pool.eligible and self._has_room():
             waiter, place = next(iter(self._queue.items()))
-            ticket = self._pool.pick(place.client, now)
+            ticket = self._pick(place.client, place.turn, now)
             if ticket is None:
                 break
             del self._queue[waiter]
@@ -172,6 +175,12 @@ class Admission:
         if not self._queue:
             return None
         return next(iter(self._queue.values())).arrived + self._limits.queue_timeout_s
+
+    def _pick(self, client: bytes | None, turn: int, now: float, exclude: Collection[Host] = ()) -> Ticket | None:
+        pool = self._pool
+        if isinstance(pool, Split):
+            return pool.pick(client, turn, now, exclude)
+        return pool.pick(client, now, exclude) if pool is not None else None
 
     def _has_room(self) -> bool:
         return self.connections < self.maximum

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 from msgspec.structs import replace
@@ -131,7 +130,7 @@ class ServiceEntry:
         self.access = AccessList(spec.access)
         self.strayed: Counter[str] = Counter()  #: clients of a split that another group took, by the groups they belong to
 
-    def answering(self, random: Callable[[], float]) -> Pool | Split | None:
+    def answering(self) -> Pool | Split | None:
         """Whose hosts serve clients: the enabled group's, or, while its clients are split, all of theirs."""
         enabled = self.enabled
         if enabled is None:
@@ -140,8 +139,7 @@ class ServiceEntry:
         if not sum(weights.values()):
             return enabled.pool
         pools = {name: self.groups[name].pool for name in (enabled.name, *weights)}
-        return Split(Shares(weights), pools, by_address=self.spec.sticky is not None, random=random,
-                     strayed=self.strayed)
+        return Split(Shares(weights), pools, by_address=self.spec.sticky is not None, strayed=self.strayed)
 
     @property
     def enabled(self) -> GroupEntry | None:

@@ -76,7 +76,7 @@ class Placing:
         self._drop_groups(service, [group for group in service.groups if group not in spec.groups], now)
         for group_name, group_spec in spec.groups.items():
             self._apply_group(service, group_name, group_spec, now, resticky=resticky)
-        service.admission.switch(service.answering(self._random))
+        service.admission.switch(service.answering())
 
     def set_caps(self, name: str, caps: Caps | None) -> None:
         """How the maximum of the service *name* is shared out among directors."""

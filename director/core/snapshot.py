@@ -252,7 +252,7 @@ class Explanation(Picture, frozen=True):
 
     service: str
     client: str  #: the address asked about
-    group: str | None  #: whose hosts serve it; None when no group is enabled, or it is drawn from those of a split
+    group: str | None  #: whose hosts serve it; None when none is enabled, or several of a split take turns
     scheduler: str
     host: str | None  #: None: nobody, or drawn at random
     random: bool  #: somebody would be chosen, but by a draw

@@ -9,12 +9,12 @@ from director.core.splitting import Split
 
 
 class Side(NamedTuple):
-    groups: tuple[GroupEntry, ...]  #: none; one; or several, of which one will be drawn
+    groups: tuple[GroupEntry, ...]  #: none; one; or several, of which it will be one's turn
     steps: tuple[str, ...]
 
 
 def side_of(service: ServiceEntry, client: bytes, now: float) -> Side:
-    """Of *client*, a packed address. Draws nothing."""
+    """Of *client*, a packed address."""
     enabled, split = service.enabled, service.admission.pool
     if enabled is None:
         return Side((), ("no group is enabled: the client is refused",))
@@ -26,7 +26,7 @@ def side_of(service: ServiceEntry, client: bytes, now: float) -> Side:
     if own is not None:
         steps.append(f"this client belongs to {own}, {'as the sticky table remembers' if why == 'remembered' else why}")
     elif len(parts) > 1:
-        steps.append("the service is not sticky: the client's group is drawn")
+        steps.append("the service is not sticky: the groups take turns, by their shares")
     owners = [own] if own is not None else list(parts)
     serving = {name: split.serving(name) or name for name in owners}
     for name, other in serving.items():

@@ -35,7 +35,7 @@ class SummaryTests(SynchronousTestCase):
             groups.blue.hosts.a = "a:1"
             groups.green.hosts = { b = "b:1", c = "c:1" }
         """)
-        [line, *_] = summary(configuration, native_missing="")
+        [line, *_] = start_lines(configuration, native_missing="")
         self.assertIn("→ 75 % group blue: 1 host, weightedleastconns and 25 % group green: 2 hosts, weightedleastconns,", line)
 
     def test_lines(self) -> None:

@@ -41,15 +41,14 @@ def pool_of(kind: str | Scheduler, weights: Iterable[float], *, seed: int = 1, f
     return pool
 
 
-def split_of(pools: Mapping[str, Pool], weights: Mapping[str, float], *, by_address: bool = True, seed: int = 1,
+def split_of(pools: Mapping[str, Pool], weights: Mapping[str, float], *, by_address: bool = True,
              strayed: Counter[str] | None = None) -> Split:
     """Of *pools*, the enabled group's first."""
-    return Split(Shares(weights), pools, by_address=by_address, random=random.Random(seed).random,
-                 strayed=Counter() if strayed is None else strayed)
+    return Split(Shares(weights), pools, by_address=by_address, strayed=Counter() if strayed is None else strayed)
 
 
 def has_place(pool: Pool | Split, client: bytes | None, now: float) -> bool:
-    """Whether *client* need not wait; where its group is drawn, whichever that will be."""
+    """Whether *client* need not wait; where its turn decides, whichever that is."""
     if isinstance(pool, Pool):
         return pool.eligible > 0
     own, _ = pool.certain(client, now)

@@ -144,6 +144,25 @@ class QueueTests(SynchronousTestCase):
         self.assertEqual((self.gate.connections, self.pool.in_flight, other.in_flight), (0, 0, 0))
 
 
+    def test_split(self) -> None:
+        """One queue for all groups of a split: who waits keeps its turn, and who comes later waits behind it."""
+        pools = {name: pool_of("leastconns", [1], group=name) for name in ("blue", "green")}
+        pools["blue"].set_maximum(pools["blue"].hosts["h0"], 1)
+        gate = Admission(split_of(pools, {"blue": 1, "green": 1}, by_address=False), Limits(queue=50))
+        tickets = []
+        while isinstance(ticket := gate.arrive(address(1), len(tickets), 0.0), Ticket):
+            tickets.append(ticket)
+        for waiter in range(len(tickets) + 1, len(tickets) + 20):
+            self.assertIsNone(gate.arrive(address(1), waiter, 0.0))
+        for _ in range(50):
+            self.assertEqual(gate.serve(1.0), [])
+        blue = next(ticket for ticket in tickets if ticket.pool is pools["blue"])
+        served = gate.leave(blue, DONE, 2.0)
+        self.assertEqual([waiter for waiter, _ in served], list(range(len(tickets), len(tickets) + len(served))))
+        self.assertEqual([ticket.host.ref.group for _, ticket in served].count("blue"), 1)
+        self.assertIs(served[0][1].pool, pools["blue"])
+
+
 class RedispatchTests(SynchronousTestCase):
     def test_keeps_its_place(self) -> None:
         """A failed try moves the client to another host; the service counts it once, ahead of those who wait."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import Reason
+from director.core.host import Host
 from director.core.pool import Ticket
 from director.core.splitting import Shares, Split
 from tests.unit.core.core_pools import address, pool_of, split_of
@@ -36,18 +37,23 @@ class SharesTests(SynchronousTestCase):
     @given(SPLITS, st.integers(0, 2**31))
     @settings(max_examples=40, deadline=None)
     def test_shares(self, weights: dict[str, float], seed: int) -> None:
-        """By address and drawn each group has its share, and one without a share nobody."""
-        shares, draw = Shares(weights), random.Random(seed).random
-        for counts in (Counter(sides(weights, seed)), Counter(shares.of_draw(draw()) for _ in range(CLIENTS))):
-            for name, part in shares.parts.items():
-                self.assertLessEqual(abs(counts[name] / CLIENTS - part), bound(part), (name, part))
-                if not part:
-                    self.assertEqual(counts[name], 0)
+        """By address each group has its share, but for chance; one without a share has nobody."""
+        counts = Counter(sides(weights, seed))
+        for name, part in Shares(weights).parts.items():
+            self.assertLessEqual(abs(counts[name] / CLIENTS - part), bound(part), (name, part))
+            if not part:
+                self.assertEqual(counts[name], 0)
 
-    @given(SPLITS, st.sampled_from([0.0, 0.25, 0.5, 1 - 2**-53]))
-    def test_every_draw(self, weights: dict[str, float], draw: float) -> None:
-        """The ends of the range are somebody's, too."""
-        self.assertGreater(weights[Shares(weights).of_draw(draw)], 0)
+    @given(SPLITS, st.integers(0, 2**70), st.integers(1, CLIENTS), st.integers(1, 30))
+    @settings(max_examples=60, deadline=None)
+    def test_turns(self, weights: dict[str, float], first: int, number: int, step: int) -> None:
+        """Of any turns in a row each group has its share but for a few; of every second, third… too, but for chance."""
+        shares = Shares(weights)
+        counts = Counter(shares.of_turn(first + each) for each in range(number))
+        apart = Counter(shares.of_turn(first + each * step) for each in range(CLIENTS))
+        for name, part in shares.parts.items():
+            self.assertLessEqual(abs(counts[name] - part * number), 4, (name, part))
+            self.assertLessEqual(abs(apart[name] / CLIENTS - part), bound(part), (name, part))
 
     @given(SPLITS, st.binary(min_size=4, max_size=16), st.sampled_from([0.01, 3.0]), st.randoms(use_true_random=False))
     def test_stable(self, weights: dict[str, float], client: bytes, factor: float, shuffle: random.Random) -> None:
@@ -85,6 +91,7 @@ class SplitTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.strayed: Counter[str] = Counter()
+        self.turn = 0
         self.use("leastconns")
 
     def use(self, kind: str, weights: Mapping[str, float] | None = None, *, by_address: bool = True) -> None:
@@ -103,8 +110,9 @@ class SplitTests(SynchronousTestCase):
             self.pools[group].set_maximum(host, maximum)
             self.pools[group].set_available(host, up, up)
 
-    def pick(self, client: bytes | None, now: float = 0.0) -> Ticket | None:
-        return self.split.pick(client, now)
+    def pick(self, client: bytes | None, now: float = 0.0, tried: Collection[Host] = ()) -> Ticket | None:
+        self.turn += 1
+        return self.split.pick(client, self.turn, now, tried)
 
     def group(self, ticket: Ticket | None) -> str | None:
         return ticket.host.ref.group if ticket is not None else None
@@ -116,13 +124,13 @@ class SplitTests(SynchronousTestCase):
                 self.assertEqual(self.group(self.pick(self.client_of(name))), name)
         self.assertEqual((self.pools["blue"].in_flight, self.pools["green"].in_flight), (3, 3))
 
-    def test_drawn(self) -> None:
-        """Clients of a service that is not sticky, and those without an address, are drawn each time."""
+    def test_in_turn(self) -> None:
+        """Clients of a service that is not sticky, and those without an address, go in turn."""
         for by_address, client in ((False, address(1)), (True, None)):
             self.use("leastconns", {"blue": 3, "green": 1}, by_address=by_address)
             counts = Counter(self.group(self.pick(client)) for _ in range(2000))
             self.assertEqual(sum(counts.values()), 2000)
-            self.assertTrue(420 < counts["green"] < 580, counts)
+            self.assertLessEqual(abs(counts["green"] - 500), 4)
 
     def test_canary_away(self) -> None:
         """The clients of a group without hosts, or of a full one, come to the enabled group, and are counted."""
@@ -160,25 +168,25 @@ class SplitTests(SynchronousTestCase):
         for own, other in (("blue", "green"), ("green", "blue")):
             tried = []
             for _ in range(4):
-                ticket = self.split.pick(self.client_of(own), 0.0, tried)
+                ticket = self.pick(self.client_of(own), 0.0, tried)
                 assert ticket is not None
                 tried.append(ticket.host)
                 ticket.release(Reason.CONNECT_FAILED, 0.0)
             self.assertEqual([host.ref.group for host in tried], [own, own, other, other])
             self.assertEqual(len(set(tried)), 4)
-            self.assertIsNone(self.split.pick(self.client_of(own), 0.0, tried))
+            self.assertIsNone(self.pick(self.client_of(own), 0.0, tried))
 
-    def test_redispatch_of_drawn(self) -> None:
-        """Who was drawn is not drawn anew."""
+    def test_redispatch_in_turn(self) -> None:
+        """A client whose turn decided stays in its group as well."""
         for _ in range(20):
             first = self.pick(None)
             assert first is not None
-            self.assertEqual(self.group(self.split.pick(None, 0.0, [first.host])), first.host.ref.group)
+            self.assertEqual(self.group(self.pick(None, 0.0, [first.host])), first.host.ref.group)
 
     def test_group_left_the_split(self) -> None:
         """Who was tried in a group that has no part in the split any more has a side like anybody else."""
         old = pool_of("leastconns", [1], group="grey").hosts["h0"]
-        self.assertEqual(self.group(self.split.pick(self.client_of("green"), 0.0, [old])), "green")
+        self.assertEqual(self.group(self.pick(self.client_of("green"), 0.0, [old])), "green")
 
     def test_table(self) -> None:
         """What a sticky table remembers goes before the shares, the newest before older; to the end of its time."""

@@ -148,6 +148,27 @@ class LimitsTests(FrontendTestCase):
             self.assertEqual((limits.idle_s, limits.half_closed_s), (timeouts.idle_s, half_closed_s))
 
 
+class SplitTests(FrontendTestCase):
+    def group(self, client: Connection) -> str | None:
+        return client.host.ref.group if client.host is not None else None
+
+    def test_time_for_the_other_group(self) -> None:
+        """A canary's only host that does not answer leaves time, and the client, to the enabled group."""
+        groups = {name: Group(hosts={host: Host(address=address(host))}, health=HEALTH, scheduler="leastconns")
+                  for name, host in (("blue", "a"), ("green", "b"))}
+        self.director.node.apply_service("web", Service(groups=groups, split={"blue": 0.0, "green": 1.0}))
+        self.director.run(HEALTH.timeout_s)
+        [client] = self.arrive()
+        self.director.world.unreachable.add(address("b"))
+        connect_s = self.director.relay.limits[client.handle].connect_s
+        self.assertEqual((self.group(client), connect_s), ("green", Timeouts().connect_s / 2))
+        self.director.relay.turn()
+        self.assertEqual(self.group(client), "blue")
+        self.director.relay.turn()
+        self.assertTrue(client.established)
+        self.assertEqual(self.director.node.inventory.services["web"].strayed, {"green": 1})
+
+
 class OnDownTests(FrontendTestCase):
     """What becomes of the open connections of a host that is out."""
 
