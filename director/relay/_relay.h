@@ -20,7 +20,7 @@
  * - Submitting costs no system call beyond the two epoll_ctl: what happens at the descriptors wakes the worker, and an
  *   eventfd does where it would sleep past the new connection's deadline.
  *
- * Times are milliseconds of CLOCK_MONOTONIC. Functions that can fail on the kernel's or the allocator's refusal say
+ * Times are of CLOCK_MONOTONIC, in milliseconds or, named so, in microseconds. Functions that can fail on the kernel's or the allocator's refusal say
  * so; such a refusal ends one connection with RELAY_ERROR and leaves the others alone.
  */
 #ifndef TXDIRECTOR_RELAY_H
@@ -92,6 +92,13 @@
 #define SLABS ((1u << SLOT_BITS) / SLAB_SLOTS)
 #define NONE UINT32_MAX
 
+/* Tallies are allocated this many at a time, and kept until the relay stops: a quarter of a million hosts. */
+#define SLAB_TALLIES 256
+#define TALLY_SLABS 1024
+/* A host that begins to speak after so long, without having been asked, pushes. Longer than a throttled cgroup's pause
+ * (quotas are of 100 ms by default), so that an answer in several pieces is no push. As in turnarounds.py. */
+#define STILL_US 150000
+
 /* Read and written without a lock, by one writer. */
 #define PEEK(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
 #define POST(field, value) __atomic_store_n(&(field), (value), __ATOMIC_RELAXED)
@@ -128,6 +135,7 @@ enum {
     BULK = 64,    /* worth a pipe */
     AT_END = 128, /* read to its end */
     DONE = 256,   /* its end is passed on, or what is left is of no use */
+    ASKED = 1024, /* the client's: its bytes came after the host's last */
     /* of the descriptor again */
     LOST = 512, /* broken, because the peer answers no more */
 };
@@ -165,7 +173,7 @@ struct conn {
     uint64_t id;         /* its handle; of the next use while free. Written by the reactor's thread; others PEEK */
     void *token;         /* the reactor's thread's */
     int64_t started_ms;
-    int64_t active_ms;   /* last progress in either direction. Others may PEEK */
+    int64_t active_us;   /* last progress in either direction. Others may PEEK */
     int64_t reset_by_ms; /* when the other end is reset at the latest */
     uint32_t connect_ticks, idle_ticks, half_closed_ticks, max_age_ticks; /* 0: no such limit */
     struct link timer;   /* in a bucket of the wheel; `next` also in inbox, outbox and free list */
@@ -173,6 +181,7 @@ struct conn {
     uint32_t told_next;  /* in the outbox of established connects */
     uint32_t kill_next;
     int error;           /* errno of a failed connect, else 0 */
+    uint32_t tally;      /* where its turnarounds are counted; 0: nowhere */
     uint16_t bucket;     /* of the wheel; WHEEL_TICKS: outside */
     uint8_t state;       /* others may PEEK */
     uint8_t again_sides; /* bits 1 << side; 0: not in the list */
@@ -184,6 +193,12 @@ struct conn {
     bool connected;      /* the connect succeeded */
     bool resets;         /* is to be closed by RST */
     bool stalled;        /* counted in the gauge */
+};
+
+/* What the connections of one host did, as one worker saw it. The worker writes, others PEEK. */
+struct tally {
+    int64_t count, micros; /* turnarounds, and their time */
+    int64_t unasked;       /* times that the host began to speak after a silence, without having been asked */
 };
 
 /* A queue of slots, linked by `timer.next` or `told_next`. */
@@ -200,6 +215,7 @@ struct worker {
     uint32_t pipe_share, large_pipe_share; /* of MAX_PIPES and LARGE_PIPES */
 
     struct conn *slabs[SLABS]; /* written by the reactor's thread before a slot of it is used */
+    struct tally *tallies[TALLY_SLABS]; /* likewise */
 
     /* the reactor's thread */
     uint32_t free, slot_count, open, connecting;
@@ -215,7 +231,7 @@ struct worker {
     uint32_t slots_used; /* as of the last submission */
 
     /* the worker */
-    int64_t now_ms;
+    int64_t now_us, now_ms;
     struct queue told_now, over_now; /* on their way to the outbox */
     uint32_t again;
     uint32_t unadopted; /* over, but not seen in the inbox yet */
@@ -246,6 +262,18 @@ struct pipe *pipe_borrow(struct worker *w);
 void pipe_return(struct worker *w, struct pipe *pipe);
 void pipe_drop(struct worker *w, struct pipe *pipe);
 void pools_close(struct worker *w);
+
+/* _relay_tally.c: which tallies are taken, for the reactor's thread; 0 is none */
+struct tallies {
+    struct tally_use *uses[TALLY_SLABS];
+    uint32_t free, count;
+};
+uint32_t tally_take(struct tallies *t, struct worker *const *workers, unsigned worker_count); /* 0: no memory */
+void tally_give(struct tallies *t, struct worker *const *workers, unsigned worker_count, uint32_t number);
+bool tally_enter(struct tallies *t, uint32_t number); /* a connection; false: no such tally */
+void tally_leave(struct tallies *t, struct worker *const *workers, unsigned worker_count, uint32_t number);
+struct tally tally_read(const struct tallies *t, struct worker *const *workers, unsigned worker_count, uint32_t number);
+void tallies_close(struct tallies *t);
 
 /* _relay_wheel.c */
 void wheel_init(struct worker *w);
@@ -278,7 +306,7 @@ void worker_submit(struct worker *w, struct conn *c);
 void worker_kill(struct worker *w, struct conn *c, uint8_t reason);
 void worker_stop(struct worker *w); /* returns when the thread is gone */
 void worker_close(struct worker *w);
-int64_t monotonic_ms(void);
+int64_t monotonic_us(void);
 
 void queue_put(struct worker *w, struct queue *queue, struct conn *c, size_t next);
 #define BY_TIMER offsetof(struct conn, timer.next)

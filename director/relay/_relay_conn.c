@@ -21,7 +21,7 @@ static struct end *end_of(struct conn *c, enum side side) { return &c->end[side]
 static int64_t deadline(const struct conn *c, uint8_t *reason)
 {
     uint32_t quiet = c->idle_ticks;
-    int64_t from = c->active_ms;
+    int64_t from = c->active_us / 1000;
     *reason = IDLE_TIMEOUT;
     if (c->state == CONNECTING) {
         quiet = c->connect_ticks;
@@ -209,7 +209,7 @@ static void pass_end(struct worker *w, struct conn *c, enum side side)
 {
     struct end *source = end_of(c, side), *target = end_of(c, !side);
     source->flags |= DONE;
-    POST(c->active_ms, w->now_ms);
+    POST(c->active_us, w->now_us);
     if (c->reason == NO_REASON)
         c->reason = side == CLIENT ? CLIENT_CLOSED : HOST_CLOSED;
     if (target->flags & DONE)
@@ -276,7 +276,7 @@ static void host_answered(struct worker *w, struct conn *c, uint32_t mask)
     }
     POST(c->state, RELAYING);
     c->connected = true;
-    POST(c->active_ms, w->now_ms);
+    POST(c->active_us, w->now_us);
     queue_put(w, &w->told_now, c, BY_TOLD);
     move(w, c, CLIENT);
     if (c->state == RELAYING)

@@ -18,6 +18,7 @@ typedef struct {
     bool running;
     unsigned worker_count;
     struct worker *workers[MAX_WORKERS];
+    struct tallies tallies;
 } Engine;
 
 static bool is_running(Engine *self)
@@ -63,17 +64,18 @@ static struct worker *least_loaded(Engine *self)
     return least;
 }
 
-PyDoc_STRVAR(relay_doc, "relay(token, client, host, limits, preface) -> handle\n\n"
+PyDoc_STRVAR(relay_doc, "relay(token, client, host, limits, preface, tally) -> handle\n\n"
+                        "tally: of `tally`; 0, or one that is free: nothing is counted.\n"
                         "MemoryError: no room for one more; the descriptors stay the caller's.");
 
 static PyObject *engine_relay(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
 {
     Engine *self = (Engine *)object;
-    if (count != 5)
-        return PyErr_Format(PyExc_TypeError, "expected 5 arguments, got %zd", count);
+    if (count != 6)
+        return PyErr_Format(PyExc_TypeError, "expected 6 arguments, got %zd", count);
     if (!is_running(self))
         return NULL;
-    long client = PyLong_AsLong(arguments[1]), host = PyLong_AsLong(arguments[2]);
+    long client = PyLong_AsLong(arguments[1]), host = PyLong_AsLong(arguments[2]), tally = PyLong_AsLong(arguments[5]);
     char *preface;
     Py_ssize_t preface_size;
     uint32_t ticks[4];
@@ -103,7 +105,10 @@ static PyObject *engine_relay(PyObject *object, PyObject *const *arguments, Py_s
     c->idle_ticks = ticks[1];
     c->half_closed_ticks = ticks[2];
     c->max_age_ticks = ticks[3];
-    c->started_ms = c->active_ms = monotonic_ms();
+    c->active_us = monotonic_us();
+    c->started_ms = c->active_us / 1000;
+    if (tally_enter(&self->tallies, tally))
+        c->tally = tally;
     c->token = Py_NewRef(arguments[0]);
     w->open++;
     w->connecting++;
@@ -146,7 +151,7 @@ static PyObject *engine_progress(PyObject *object, PyObject *handle)
     if (c == NULL)
         Py_RETURN_NONE;
     long long to_host = PEEK(c->end[CLIENT].moved), to_client = PEEK(c->end[HOST].moved);
-    double idle_s = (monotonic_ms() - PEEK(c->active_ms)) / 1000.0;
+    double idle_s = (monotonic_us() - PEEK(c->active_us)) / 1e6;
     return Py_BuildValue("LLd", to_host > 0 ? to_host : 0, to_client, idle_s > 0 ? idle_s : 0.0);
 }
 
@@ -184,6 +189,42 @@ static PyObject *engine_counters(PyObject *object, PyObject *Py_UNUSED(none))
         pipes += PEEK(w->pipe_count);
     }
     return Py_BuildValue("LLLLLLL", open, connecting, to_host, to_client, spliced, stalled, pipes);
+}
+
+PyDoc_STRVAR(tally_doc, "tally() -> a number for `relay` to count a host's turnarounds under\n\n"
+                        "MemoryError: no room for one more.");
+
+static PyObject *engine_tally(PyObject *object, PyObject *Py_UNUSED(none))
+{
+    Engine *self = (Engine *)object;
+    if (!is_running(self))
+        return NULL;
+    uint32_t number = tally_take(&self->tallies, self->workers, self->worker_count);
+    return number == 0 ? PyErr_NoMemory() : PyLong_FromUnsignedLong(number);
+}
+
+PyDoc_STRVAR(free_tally_doc, "free_tally(number): it comes again once its last connection is over. Free already: nothing happens.");
+
+static PyObject *engine_free_tally(PyObject *object, PyObject *argument)
+{
+    Engine *self = (Engine *)object;
+    unsigned long number = PyLong_AsUnsignedLong(argument);
+    if (PyErr_Occurred() || !is_running(self))
+        return NULL;
+    tally_give(&self->tallies, self->workers, self->worker_count, number);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(turnarounds_doc, "turnarounds(number) -> (count, microseconds, unasked), totals; zeros for one that is free");
+
+static PyObject *engine_turnarounds(PyObject *object, PyObject *argument)
+{
+    Engine *self = (Engine *)object;
+    unsigned long number = PyLong_AsUnsignedLong(argument);
+    if (PyErr_Occurred())
+        return NULL;
+    struct tally sum = tally_read(&self->tallies, self->workers, self->worker_count, number);
+    return Py_BuildValue("LLL", (long long)sum.count, (long long)sum.micros, (long long)sum.unasked);
 }
 
 /* --- events -------------------------------------------------------------------------------------------------------- */
@@ -236,6 +277,7 @@ static bool drain_worker(Engine *self, struct worker *w, PyObject *events, Py_ss
         w->open--;
         Py_DECREF((PyObject *)c->token);
         c->token = NULL;
+        tally_leave(&self->tallies, self->workers, self->worker_count, c->tally);
         slot_give(w, c);
     }
     return true;
@@ -291,6 +333,7 @@ static void release(Engine *self)
         free(self->workers[i]);
     }
     self->worker_count = 0;
+    tallies_close(&self->tallies);
     if (self->signal >= 0)
         close(self->signal);
     self->signal = -1;
@@ -361,6 +404,9 @@ static PyMethodDef engine_methods[] = {
     {"progress", engine_progress, METH_O, progress_doc},
     {"tokens", engine_tokens, METH_NOARGS, tokens_doc},
     {"counters", engine_counters, METH_NOARGS, counters_doc},
+    {"tally", engine_tally, METH_NOARGS, tally_doc},
+    {"free_tally", engine_free_tally, METH_O, free_tally_doc},
+    {"turnarounds", engine_turnarounds, METH_O, turnarounds_doc},
     {"drain", engine_drain, METH_O, drain_doc},
     {"stop", engine_stop, METH_NOARGS, stop_doc},
     {"fileno", engine_fileno, METH_NOARGS, fileno_doc},

@@ -162,4 +162,6 @@ void pools_close(struct worker *w)
     }
     for (uint32_t i = 0; i < w->slot_count / SLAB_SLOTS; i++)
         free(w->slabs[i]);
+    for (uint32_t i = 0; i < TALLY_SLABS && w->tallies[i] != NULL; i++)
+        free(w->tallies[i]);
 }

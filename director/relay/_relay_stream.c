@@ -153,12 +153,30 @@ static bool may_splice(struct worker *w, struct end *source)
     return source->pipe != NULL;
 }
 
+/* Something came from *side*, or (the client's) was passed on: whose turn is it to speak? */
+static void note_turn(struct worker *w, struct conn *c, enum side side)
+{
+    struct end *client = &c->end[CLIENT];
+    if (side == CLIENT) {
+        client->flags |= ASKED;
+        return;
+    }
+    struct tally *tally = &PEEK(w->tallies[c->tally / SLAB_TALLIES])[c->tally % SLAB_TALLIES];
+    if (client->flags & ASKED) { /* then what was active last was the client */
+        client->flags &= ~ASKED;
+        POST(tally->micros, tally->micros + w->now_us - c->active_us);
+        POST(tally->count, tally->count + 1);
+    } else if (w->now_us - c->active_us > STILL_US) {
+        POST(tally->unasked, tally->unasked + 1);
+    }
+}
+
 /* Move what there is from *side* to the other until either would block, ends or breaks, or the turn is over. */
 enum pumped stream_pump(struct worker *w, struct conn *c, enum side side)
 {
     struct end *source = &c->end[side], *target = &c->end[!side];
     int64_t before = source->moved;
-    bool more = false, well = true;
+    bool more = false, well = true, fresh = is_empty(source);
     while (well && target->flags & WRITABLE) {
         if (source->pipe != NULL && source->pipe->held > 0)
             well = empty_pipe(source, target);
@@ -179,9 +197,11 @@ enum pumped stream_pump(struct worker *w, struct conn *c, enum side side)
         source->pipe = NULL;
     }
     int64_t moved = source->moved - before;
+    int64_t counted = source->moved - (before > 0 ? before : 0); /* a preface is nobody's word */
+    if (c->tally != 0 && (side == CLIENT ? counted > 0 : fresh && (moved > 0 || !is_empty(source))))
+        note_turn(w, c, side);
     if (moved > 0) {
-        POST(c->active_ms, w->now_ms);
-        int64_t counted = source->moved - (before > 0 ? before : 0);
+        POST(c->active_us, w->now_us);
         if (counted > 0)
             POST(w->moved[side], w->moved[side] + counted);
     }

@@ -11,11 +11,11 @@
 #include <sys/syscall.h>
 #include <time.h>
 
-int64_t monotonic_ms(void)
+int64_t monotonic_us(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
 static uint32_t *next_of(struct conn *c, size_t next) { return (uint32_t *)((char *)c + next); }
@@ -148,7 +148,8 @@ static void *work(void *argument)
             break;
         timeout = gate(timeout);
         int count = epoll_wait(w->epoll, events, BATCH, timeout);
-        w->now_ms = monotonic_ms();
+        w->now_us = monotonic_us();
+        w->now_ms = w->now_us / 1000;
         if (count > 0) {
             w->busy_ms = w->now_ms;
             serve(w, events, count);
@@ -179,7 +180,8 @@ int worker_start(struct worker *w, unsigned number, unsigned workers, unsigned p
     w->free = w->again = w->killed = NONE;
     w->inbox.head = w->told.head = w->over.head = w->told_now.head = w->over_now.head = NONE;
     w->told_drained.head = w->over_drained.head = NONE;
-    w->now_ms = monotonic_ms();
+    w->now_us = monotonic_us();
+    w->now_ms = w->now_us / 1000;
     wheel_init(w);
     pthread_mutex_init(&w->lock, NULL);
     w->epoll = epoll_create1(EPOLL_CLOEXEC);

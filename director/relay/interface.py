@@ -18,6 +18,7 @@ The contract:
    finished answer.
 6. Progress in either direction is activity, spliced bytes too.
 7. Memory is bounded: what the peer would not take is buffered up to one chunk, then reading stops.
+8. Turnarounds (`director.relay.turnarounds`) are counted under the tally that a connection was given, without an event.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from cluster.model import Reason
+from director.relay.turnarounds import NO_TALLY, Turnarounds
 
 #: How long a reset may wait for the other side's send queue to empty.
 RST_GRACE_S = 1.0
@@ -79,9 +81,12 @@ class Relay(Protocol):
 
     def start(self, events: RelayEvents) -> None: ...
 
-    def relay(self, token: object, client: int, host: int, limits: Limits, preface: bytes = b"") -> int:
+    def relay(
+        self, token: object, client: int, host: int, limits: Limits, preface: bytes = b"", tally: int = NO_TALLY
+    ) -> int:
         """Take over *client* (connected) and *host* (non-blocking connect under way, or done).
 
+        :param tally: where its turnarounds are counted; one that is free counts nothing.
         :returns: a handle for `kill` and `progress`, never reused while the process lives.
         """
 
@@ -96,6 +101,15 @@ class Relay(Protocol):
         """Of all connections that are not over; looks at every one. One whose end waits to be told may be missing."""
 
     def counters(self) -> Counters: ...
+
+    def tally(self) -> int:
+        """A number to count a host's turnarounds under; `NO_TALLY` when there is no room for one more, or it has stopped."""
+
+    def free_tally(self, number: int) -> None:
+        """The host is gone. Its connections that are still open are not counted under whatever has the number next."""
+
+    def turnarounds(self, number: int) -> Turnarounds:
+        """Cheap: a few loads. Zeros for a number that is free, and when the relay has stopped."""
 
     def stop(self) -> None:
         """End every connection with `Reason.SHUTDOWN`, deliver their events before returning, release everything."""

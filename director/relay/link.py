@@ -9,6 +9,7 @@ from __future__ import annotations
 from cluster.model import Reason
 from director.relay.interface import Limits
 from director.relay.pipes import Pipe, PipePool
+from director.relay.turnarounds import STILL_S, Tally
 
 
 class End:
@@ -16,6 +17,8 @@ class End:
 
     __slots__ = (
         "active",
+        "asked",
+        "asks",
         "broken",
         "bulk",
         "calm",
@@ -58,11 +61,26 @@ class End:
         self.piped = 0  #: bytes inside the pipe
         self.moved = 0  #: bytes the other end took; starts below 0 by the length of a preface
         self.active = now_s  #: last progress
+        # whose turn it is to speak
+        self.asks: Tally | None = None  #: a client's, whose bytes are questions: where they are counted
+        self.asked = False  #: a host's: the client spoke since it did
 
     @property
     def empty(self) -> bool:
         """Nothing that was read is still on its way."""
         return self.hold is None and not self.piped
+
+    def spoke(self, now_s: float) -> None:
+        """The first bytes came from a host that was asked, or was silent for long. Before `active` is brought up to date."""
+        tally = self.other.asks
+        if tally is None:
+            return
+        if self.asked:
+            self.asked = False
+            tally.count += 1
+            tally.seconds += now_s - self.other.active
+        else:
+            tally.unasked += now_s - self.active > STILL_S
 
     def discard(self, pipes: PipePool) -> None:
         """The stream from here is of no use any more: drop what is on its way."""

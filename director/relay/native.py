@@ -21,6 +21,7 @@ from cluster.model import Reason
 from director.relay import _relay
 from director.relay.interface import Counters, Limits, Progress, RelayEvents
 from director.relay.pipes import MAX_PIPES
+from director.relay.turnarounds import NO_TALLY, Turnarounds
 from director.timing.seldom import Seldom, more
 
 #: Events told in one turn of the reactor; the rest comes in the next.
@@ -64,11 +65,13 @@ class NativeRelay:
         self._engine = _relay.start(self._threads, REASONS, self._pipes)
         self._reactor.addReader(self)
 
-    def relay(self, token: object, client: int, host: int, limits: Limits, preface: bytes = b"") -> int:
+    def relay(
+        self, token: object, client: int, host: int, limits: Limits, preface: bytes = b"", tally: int = NO_TALLY
+    ) -> int:
         if self._engine is None:
             raise Misuse("the relay is not running")
         try:
-            return self._engine.relay(token, client, host, limits, preface)
+            return self._engine.relay(token, client, host, limits, preface, tally)
         except MemoryError:
             if (held := self._seldom.due("memory")) is not None:
                 self._log.warn("no memory for one more connection{more}", more=more(held))
@@ -94,6 +97,22 @@ class NativeRelay:
         if self._engine is not None:
             self._last = Counters(*self._engine.counters())
         return self._last
+
+    def tally(self) -> int:
+        try:
+            return NO_TALLY if self._engine is None else self._engine.tally()
+        except MemoryError:
+            return NO_TALLY
+
+    def free_tally(self, number: int) -> None:
+        if self._engine is not None:
+            self._engine.free_tally(number)
+
+    def turnarounds(self, number: int) -> Turnarounds:
+        if self._engine is None:
+            return Turnarounds()
+        count, micros, unasked = self._engine.turnarounds(number)
+        return Turnarounds(count, micros / 1e6, unasked)
 
     def stop(self) -> None:
         if self._engine is None:

@@ -37,6 +37,7 @@ from director.relay.link import End, Link
 from director.relay.pipes import MAX_PIPES, PipePool
 from director.relay.stream import LOST, forward, pump
 from director.relay.timed_wheel import TimedWheel
+from director.relay.turnarounds import NO_TALLY, STILL_S, Tallies, Turnarounds
 from director.relay.wheel import TICK_S
 from director.timing.seldom import Seldom, more
 
@@ -77,6 +78,7 @@ class PythonRelay:
         self._soon: IDelayedCall | None = None
         self._serial = 0
         self._seldom = Seldom()
+        self._tallies = Tallies()
         self._open = self._connecting = 0
         self._closed_to_host = self._closed_to_client = 0
 
@@ -87,7 +89,9 @@ class PythonRelay:
         self._epoll = select.epoll()
         self._reactor.addReader(self)
 
-    def relay(self, token: object, client: int, host: int, limits: Limits, preface: bytes = b"") -> int:
+    def relay(
+        self, token: object, client: int, host: int, limits: Limits, preface: bytes = b"", tally: int = NO_TALLY
+    ) -> int:
         if self._epoll is None:
             raise Misuse("the relay is not running")
         now = self._seconds()
@@ -98,6 +102,7 @@ class PythonRelay:
             client_end.hold = preface
             client_end.moved = -len(preface)
         host_end.waits = True
+        client_end.asks = self._tallies.get(tally)
         link = Link(token, handle, client_end, host_end, limits, now)
         ends = self._ends
         if (missing := max(client, host) + 1 - len(ends)) > 0:
@@ -141,6 +146,15 @@ class PythonRelay:
         pipes = self._pipes
         return Counters(self._open, self._connecting, to_host, to_client, pipes.spliced_bytes, stalled, pipes.count)
 
+    def tally(self) -> int:
+        return NO_TALLY if self._epoll is None else self._tallies.take()
+
+    def free_tally(self, number: int) -> None:
+        self._tallies.give(number)
+
+    def turnarounds(self, number: int) -> Turnarounds:
+        return self._tallies.read(number)
+
     def stop(self) -> None:
         if self._epoll is None:
             return
@@ -150,6 +164,7 @@ class PythonRelay:
         self._epoll.close()
         self._epoll = None
         self._pipes.close()
+        self._tallies = Tallies()
         self._wheel.stop()
         if self._soon is not None and self._soon.active():
             self._soon.cancel()
@@ -182,8 +197,13 @@ class PythonRelay:
                     continue
                 try:
                     if end.calm and mask | _OUT == _IN_OUT:
+                        other = end.other
+                        if end.asks is not None:
+                            other.asked = True
+                        elif end.asked or now - end.active > STILL_S:
+                            end.spoke(now)
                         end.active = now
-                        if not forward(end, end.other):
+                        if not forward(end, other):
                             self._move(end)
                     else:
                         self._ready(end, mask)
@@ -264,10 +284,7 @@ class PythonRelay:
             return
         turn_is_over = False
         if not source.done:
-            moved = source.moved
-            turn_is_over = pump(source, target, self._pipes)
-            if source.moved != moved:
-                source.active = self._now
+            turn_is_over = self._pump(source)
         if source.broken or target.broken:
             self._broke(link, source if source.broken else target)
         elif source.done:
@@ -283,6 +300,20 @@ class PythonRelay:
             source.calm = (
                 source.writable and target.writable and not (source.bulk or source.finishing or source.urgent)
             )
+
+    def _pump(self, source: End) -> bool:
+        """`pump`, and what it means for the limits and for whose turn it is to speak."""
+        before, fresh = source.moved, source.empty
+        turn_is_over = pump(source, source.other, self._pipes)
+        moved = source.moved - before
+        if source.asks is not None:
+            if source.moved > max(before, 0):  # a preface is nobody's word
+                source.other.asked = True
+        elif fresh and (moved or not source.empty):
+            source.spoke(self._now)
+        if moved:
+            source.active = self._now
+        return turn_is_over
 
     def _again(self, end: End) -> None:
         """Have the kernel report *end* again, in a later batch, if it is still ready."""
@@ -331,7 +362,7 @@ class PythonRelay:
         assert source is not None and link.reason is not None
         target = source.other
         if self._now < link.reset_by and not target.broken:
-            turn_is_over = not source.done and pump(source, target, self._pipes)
+            turn_is_over = not source.done and self._pump(source)
             whole = source.done or (source.eof and source.empty)
             if not target.broken and not (whole and not unsent(target.fd)):
                 if not target.writable:

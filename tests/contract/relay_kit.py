@@ -32,6 +32,7 @@ import director.relay
 from cluster.model import Reason
 from director.relay import make_relay
 from director.relay.interface import Limits, Relay
+from director.relay.turnarounds import NO_TALLY, Turnarounds
 
 #: Where another build of the extension is, with sanitizers or faults, to be tested instead of the installed one.
 if directory := os.environ.get("TEST_RELAY_BUILD"):
@@ -171,11 +172,16 @@ class RelayKit:
 
         return blockingCallFromThread(reactor, call)
 
-    def hand_over(self, client: int, host: int, limits: Limits = LIMITS, preface: bytes = b"") -> tuple[int, int]:
+    def hand_over(
+        self, client: int, host: int, limits: Limits = LIMITS, preface: bytes = b"", tally: int = NO_TALLY
+    ) -> tuple[int, int]:
         """Call `relay` with a fresh token; returns token and handle."""
         token = next(self._token)
         self.tokens.append(token)
-        return token, self.on_reactor(self.relay.relay, token, client, host, limits, preface)
+        return token, self.on_reactor(self.relay.relay, token, client, host, limits, preface, tally)
+
+    def turnarounds(self, tally: int) -> Turnarounds:
+        return self.on_reactor(self.relay.turnarounds, tally)  # type: ignore[no-any-return]
 
     def run(self, function: Callable[..., Any], *arguments: object) -> Future[Any]:
         """A peer that works at the same time."""
@@ -220,6 +226,7 @@ class RelayKit:
         preface: bytes = b"",
         families: tuple[int, int] = (socket.AF_INET, socket.AF_INET),
         numbers: tuple[int, int] | None = None,
+        tally: int = NO_TALLY,
     ) -> Relayed:
         """A client and a server with the relay between them.
 
@@ -230,7 +237,7 @@ class RelayKit:
             host = self.connecting(listener)
             if numbers is not None:
                 accepted, host = map(renumbered, (accepted, host), numbers)
-            token, handle = self.hand_over(accepted, host, limits, preface)
+            token, handle = self.hand_over(accepted, host, limits, preface, tally)
             server = self.keep(listener.accept()[0])
         self.events.wait_connected(token)
         return Relayed(token, handle, client, server)

@@ -1,0 +1,62 @@
+"""Turnarounds: what a relay that never parses still sees of who speaks.
+
+A *turnaround* is the first byte from a host after bytes from its client; its time runs from the client's last byte, or
+from its FIN where that came later, since some hosts answer only then. For request/response protocols turnarounds are
+requests. A pipeline of requests is one, and so is whatever a host sends in pieces.
+
+*unasked* counts what speaks against that reading: a host that began to speak after `STILL_S` of silence although its client
+had said nothing since. A banner right after the connect is none.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+#: A host that begins to speak after so long, without having been asked, pushes. Longer than a throttled cgroup's pause
+#: (quotas are of 100 ms by default), so that an answer in several pieces is no push.
+STILL_S = 0.15
+#: For `Relay.relay`: nothing is counted.
+NO_TALLY = 0
+
+
+class Turnarounds(NamedTuple):
+    """Of one tally's connections; totals since the tally was taken."""
+
+    total: int = 0
+    seconds: float = 0.0  #: of all of them together
+    unasked: int = 0
+
+
+class Tally:
+    """What the Python relay's connections count in."""
+
+    __slots__ = ("count", "seconds", "unasked")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.seconds = 0.0
+        self.unasked = 0
+
+
+class Tallies:
+    """The Python relay's tallies by number. A connection has the tally itself, so that the next user of a number that was
+    given back begins at zero."""
+
+    def __init__(self) -> None:
+        self._tallies: dict[int, Tally] = {}
+        self._last = NO_TALLY
+
+    def take(self) -> int:
+        self._last += 1
+        self._tallies[self._last] = Tally()
+        return self._last
+
+    def give(self, number: int) -> None:
+        self._tallies.pop(number, None)
+
+    def get(self, number: int) -> Tally | None:
+        return self._tallies.get(number)
+
+    def read(self, number: int) -> Turnarounds:
+        tally = self._tallies.get(number)
+        return Turnarounds() if tally is None else Turnarounds(tally.count, tally.seconds, tally.unasked)
