@@ -19,6 +19,18 @@ where *believed* turns a ratio above 4 into 1. Readings of the source that this 
   what it rests on. A failing host that yields no sample is thus not forgiven while it goes on reporting failures.
 - An agent's own estimate (``LoadReport.capacity``) stands in for the sample, under all the same guards: it counts only
   with traffic that proves the host works, it is smoothed, and above 4 times the median it is not believed.
+- An agent that knows no rate has that which directors see (`director.core.seen`) put in its place, again under all the
+  same guards, and some of its own:
+
+  - A rate counts turnarounds, connections or what an application calls a completion: each is compared with the median of
+    those that count the same, and whoever begins to count something else begins anew.
+  - Below a utilisation of 0.1 it gives no sample: what the machine does for itself would be taken for the service's, and
+    the less a host were given the less it would seem able to carry. An idle host can take more, whatever was found
+    before: what is below the median rises to it within some 10 s. So a host that was slow and lost its share is tried anew.
+  - A fall counts with 5 s, not with 30, while the host is saturated and its turnarounds take longer than they usually do. At
+    saturation nothing is extrapolated: the rate *is* the capacity; and a host whose CPU somebody else burns is to lose its
+    share within seconds. Without the second condition a machine that another's patient work keeps at 100 % would
+    look saturated for ever, and every dip of its rate would cost it share, and so rate.
 - Where a report lacks its count of completions, rate x time since the last report stands in. Utilisation without a rate
   gives nothing: weights from CPU alone spiral.
 
@@ -29,9 +41,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
+from statistics import median
 from typing import Generic, TypeVar
 
 from cluster.model import LoadReport
+from director.core.seen import Window
 
 #: Time constant of the capacity's average: at 1 s, weights chase noisy neighbours (SCHEDULING: p99 163 instead of 55).
 SMOOTHING_S = 30.0
@@ -55,6 +69,20 @@ STALE_S = 60.0
 DRIFT_S = 60.0
 #: Age at which a capacity leaves the median.
 EXPIRY_S = 180.0
+#: Below this a rate that directors see gives no sample, and a capacity below the median rises to it with this time constant.
+IDLE_UTILISATION = 0.1
+IDLE_S = 10.0
+#: Time constant of the utilisation that is compared with it: else only those of an idle host's reports would count that
+#: are busy by chance.
+BUSY_S = 5.0
+#: From this utilisation on a host is saturated, if its turnarounds take longer than usual by this factor, too.
+SATURATED = 0.9
+SLOWER = 1.25
+#: Time constant of a saturated host's fall, and of what its turnarounds usually take.
+FALL_S = 5.0
+USUAL_S = 30.0
+#: What a rate counts, where the agent says it.
+REPORTED = "reported"
 #: How old the median may be when a single host is asked for; the others always take a new one.
 MEDIAN_AGE_S = 0.05
 #: A move of the median below this share is no news to those that did not report.
@@ -67,7 +95,7 @@ Key = TypeVar("Key", bound=Hashable)
 class _Known:
     """What is known about one host."""
 
-    __slots__ = ("capacity", "errors", "reported_at", "sampled_at", "samples")
+    __slots__ = ("busy", "capacity", "errors", "reported_at", "sampled_at", "samples", "source", "usual_s")
 
     def __init__(self, now: float) -> None:
         self.capacity = 0.0  #: completions per second; 0 while unknown
@@ -75,6 +103,17 @@ class _Known:
         self.sampled_at = -math.inf
         self.errors = 0.0
         self.reported_at = now
+        self.source = REPORTED  #: what its rate counts
+        self.usual_s: float | None = None  #: mean of its turnarounds
+        self.busy: float | None = None  #: mean of its utilisation
+
+    def learn(self, sample: float, source: str, now: float, smoothing_s: float = SMOOTHING_S) -> None:
+        if source != self.source:
+            self.source, self.capacity, self.samples, self.sampled_at = source, 0.0, 0, -math.inf
+        self.samples += 1
+        share = max(1.0 / self.samples, 1.0 - math.exp(-max(now - self.sampled_at, 0.0) / smoothing_s))
+        self.capacity += (sample - self.capacity) * share
+        self.sampled_at = now
 
 
 class Capacity(Generic[Key]):
@@ -86,38 +125,55 @@ class Capacity(Generic[Key]):
     def __init__(self) -> None:
         self._known: dict[Key, _Known] = {}
         self._reported: set[Key] = set()  # since the last `news` or `factors`
-        self._median = 0.0
+        self._medians: dict[str, float] = {}  # by what is counted
         self._median_at = -math.inf
-        self._told_median = 0.0  # under which all factors were told last
+        self._told_medians: dict[str, float] = {}  # under which all factors were told last
 
-    def reported(self, key: Key, report: LoadReport, now: float) -> None:
-        """Learn from a report. O(1)."""
+    def reported(self, key: Key, report: LoadReport, now: float, seen: Window | None = None) -> None:
+        """Learn from a report, and from what this director has *seen* of the host up to then. O(1), but for the median."""
         known = self._known.get(key)
         if known is None:
             known = self._known[key] = _Known(now)
         self._reported.add(key)
         elapsed = max(now - known.reported_at, 0.0)
         known.reported_at = now
-        rate, completions = report.rate, report.completions
-        if completions is None:
+        rate, completions, errors = report.rate, report.completions, report.errors
+        blind = rate is None and completions is None
+        if blind and seen is not None:
+            completions = float(seen.completions)
+            errors = seen.errors if errors is None else errors
+        elif completions is None:
             completions = 0.0 if rate is None else rate * elapsed
-        errors = report.errors or 0.0
+        errors = errors or 0.0
         if completions > 0.0:
             known.errors += (errors - known.errors) * completions / (completions + LEAST_COMPLETIONS)
         else:
             known.errors *= math.exp(-elapsed / FORGIVE_S)
-        if errors >= MOST_ERRORS or completions < LEAST_COMPLETIONS:
+        if report.utilisation is not None:
+            busy = report.utilisation if known.busy is None else known.busy
+            known.busy = busy + (report.utilisation - busy) * (1.0 - math.exp(-elapsed / BUSY_S))
+        if blind and report.capacity is None and (known.busy or 0.0) < IDLE_UTILISATION:
+            self._rest(known, report, elapsed, now)
+        elif errors >= MOST_ERRORS or completions < LEAST_COMPLETIONS:
             return
-        if report.capacity is not None:
-            sample = report.capacity
+        elif report.capacity is not None:
+            known.learn(report.capacity, REPORTED, now)
         elif rate and report.utilisation is not None:
-            sample = rate * (1.0 - errors) / max(report.utilisation, LEAST_UTILISATION)
-        else:
+            known.learn(rate * (1.0 - errors) / max(report.utilisation, LEAST_UTILISATION), REPORTED, now)
+        elif blind and seen is not None and seen.utilisation is not None:
+            sample = seen.rate * (1.0 - errors) / max(seen.utilisation, LEAST_UTILISATION)
+            falls = _slower(known, seen, now) and sample < known.capacity and seen.utilisation >= SATURATED
+            known.learn(sample, seen.source, now, FALL_S if falls else SMOOTHING_S)
+
+    def _rest(self, known: _Known, report: LoadReport, elapsed: float, now: float) -> None:
+        """It is idle, as far as is known: so it can take more than what was found when it was not."""
+        if report.utilisation is None or known.source == REPORTED:
             return
-        known.samples += 1
-        share = max(1.0 / known.samples, 1.0 - math.exp(-max(now - known.sampled_at, 0.0) / SMOOTHING_S))
-        known.capacity += (sample - known.capacity) * share
-        known.sampled_at = now
+        if now - self._median_at >= MEDIAN_AGE_S:
+            self._take_median(now)
+        middle = self._medians.get(known.source, 0.0)
+        if 0.0 < known.capacity < middle:
+            known.capacity += (middle - known.capacity) * (1.0 - math.exp(-elapsed / IDLE_S))
 
     def discard(self, key: Key) -> None:
         """Forget a host; no error if it never reported."""
@@ -137,14 +193,16 @@ class Capacity(Generic[Key]):
         `factors` now and then.
         """
         self._take_median(now)
-        if abs(self._median - self._told_median) > MEDIAN_STEP * self._told_median:
+        told = self._told_medians
+        if any(abs(middle - told.get(source, 0.0)) > MEDIAN_STEP * told.get(source, 0.0)
+               for source, middle in self._medians.items()):
             return self._all(now)
         reported, self._reported = self._reported, set()
         return {key: self._factor(self._known[key], now) for key in reported}
 
     def _all(self, now: float) -> dict[Key, float]:
         self._reported.clear()
-        self._told_median = self._median
+        self._told_medians = self._medians
         return {key: self._factor(known, now) for key, known in self._known.items()}
 
     def factor(self, key: Key, now: float) -> float:
@@ -158,23 +216,31 @@ class Capacity(Generic[Key]):
 
     def _take_median(self, now: float) -> None:
         oldest = now - EXPIRY_S
-        values = sorted(known.capacity for known in self._known.values() if known.sampled_at >= oldest)
-        middle = len(values) // 2
-        if not values:
-            self._median = 0.0
-        elif len(values) % 2:
-            self._median = values[middle]
-        else:
-            self._median = (values[middle - 1] + values[middle]) / 2
+        values: dict[str, list[float]] = {}
+        for known in self._known.values():
+            if known.sampled_at >= oldest:
+                values.setdefault(known.source, []).append(known.capacity)
+        self._medians = {source: median(each) for source, each in values.items()}
         self._median_at = now
 
     def _factor(self, known: _Known, now: float) -> float:
         ratio = 1.0
-        if 0.0 < known.capacity <= MOST_BELIEVED * self._median:
-            ratio = known.capacity / self._median
+        middle = self._medians.get(known.source, 0.0)
+        if 0.0 < known.capacity <= MOST_BELIEVED * middle:
+            ratio = known.capacity / middle
         factor = _drift(ratio, now - known.sampled_at) * _drift((1.0 - known.errors) ** PENALTY_POWER,
                                                                 now - known.reported_at)
         return min(max(factor, LEAST_FACTOR), MOST_FACTOR)
+
+
+def _slower(known: _Known, seen: Window, now: float) -> bool:
+    """Whether its turnarounds take longer now than they usually do; learns what is usual."""
+    if seen.turnaround_s is None:
+        return False
+    usual = seen.turnaround_s if known.usual_s is None else known.usual_s
+    share = 1.0 - math.exp(-min(now - known.sampled_at, USUAL_S) / USUAL_S)
+    known.usual_s = usual + (seen.turnaround_s - usual) * share
+    return seen.turnaround_s > SLOWER * usual
 
 
 def _drift(value: float, age_s: float) -> float:

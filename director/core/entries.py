@@ -24,6 +24,7 @@ from director.core.orders import counting
 from director.core.outliers import Comparison, Conduct
 from director.core.pool import Pool
 from director.core.responders import Responder
+from director.core.seen import Seen, Tallied, Totals
 from director.core.splitting import Shares, Split
 
 #: Why there is no target before the first answer about a name: nothing is known of the host.
@@ -33,10 +34,9 @@ NOT_RESOLVED_YET = "not resolved yet"
 class HostEntry:
     """One host, with everything known about it."""
 
-    __slots__ = ("address_error", "agent", "agent_weight", "boot_id", "conduct", "connect_failures", "drain_seen",
-                 "health",
-                 "host", "orders", "ref", "registered", "report", "report_at", "reported_at", "responder", "spec", "target",
-                 "up_since", "verdict", "watched_at")
+    __slots__ = ("address_error", "agent", "agent_weight", "boot_id", "conduct", "connect_failures", "drain_seen", "health",
+                 "host", "orders", "ref", "registered", "report", "report_at", "reported_at", "responder", "spec", "tally",
+                 "target", "up_since", "verdict", "watched_at")
 
     def __init__(self, ref: HostRef, spec: HostSpec, host: Host, health: HostHealth, conduct: Conduct, *,
                  registered: bool) -> None:
@@ -60,12 +60,23 @@ class HostEntry:
         self.target: Any = None  #: where to connect; None until whoever resolves names has said it
         self.address_error = NOT_RESOLVED_YET
         self.connect_failures = 0
+        self.tally: Tallied | None = None  #: of its turnarounds, from its first client on
         self.watched_at = math.inf  #: when the inventory looks at the health machine next
 
     @property
     def unresolved(self) -> bool:
         """Nobody has answered for its name yet, which says nothing about the host."""
         return self.target is None and self.address_error == NOT_RESOLVED_YET
+
+    @property
+    def totals(self) -> Totals:
+        """What this director has seen of it so far. A failed connect and a reset at once are no service."""
+        host, failed = self.host, self.connect_failures
+        finished = host.picks - host.in_flight - failed
+        if self.tally is None:
+            return Totals(finished=finished, failed=failed, in_flight=host.in_flight)
+        turns = self.tally.read()
+        return Totals(turns.total, turns.seconds, turns.unasked, finished, failed, host.in_flight)
 
     @property
     def admin(self) -> AdminState:
@@ -103,6 +114,7 @@ class GroupEntry:
         self.pool = pool
         self.capacity: Capacity[HostRef] = Capacity()
         self.comparison = Comparison(now)
+        self.seen: Seen[HostRef] = Seen()
         self.hosts: dict[str, HostEntry] = {}
         self.ramping: set[HostEntry] = set()  #: in their slow start
         self.recompute_at = math.inf  #: weights are due

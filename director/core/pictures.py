@@ -15,6 +15,7 @@ from director.core.snapshot import (
     GroupPicture,
     HostPicture,
     OrderPicture,
+    RateOf,
     ResponderPicture,
     SeenPicture,
     ServicePicture,
@@ -132,7 +133,10 @@ def picture_host(
     in_flight_elsewhere: Mapping[str, int | None] = MappingProxyType({}),
 ) -> HostPicture:
     health, host = entry.health, entry.host
-    check = health.last_check
+    check, totals, seen = health.last_check, entry.totals, group.seen.window(entry.ref)
+    reported = entry.report.rate if entry.report is not None else None
+    turnaround_s = totals.seconds / totals.turnarounds if totals.turnarounds else None
+    rate_of: RateOf = "agent" if reported is not None else seen.source if seen is not None else ""
     next_probe = health.next_probe_at
     return HostPicture(
         service=entry.ref.service,
@@ -186,4 +190,10 @@ def picture_host(
         ),
         ejected_s=max(0.0, entry.conduct.until - now) if entry.conduct.ejected else None,
         ejections=entry.conduct.times(now, group.spec.health.outliers),
+        turnarounds=totals.turnarounds,
+        turnaround_s=turnaround_s if seen is None or seen.turnaround_s is None else seen.turnaround_s,
+        rate=reported if reported is not None else seen.rate if seen is not None else None,
+        rate_of=rate_of,
+        rate_scale=group.seen.scale(entry.ref) if seen is not None and reported is None else 1.0,
+        rate_doubt=group.seen.why,
     )

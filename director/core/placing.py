@@ -184,6 +184,7 @@ class Placing:
     def _drop_host(self, group: GroupEntry, entry: HostEntry, now: float) -> None:
         group.pool.discard(entry.ref.host)
         group.capacity.discard(entry.ref)
+        group.seen.discard(entry.ref)
         group.comparison.discard(entry.host)
         group.ramping.discard(entry)
         self.stale.pop(entry, None)

@@ -5,6 +5,8 @@ Built by `director.core.inventory.Inventory.snapshot`; immutable; times are POSI
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from cluster.model import AdminState, HostState, LoadReport
@@ -58,6 +60,8 @@ class ResponderPicture(Picture, frozen=True):
     said: str  #: the last line it said
     said_at: float | None
     problem: str  #: why there was no answer, or what of it is unknown
+#: What a host's rate counts; empty: it has none. ``agent``: what its agent, or the application, calls a completion.
+RateOf = Literal["", "agent", "turnarounds", "connections"]
 
 
 class HostPicture(Picture, frozen=True):
@@ -95,6 +99,12 @@ class HostPicture(Picture, frozen=True):
     responder: ResponderPicture | None = None  #: where the group has agent-check
     ejected_s: float | None = None  #: so long it is out as an outlier of its group still; None: it is not
     ejections: int = 0  #: that count still: the next one takes so many times longer
+    turnarounds: int = 0  #: since its first client: first bytes of the host after bytes of its client
+    turnaround_s: float | None = None  #: how long they took, of late; None: there were none
+    rate: float | None = None  #: completions per second that its capacity rests on; None: unknown
+    rate_of: RateOf = ""  #: what they are; ``agent``: what it calls so
+    rate_scale: float = 1.0  #: by what this director's own rate was multiplied, for the clients that others serve
+    rate_doubt: str = ""  #: why turnarounds do not count in its group; empty: they do
 
 
 class WaitingPicture(Picture, frozen=True):

@@ -21,7 +21,8 @@ Walk = Callable[[Iterable[Any]], Iterable[Any]]
 def take(group: GroupEntry, entry: HostEntry, report: LoadReport, at: float, now: float) -> None:
     """A report came, made at *at*: weights are due soon, a changed maximum holds at once."""
     entry.report, entry.report_at = report, at
-    group.capacity.reported(entry.ref, report, now)
+    seen = group.seen.reported(entry.ref, entry.totals, report.utilisation, report.in_flight, now)
+    group.capacity.reported(entry.ref, report, now, seen)
     group.pool.reported(entry.host, report, now)
     entry.agent_weight = 1.0 if report.weight is None else report.weight
     _limit(group, entry)

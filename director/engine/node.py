@@ -322,6 +322,8 @@ class Node(MultiService):
                 self.probing.forget(entry.ref)
                 self._targets.drop(entry)
                 self.metrics.forget_host(entry.ref)
+                if entry.tally is not None:
+                    entry.tally.free()
                 if cut:
                     self._removed.append(entry)
                     self._cut_removed()

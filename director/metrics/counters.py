@@ -21,6 +21,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.utils import floatToGoString
 
 from cluster.model import HostRef, HostState, Reason
+from director.core.seen import Tallied
 from director.metrics.families import Part, Table
 from director.timing.courtesy import politely
 
@@ -62,8 +63,8 @@ class Distribution:
 class HostMetrics:
     """The counters of one host."""
 
-    __slots__ = ("connect_failures", "connections", "ejections", "probes_failed", "probes_passed", "to_client_bytes",
-                 "to_host_bytes", "transitions")
+    __slots__ = ("connect_failures", "connections", "ejections", "probes_failed", "probes_passed", "tally",
+                 "to_client_bytes", "to_host_bytes", "transitions")
 
     def __init__(self) -> None:
         self.connections = 0
@@ -73,6 +74,7 @@ class HostMetrics:
         self.to_client_bytes = 0
         self.probes_passed = 0
         self.probes_failed = 0
+        self.tally: Tallied | None = None  #: of its turnarounds, from its first client on
         self.transitions: dict[HostState, int] = {}  #: by the new state
 
 
@@ -99,6 +101,14 @@ class ServiceMetrics:
         return found
 
 
+def _turnarounds(host: HostMetrics) -> float:
+    return 0 if host.tally is None else host.tally.read().total
+
+
+def _turnaround_seconds(host: HostMetrics) -> float:
+    return 0.0 if host.tally is None else host.tally.read().seconds
+
+
 def _transitions(host: HostMetrics) -> Iterable[float | None]:
     return map(host.transitions.get, HostState)
 
@@ -113,6 +123,10 @@ HOST_COUNTERS: Sequence[
      lambda host: (host.ejections,)),
     ("host_relayed_bytes", "Bytes relayed of ended connections, by direction.", ("direction", ("to_host", "to_client")),
      lambda host: (host.to_host_bytes, host.to_client_bytes)),
+    ("host_turnarounds", "Answers of the host: first bytes after bytes of its client.", None,
+     lambda host: (_turnarounds(host),)),
+    ("host_turnaround_seconds", "Time that clients waited for these, of all together.", None,
+     lambda host: (_turnaround_seconds(host),)),
     ("host_transitions", "Changes of the host's operational state, by the new state.",
      ("to", [state.value for state in HostState]), _transitions),
     ("host_probes", "Active probes finished, by result.", ("result", ("success", "failure")),

@@ -10,7 +10,7 @@ had said nothing since. A banner right after the connect is none.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 #: A host that begins to speak after so long, without having been asked, pushes. Longer than a throttled cgroup's pause
 #: (quotas are of 100 ms by default), so that an answer in several pieces is no push.
@@ -25,6 +25,30 @@ class Turnarounds(NamedTuple):
     total: int = 0
     seconds: float = 0.0  #: of all of them together
     unasked: int = 0
+
+
+class Tallying(Protocol):
+    """The part of a relay that counts; see `director.relay.interface.Relay`."""
+
+    def tally(self) -> int: ...
+    def free_tally(self, number: int) -> None: ...
+    def turnarounds(self, number: int) -> Turnarounds: ...
+
+
+class HostTally:
+    """One host's, in the relay of its service."""
+
+    def __init__(self, relay: Tallying) -> None:
+        self._relay = relay
+        self.number = relay.tally()
+
+    def read(self) -> Turnarounds:
+        return self._relay.turnarounds(self.number)
+
+    def free(self) -> None:
+        """The host is gone."""
+        self._relay.free_tally(self.number)
+        self.number = NO_TALLY
 
 
 class Tally:

@@ -31,9 +31,11 @@ from director.core.host import Host
 from director.core.inventory import Inventory
 from director.core.pool import Ticket
 from director.core.proxy_protocol import Header
+from director.core.seen import Tallied
 from director.metrics.counters import PICK_SAMPLE, ServiceMetrics
 from director.ports.sockets import family_of, lacked, packed_name
 from director.relay.interface import Relay
+from director.relay.turnarounds import HostTally
 from director.resources.places import Places
 from director.resources.shortages import CONNECT, Shortages
 from director.traffic.connection import CONNECTING, ESTABLISHED, Closed, Connection, preface_of
@@ -243,7 +245,8 @@ class Frontend:
             if fd in self._watched:
                 self._departures.forget(fd)
             connection.fd = CONNECTING
-            connection.handle = self.relay.relay(connection, fd, connecting, limits, preface)
+            tally = entry.tally or self._tally(entry)
+            connection.handle = self.relay.relay(connection, fd, connecting, limits, preface, tally.number)
             return
         error = -connecting
         if error == errno.EAGAIN and target.address.is_unix and now < self._limits.deadline(connection.tail, ticket):
@@ -252,6 +255,11 @@ class Frontend:
             self._reactor.callLater(UNIX_RETRY_S, self._retry, connection)
         else:
             self._not_connected(connection, error, now)
+
+    def _tally(self, entry: HostEntry) -> Tallied:
+        """The host's first client: its turnarounds are counted from here on."""
+        entry.tally = self._metrics.host(entry.ref.group, entry.ref.host).tally = HostTally(self.relay)
+        return entry.tally
 
     def _retry(self, connection: Connection) -> None:
         if connection in self._retrying:

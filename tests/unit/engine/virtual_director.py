@@ -28,6 +28,7 @@ from director.core.inventory import Inventory
 from director.engine.node import Node
 from director.metrics.counters import Metrics
 from director.relay.interface import Counters, Limits, Progress, RelayEvents
+from director.relay.turnarounds import Turnarounds
 from director.reports.attendance import Attendance
 from director.traffic.connection import Connection
 from director.traffic.target import Target, Targets
@@ -71,12 +72,22 @@ class ModelRelay:
     def start(self, events: RelayEvents) -> None:
         self._events = events
 
-    def relay(self, token: object, client: int, host: int, limits: Limits, preface: bytes = b"") -> int:
+    def relay(
+        self, token: object, client: int, host: int, limits: Limits, preface: bytes = b"", tally: int = 0
+    ) -> int:
         assert limits.connect_s > 0
         self._handles += 1
         self.pending[self._handles] = (token, self._addresses[host])
         self.limits[self._handles] = limits
         return self._handles
+
+    def tally(self) -> int:
+        return 0
+
+    def free_tally(self, number: int) -> None: ...
+
+    def turnarounds(self, number: int) -> Turnarounds:
+        return Turnarounds()
 
     def kill(self, handle: int, reason: Reason) -> None:
         if handle in self.pending or handle in self.open:

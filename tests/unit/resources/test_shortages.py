@@ -24,6 +24,7 @@ from director.checks.resolver import Resolver
 from director.engine.node import Node
 from director.metrics.counters import Metrics
 from director.relay.interface import Limits
+from director.relay.turnarounds import Turnarounds
 from director.resources.shortages import PROBE, Shortages
 from director.timing.seldom import MAX_KEYS, Seldom, more
 from director.traffic.frontend import Frontend
@@ -86,10 +87,20 @@ class FakeRelay:
     def start(self, events: Any) -> None:
         self.events = events
 
-    def relay(self, token: object, client: int, host: int, limits: Limits, preface: bytes = b"") -> int:
+    def relay(
+        self, token: object, client: int, host: int, limits: Limits, preface: bytes = b"", tally: int = 0
+    ) -> int:
         handle = len(self.taken) + 1
         self.taken[handle] = token, client, host
         return handle
+
+    def tally(self) -> int:
+        return 0
+
+    def free_tally(self, number: int) -> None: ...
+
+    def turnarounds(self, number: int) -> Turnarounds:
+        return Turnarounds()
 
     def counters(self) -> Any:
         raise NotImplementedError
