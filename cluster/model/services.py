@@ -19,6 +19,9 @@ from cluster.model.base import (
     Weight,
 )
 
+#: Of an HTTP header (RFC 9110, token).
+FieldName = Annotated[str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}\Z")]
+
 
 class Host(Record, frozen=True):
     """One backend: where it listens and how much it may carry."""
@@ -41,6 +44,7 @@ class Probe(Record, frozen=True):
     path: str = "/"
     host_header: str | None = None  #: ``Host:`` of an HTTP probe; the host's address when absent
     expect: tuple[Annotated[int, Meta(ge=100, le=599)], ...] = ()  #: accepted statuses; empty: any 2xx or 3xx
+    weight_header: bool | FieldName = False  #: of the answer to an HTTP probe, that says a weight; true: the usual one
     timeout_s: Seconds = 1.0
 
 

@@ -38,6 +38,7 @@ from cluster.model import Probe
 from cluster.shortage import PORTS, OutOfResources, errno_of
 from director.checks.bound_client import endpoint_from
 from director.checks.knock import knock
+from director.checks.weight_header import name_of, weight_in
 from director.ports.sockets import lacked, sources_for
 from director.resources.shortages import PROBE, Shortages
 from director.timing.alarm import Alarm
@@ -70,6 +71,7 @@ class ProbeResult(NamedTuple):
     detail: str  #: for people: ``connected in 2 ms``, ``refused``, ``timed out after 1 s``, ``HTTP 503``
     duration_s: float  #: until the result was known
     reached: Address | None = None  #: which of the host's addresses answered; None: none did
+    weight: float | None = None  #: what the host said of its weight, where that is asked for
 
 
 class ProbeFailed(Exception):
@@ -116,10 +118,10 @@ class Prober(Service):
             return succeed(ProbeResult(False, "cancelled", 0.0))
         begun = self._monotonic()
 
-        def finish(ok: bool | None, detail: str, reached: Address | None = None) -> None:
+        def finish(ok: bool | None, detail: str, reached: Address | None = None, weight: float | None = None) -> None:
             """Hand out the result, once: how the connection's end goes is nobody's concern."""
             if not result.called:
-                result.callback(ProbeResult(ok, detail, self._monotonic() - begun, reached))
+                result.callback(ProbeResult(ok, detail, self._monotonic() - begun, reached, weight))
 
         async def run() -> None:
             nonlocal begun
@@ -136,8 +138,10 @@ class Prober(Service):
                 finish(False, self._explain(error, spec))
             else:
                 took_ms = max(1, round((self._monotonic() - begun) * 1000))
-                finish(True, f"{visit.seen if visit is not None else 'connected'} in {took_ms} ms", reached)
-                if visit is not None:
+                if visit is None:
+                    finish(True, f"connected in {took_ms} ms", reached)
+                else:
+                    finish(True, f"{visit.seen} in {took_ms} ms", reached, visit.weight)
                     await visit.leave(self._reactor)
 
         def cancel(_: object) -> None:
@@ -170,7 +174,8 @@ class Prober(Service):
 
         :raises OutOfResources: it could not begin.
         """
-        visit = _Visit(preface, _request(targets[0], spec) if spec.kind == "http" else b"", spec.expect)
+        visit = _Visit(preface, _request(targets[0], spec) if spec.kind == "http" else b"", spec.expect,
+                       name_of(spec))
         quiet, target = await self._reach(await self._literal(targets), spec, visit, sources)
         if quiet:
             return None, target
@@ -264,16 +269,22 @@ class Prober(Service):
 
 
 class _Visit(Protocol):
-    """One connection to a host: with a *request* it waits for the status, without one connecting is enough."""
+    """One connection to a host: with a *request* it waits for the status, without one connecting is enough.
 
-    def __init__(self, preface: bytes, request: bytes, expect: tuple[int, ...]) -> None:
+    :param weight_header: its name, in lower case; where there is one, the answer's headers are waited for, too.
+    """
+
+    def __init__(self, preface: bytes, request: bytes, expect: tuple[int, ...], weight_header: bytes = b"") -> None:
         self._preface = preface
         self._request = request
         self._expect = expect
         self._head = b""
         self._discarded = 0
         self._lost = False
+        self._weight_header = weight_header
+        self._passed = False  # by its status, while the headers are still to come
         self.seen = "connected"  #: what made it pass
+        self.weight: float | None = None
         self.answered: Deferred[None] = Deferred()
         self.gone: Deferred[None] = Deferred()
 
@@ -293,20 +304,29 @@ class _Visit(Protocol):
             return
         self._head += data
         try:
-            status = status_of(self._head)
+            answer = answer_in(self._head)
         except ProbeFailed:
             self.answered.errback()
             return
-        if status is None:
+        if answer is None:
             return
-        if status in self._expect or (not self._expect and 200 <= status < 400):
-            self.seen = f"HTTP {status}"
-            self.answered.callback(None)
-        else:
+        status, after = answer
+        if status not in self._expect and (self._expect or not 200 <= status < 400):
             self.answered.errback(ProbeFailed(f"HTTP {status}"))
+            return
+        self._passed, self.seen = True, f"HTTP {status}"
+        if self._weight_header:
+            end = _HEADERS_END.search(self._head, after - 2)
+            if end is None and len(self._head) < MAX_HEAD_BYTES:
+                return  # whatever becomes of the headers, the status has come
+            self.weight, words = weight_in(self._head[after:end.start()] if end is not None else b"", self._weight_header)
+            self.seen += f", {words}"
+        self.answered.callback(None)
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
-        if not self.answered.called:
+        if not self.answered.called and self._passed:
+            self.answered.callback(None)
+        elif not self.answered.called:
             self.answered.errback(ProbeFailed("closed before it answered"))
         self._lost = True
         self.gone.callback(None)
@@ -337,8 +357,9 @@ class _Visit(Protocol):
         return self.transport
 
 
-def status_of(head: bytes) -> int | None:
-    """The status that an HTTP/1 response begins with, informational ones skipped; None while it has not all come.
+def answer_in(head: bytes) -> tuple[int, int] | None:
+    """The status that an HTTP/1 response begins with, informational ones skipped, and where its line ends; None while it has
+    not all come.
 
     :raises ProbeFailed: when it is not HTTP/1.
     """
@@ -352,7 +373,7 @@ def status_of(head: bytes) -> int | None:
             return None
         status = int(line[1])
         if status >= 200 or status == 101:
-            return status
+            return status, line.end()
         end = _HEADERS_END.search(head, line.end() - 2)
         if end is None:
             if len(head) >= MAX_HEAD_BYTES:

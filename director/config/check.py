@@ -193,6 +193,8 @@ def _probe_errors(place: str, probe: Probe) -> Iterator[Problem]:
         yield from address_errors(join(place, "address"), probe.address)
         if probe.port is not None:
             yield Problem(join(place, "port"), "the probe's address has a port already", "remove one of the two")
+    if probe.weight_header and probe.kind != "http":
+        yield Problem(join(place, "weight_header"), f"a {probe.kind} probe has no headers", 'kind = "http" does')
     if probe.kind == "script" and not probe.command:
         yield Problem(join(place, "command"), "missing", "a script probe runs a program")
     elif probe.kind != "script" and probe.command:

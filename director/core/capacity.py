@@ -40,7 +40,7 @@ In a pool of two, one liar can claim up to twice the mean, and nobody can tell w
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from statistics import median
 from typing import Generic, TypeVar
 
@@ -228,7 +228,7 @@ class Capacity(Generic[Key]):
         middle = self._medians.get(known.source, 0.0)
         if 0.0 < known.capacity <= MOST_BELIEVED * middle:
             ratio = known.capacity / middle
-        factor = _drift(ratio, now - known.sampled_at) * _drift((1.0 - known.errors) ** PENALTY_POWER,
+        factor = drift(ratio, now - known.sampled_at) * drift((1.0 - known.errors) ** PENALTY_POWER,
                                                                 now - known.reported_at)
         return min(max(factor, LEAST_FACTOR), MOST_FACTOR)
 
@@ -243,7 +243,13 @@ def _slower(known: _Known, seen: Window, now: float) -> bool:
     return seen.turnaround_s > SLOWER * usual
 
 
-def _drift(value: float, age_s: float) -> float:
+def median_of(unsorted: Iterable[float]) -> float:
+    """Their median; 0 of none."""
+    values = list(unsorted)
+    return median(values) if values else 0.0
+
+
+def drift(value: float, age_s: float) -> float:
     """*value* while what it rests on is fresh, moving to 1 as that grows old."""
     if age_s <= STALE_S:
         return value

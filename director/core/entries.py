@@ -23,6 +23,7 @@ from director.core.merge import Verdict
 from director.core.orders import counting
 from director.core.outliers import Comparison, Conduct
 from director.core.pool import Pool
+from director.core.probed_weight import ProbedWeights
 from director.core.responders import Responder
 from director.core.seen import Seen, Tallied, Totals
 from director.core.splitting import Shares, Split
@@ -113,6 +114,7 @@ class GroupEntry:
         self.spec = spec
         self.pool = pool
         self.capacity: Capacity[HostRef] = Capacity()
+        self.probed: ProbedWeights[HostRef] = ProbedWeights()
         self.comparison = Comparison(now)
         self.seen: Seen[HostRef] = Seen()
         self.hosts: dict[str, HostEntry] = {}

@@ -28,7 +28,7 @@ from director.core.orders import LOCAL, Orders
 from director.core.outliers import ENDED_BY_HOST
 from director.core.placing import Placing
 from director.core.responders import Responder
-from director.core.weighing import Walk, refresh, take, weigh_all, weigh_news
+from director.core.weighing import Walk, refresh, take, told, weigh_all, weigh_news
 
 
 class Inventory:
@@ -210,8 +210,11 @@ class Inventory:
         entry.health.probe_void(now)
         self._conclude(now)
 
-    def probe_result(self, entry: HostEntry, ok: bool, detail: str, duration_s: float, now: float) -> None:
-        """A probe ended, or (not ok) could not begin because the name does not resolve."""
+    def probe_result(self, entry: HostEntry, ok: bool, detail: str, duration_s: float, now: float,
+                     weight: float | None = None) -> None:
+        """A probe ended, or (not ok) could not begin because the name does not resolve. *weight*: as the host says."""
+        if ok:
+            told(self._group_of(entry), entry, weight, now)
         self._judging.moved(entry, entry.health.probe_result(ok, detail, duration_s, now), now)
         self._release(entry, now)
         self.isolation.probed(entry.ref, ok, now)

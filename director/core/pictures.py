@@ -188,6 +188,7 @@ def picture_host(
             said_at=None if entry.responder.at is None else epoch + entry.responder.at,
             problem=entry.responder.problem,
         ),
+        probed_weight=group.probed.factor(entry.ref, now),
         ejected_s=max(0.0, entry.conduct.until - now) if entry.conduct.ejected else None,
         ejections=entry.conduct.times(now, group.spec.health.outliers),
         turnarounds=totals.turnarounds,

@@ -185,6 +185,7 @@ class Placing:
         group.pool.discard(entry.ref.host)
         group.capacity.discard(entry.ref)
         group.seen.discard(entry.ref)
+        group.probed.discard(entry.ref)
         group.comparison.discard(entry.host)
         group.ramping.discard(entry)
         self.stale.pop(entry, None)

@@ -97,6 +97,7 @@ class HostPicture(Picture, frozen=True):
     in_flight_elsewhere: dict[str, int | None] = {}  #: of a draining host, at the other directors; None: unknown
     report_age_s: float | None = None  #: heard by this director itself, or forwarded by another
     responder: ResponderPicture | None = None  #: where the group has agent-check
+    probed_weight: float = 1.0  #: the factor from what it says to HTTP probes
     ejected_s: float | None = None  #: so long it is out as an outlier of its group still; None: it is not
     ejections: int = 0  #: that count still: the next one takes so many times longer
     turnarounds: int = 0  #: since its first client: first bytes of the host after bytes of its client

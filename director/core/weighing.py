@@ -29,6 +29,12 @@ def take(group: GroupEntry, entry: HostEntry, report: LoadReport, at: float, now
     group.weigh_by(now + RECOMPUTE_S)
 
 
+def told(group: GroupEntry, entry: HostEntry, weight: float | None, now: float) -> None:
+    """The host told a probe its weight, or none: that holds at once, and for the others within a second."""
+    if group.probed.answered(entry.ref, weight, now):
+        weigh(group, entry, group.capacity.factor(entry.ref, now), now)
+
+
 def refresh(group: GroupEntry, entry: HostEntry, now: float) -> None:
     """Availability, maximum and weight of one host, after anything about it changed."""
     admissible = entry.admin is AdminState.UP
@@ -49,8 +55,12 @@ def weigh_news(group: GroupEntry, walk: Walk, now: float) -> None:
 
 
 def weigh_all(group: GroupEntry, walk: Walk, now: float) -> None:
-    """Weigh everybody who ever reported: the age of reports tells, and the others' median."""
-    _weigh_each(group, group.capacity.factors(now), walk, now)
+    """Weigh everybody who ever reported, or told a probe: the age of that tells, and the others' median."""
+    factors = group.capacity.factors(now)
+    for ref in group.probed.keys:
+        if ref not in factors:
+            factors[ref] = group.capacity.factor(ref, now)
+    _weigh_each(group, factors, walk, now)
 
 
 def _weigh_each(group: GroupEntry, factors: Mapping[HostRef, float], walk: Walk, now: float) -> None:
@@ -68,7 +78,7 @@ def weigh(group: GroupEntry, entry: HostEntry, capacity: float, now: float) -> N
     else:
         group.ramping.add(entry)
         group.weigh_by(now + step)
-    weight = effective(entry.spec.weight, capacity, ramp, entry.agent_weight)
+    weight = effective(entry.spec.weight, capacity, ramp, entry.agent_weight, group.probed.factor(entry.ref, now))
     if weight != entry.host.weight:
         group.pool.set_weight(entry.host, weight)
 

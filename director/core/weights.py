@@ -1,4 +1,5 @@
-"""The weight that schedulers see: configured x capacity x slow start x what the agent asked for."""
+"""The weight that schedulers see: configured x capacity x slow start x what the agent asked for x what
+probes are told."""
 
 from __future__ import annotations
 
@@ -29,11 +30,14 @@ def next_step_s(elapsed_s: float, ramp_s: float) -> float | None:
     return max(min(left, ramp_s / RAMP_STEPS), SHORTEST_STEP_S)
 
 
-def effective(configured: float, capacity: float = 1.0, ramp: float = 1.0, agent: float = 1.0) -> float:
-    """The product of the factors; exactly 0 when the operator or the agent said 0.
+def effective(
+    configured: float, capacity: float = 1.0, ramp: float = 1.0, agent: float = 1.0, probed: float = 1.0,
+) -> float:
+    """The product of the factors; exactly 0 when the operator, the agent or the host said 0.
 
     :param capacity: W of SCHEDULING, from `director.core.capacity.Capacity`.
     :param ramp: from `slow_start`.
     :param agent: the factor that the agent asked for, 0 to 1.
+    :param probed: from `director.core.probed_weight`.
     """
-    return configured * capacity * ramp * agent
+    return configured * capacity * ramp * agent * probed

@@ -153,7 +153,8 @@ class Probing(MultiService):
                 self._inventory.probe_void(entry, self._monotonic())
             else:
                 self._metrics.probe(entry.ref, ok=result.ok)
-                self._inventory.probe_result(entry, result.ok, result.detail, result.duration_s, self._monotonic())
+                self._inventory.probe_result(entry, result.ok, result.detail, result.duration_s, self._monotonic(),
+                                             result.weight)
             if result.ok is False:
                 self._doubt(entry)
             self.schedule(entry)

@@ -53,6 +53,7 @@ WEIGHT_FACTORS: Mapping[str, HostValue] = {
     "capacity": lambda host: host.capacity,
     "slow_start": lambda host: host.slow_start,
     "agent": lambda host: host.agent_weight,
+    "probe": lambda host: host.probed_weight,
 }
 
 GROUP_GAUGES: Sequence[tuple[str, str, Callable[[GroupPicture], float]]] = (

@@ -320,10 +320,13 @@ def _with_weight(spec: Service | None, ref: HostRef, weight: float) -> Service:
 
 
 def _candidates(group: GroupEntry, packed: bytes, now: float) -> tuple[CandidatePicture, ...]:
+    def probed(ref: HostRef) -> dict[str, float]:
+        return {"probed_weight": group.probed.factor(ref, now)} if group.probed.keys else {}
+
     return tuple(
         CandidatePicture(
             group=group.name, host=each.host.name, eligible=each.eligible,
-            why_not=why_not(group, group.hosts[each.host.name], now), factors=dict(each.factors),
+            why_not=why_not(group, group.hosts[each.host.name], now), factors={**each.factors, **probed(each.host.ref)},
         )
         for each in group.pool.explain(packed, now).hosts
     )

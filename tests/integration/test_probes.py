@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 from unittest import SkipTest
@@ -19,7 +20,7 @@ from twisted.trial.unittest import TestCase
 from cluster.address import Address
 from cluster.model import HostRef, HostState, Probe
 from director.checks.probes import Prober, ProbeResult
-from director.process import DirectorService
+from director.service import DirectorService
 from tests.integration.kit import DirectorTestCase, closed_port, service
 
 DEADLINE_S = 10.0
@@ -159,6 +160,37 @@ class ProbeTests(TestCase):
             self.assertTrue(host.received.startswith(b"GET /up HTTP/1.1\r\nHost: app.example\r\n"))
             self.assertIn(b"\r\nConnection: close\r\n", host.received)
 
+    async def test_weights(self) -> None:
+        """Where a weight is asked for, the headers are waited for; one that is missing, or that never ends, is no failure."""
+        name = b"X-Load-Balancing-Endpoint-Weight"
+        begin = b"HTTP/1.1 103 Hints\r\n" + name + b": 9\r\n\r\nHTTP/1.1 200 OK\r\nServer: x\r\n"
+        for answer, asked, weight, words in (
+            (begin + name + b": 30\r\n\r\n", True, 30.0, ", weight 30"), (begin + name + b": 30\r\n\r\n", False, None, ""),
+            (begin + b"X-Mine: 0\r\n\r\n" + name + b": 3\r\n\r\n", "x-mine", 0.0, ", weight 0"),
+            (begin + b"\r\n" + name + b": 3\r\n\r\n", True, None, ", no weight"),
+            (begin + name + b": much\r\n\r\n", True, None, ", a weight that is none"),
+            (b"HTTP/1.0 200\n" + name + b": 2\n\n", True, 2.0, ", weight 2"), (b"HTTP/1.0 200\r\n\r\n", True, None, ", no weight"),
+            (begin + b"X: " + b"x" * 20_000, True, None, ", no weight"),
+        ):
+            result = await self.http(self.listen(HostFactory(answer)), weight_header=asked)
+            self.assertEqual((result.ok, result.weight), (True, weight), answer[-60:])
+            self.assertRegex(result.detail, rf"^HTTP 200{words} in \d+ ms$")
+        result = await self.http(self.listen(HostFactory(b"HTTP/1.1 503 x\r\n" + name + b": 3\r\n\r\n")), weight_header=True)
+        self.assertEqual((result.ok, result.detail, result.weight), (False, "HTTP 503", None))
+
+    async def test_weights_in_pieces(self) -> None:
+        """Headers may come byte by byte; a host that closes amid them has passed, for its status had come."""
+        for end, weight in ((b"\r\n", 7.0), (b"", None)):
+            host = HostFactory()
+            waiting = self.http(self.listen(host), weight_header=True, timeout_s=DEADLINE_S)
+            await until(lambda host=host: bool(host.received))
+            for byte in b"HTTP/1.1 200 OK\r\nX-Load-Balancing-Endpoint-Weight: 7\r\n" + end:
+                host.visitors[0].transport.write(bytes([byte]))
+                await deferLater(reactor, 0)
+            host.visitors[0].transport.loseConnection()
+            result = await waiting
+            self.assertEqual((result.ok, result.weight), (True, weight))
+
     async def test_bad_answers(self) -> None:
         """Another protocol, and a host that closes instead of answering, fail with what was seen."""
         result = await self.http(self.listen(HostFactory(b"SSH-2.0-x\r\n")))
@@ -239,6 +271,25 @@ class NodeTests(DirectorTestCase):
         self.assertEqual([self.health(director, each).last_check.ok for each in "abc"], [True, True, False])
         await checks[0].stopListening()
         await until(lambda: self.health(director, "a").state is HostState.DOWN)
+
+    async def test_weights(self) -> None:
+        """What hosts say of their weight is how clients are shared out, and is explained."""
+        answers = [HostFactory(b"HTTP/1.1 200 OK\r\nX-Load-Balancing-Endpoint-Weight: %d\r\n\r\n" % weight) for weight in (1, 3)]
+        checks = [reactor.listenTCP(0, each, interface="127.0.0.1") for each in answers]
+        for each in checks:
+            self.addCleanup(each.stopListening)
+        hosts = {name: {"address": (await self.backend(name)).address, "probe_port": check.getHost().port}
+                 for name, check in zip("ab", checks, strict=True)}
+        director = await self.director(service(hosts, group={
+            "scheduler": "weightedroundrobin",
+            "health": {"interval_s": 0.1, "slow_start_s": 0, "probe": {"kind": "http", "weight_header": True}}}))
+        await until(lambda: [candidate.factors.get("probed_weight") for candidate in
+                             director.operations.explain("web", "192.0.2.1").candidates] == [0.5, 1.5])
+        await until(lambda: [host.host.weight for host in director.node.inventory.hosts.values()] == [0.5, 1.5])
+        self.assertEqual(Counter([await self.served_by(director) for _ in range(20)]), {"a": 5, "b": 15})
+        answers[1].reply = b"HTTP/1.1 200 OK\r\nX-Load-Balancing-Endpoint-Weight: 0\r\n\r\n"
+        await until(lambda: not director.node.inventory.hosts[HostRef("web", "main", "b")].host.eligible)
+        self.assertEqual({await self.served_by(director) for _ in range(6)}, {"a"})
 
     async def nginx(self, *listens: str) -> None:
         """nginx that listens so; 200 to everybody."""

@@ -14,10 +14,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from cluster.address import Address
 from cluster.model import Probe
 from director.checks import probes
-from director.checks.probes import REST_S, ProbeFailed, ProbeLoop, Prober, ProbeResult, status_of
+from director.checks.probes import REST_S, ProbeFailed, ProbeLoop, Prober, ProbeResult, answer_in
 
 TCP = Probe(timeout_s=1.5)
 HTTP = Probe(kind="http", path="/health check?x=1\r\nX: y", timeout_s=1.5)
+
+
+def status_of(head: bytes) -> int | None:
+    answer = answer_in(head)
+    return None if answer is None else answer[0]
 
 
 class StatusTests(SynchronousTestCase):
@@ -37,7 +42,7 @@ class StatusTests(SynchronousTestCase):
         for head in (b"SSH-2.0-x\r\n", b"HTTP/2 200\r\n", b"HTTP/1.1 2000 OK\r\n", b"HTTP/1.1 abc\r\n", b"\n",
                      b"HTTP/1.1 200 " + b"x" * probes.MAX_HEAD_BYTES, b"G",
                      b"HTTP/1.1 100 \r\n" + b"x" * probes.MAX_HEAD_BYTES):
-            self.assertRaises(ProbeFailed, status_of, head)
+            self.assertRaises(ProbeFailed, answer_in, head)
 
     @given(st.binary(max_size=60) | st.binary(max_size=60).map(b"HTTP/1.1 ".__add__)
            | st.integers(200, 599).map(lambda status: b"HTTP/1.1 %d x\r\nrest" % status))

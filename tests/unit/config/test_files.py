@@ -275,6 +275,15 @@ class CheckTests(FilesTestCase):
         self.assertEqual(problems("services.a.listen = ['[fe80::1%eth0]:1']"), [])
         self.assertEqual(problems("services.a.groups.b.hosts.c = '[::ffff:127.0.0.1]:1'"), [])
 
+    def test_weight_header(self) -> None:
+        """Of HTTP probes, by the usual name or another one."""
+        probe = "services.a.groups.b.health.probe"
+        for value in ("true", "false", "'X-My-Weight'"):
+            self.assertEqual(problems(f"{probe} = {{kind = 'http', weight_header = {value}}}"), [])
+        for value in ("'a b'", "'x:'", "''", "3"):
+            self.broken(f"{probe}.weight_header", "", f"{probe} = {{kind = 'http', weight_header = {value}}}")
+        self.broken(f"{probe}.weight_header", "a tcp probe has no headers", f"{probe}.weight_header = true")
+
     def test_scripts(self) -> None:
         """A script probe has a program, by its whole path, and no other kind of probe has one."""
         probe = "services.a.groups.b.health.probe"
