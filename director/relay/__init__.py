@@ -10,7 +10,7 @@ from director.relay.interface import Relay
 from director.relay.pipes import MAX_PIPES
 from director.relay.python import PythonRelay
 
-__all__ = ["choice", "interface", "make_relay", "pipes"]
+__all__ = ["choice", "interface", "make_relay", "pipes", "turnarounds"]
 
 
 def make_relay(kind: Literal["auto", "native", "python"] = "auto", *, reactor: Any, threads: int = 1,
