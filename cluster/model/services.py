@@ -107,7 +107,7 @@ class Group(Record, frozen=True):
     """Hosts that can stand in for each other, and the policy among them."""
 
     hosts: dict[Name, Host] = {}
-    scheduler: str = "weightedleastconns"
+    scheduler: str = "auto"
     parameters: dict[str, float | int | str | bool] = {}  #: of the scheduler
     health: Health = Health()
     registration: Registration = Registration()

@@ -16,6 +16,7 @@ class Host:
         "admissible",
         "available",
         "backup",
+        "capacity",
         "configured_maximum",
         "configured_weight",
         "eligible",
@@ -32,6 +33,7 @@ class Host:
         self.ref = ref
         self.configured_weight = weight  #: what the operator gave; consistent hashing uses only this
         self.weight = weight  #: effective: configured x load factor x slow start; 0 takes no new connections
+        self.capacity = 1.0  #: what of the weight is an estimate, from reports: W of SCHEDULING
         self.configured_maximum = max_connections
         self.max_connections = max_connections  #: effective (its agent may lower it); 0: no maximum
         self.backup = backup

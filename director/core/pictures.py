@@ -88,7 +88,7 @@ def _group(
         service=service.name,
         name=group.name,
         enabled=group.name == service.spec.enabled_group,
-        scheduler=group.spec.scheduler,
+        scheduler=scheduler_of(group),
         available=pool.available,
         failing_open=pool.failing_open,
         backups_in_use=pool.backups_in_use,
@@ -101,6 +101,12 @@ def _group(
         share=service.spec.shares.get(group.name, 0.0),
         strayed=service.strayed[group.name],
     )
+
+
+def scheduler_of(group: GroupEntry) -> str:
+    """The group's scheduler, and what it has chosen to be: ``auto (loadaware)``."""
+    resolved = group.pool.scheduler.resolved
+    return f"{group.spec.scheduler} ({resolved})" if resolved else group.spec.scheduler
 
 
 def _seen_by_others(inventory: Inventory, entry: HostEntry) -> tuple[SeenPicture, ...]:

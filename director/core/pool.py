@@ -135,7 +135,7 @@ class Pool:
             if host.configured_weight != weight:
                 factor = host.weight / host.configured_weight if host.configured_weight else 1.0
                 host.configured_weight = weight
-                self.set_weight(host, weight * factor)
+                self.set_weight(host, weight * factor, host.capacity)
             if host.configured_maximum != max_connections:
                 host.configured_maximum = host.max_connections = max_connections
             host.backup = backup
@@ -173,9 +173,13 @@ class Pool:
         host.admissible = admissible
         self._update(host)
 
-    def set_weight(self, host: Host, weight: float) -> None:
-        """Set the effective weight. Raises Misuse unless it is finite and at least 0."""
+    def set_weight(self, host: Host, weight: float, capacity: float = 1.0) -> None:
+        """Set the effective weight. Raises Misuse unless it is finite and at least 0.
+
+        :param capacity: the factor in it that is an estimate, above 0.
+        """
         _check_weight(weight)
+        host.capacity = capacity
         if weight == host.weight:
             return
         host.weight = weight
@@ -191,6 +195,10 @@ class Pool:
     def reported(self, host: Host, report: LoadReport, now: float) -> None:
         """*host*'s agent reported."""
         self._scheduler.reported(host, report, now)
+
+    def turned(self, host: Host, count: int, total_s: float, now: float) -> None:
+        """*count* turnarounds of *host* ended on this director's connections, which took *total_s* together."""
+        self._scheduler.turned(host, count, total_s, now)
 
     # --- connections --------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from cluster.model import AdminState, HostRef, LoadReport
 from director.core.entries import GroupEntry, HostEntry
+from director.core.schedulers import follows_reports
 from director.core.weights import effective, next_step_s, slow_start
 
 #: Weights follow reports at most this often; a thousand reports a second cost twenty recomputations.
@@ -78,9 +79,11 @@ def weigh(group: GroupEntry, entry: HostEntry, capacity: float, now: float) -> N
     else:
         group.ramping.add(entry)
         group.weigh_by(now + step)
+    if not follows_reports(group.spec.parameters):
+        capacity = 1.0
     weight = effective(entry.spec.weight, capacity, ramp, entry.agent_weight, group.probed.factor(entry.ref, now))
     if weight != entry.host.weight:
-        group.pool.set_weight(entry.host, weight)
+        group.pool.set_weight(entry.host, weight, capacity)
 
 
 def _limit(group: GroupEntry, entry: HostEntry) -> None:

@@ -88,7 +88,7 @@ def group() -> None:
 
 @group.command("new")
 @group_argument
-@click.option("--scheduler", help="How it chooses among its hosts; the default's name: weightedleastconns.")
+@click.option("--scheduler", help="How it chooses among its hosts; the default's name: auto.")
 @_set
 @as_json
 @click.pass_obj

@@ -18,7 +18,7 @@ from cluster.view import Unreadable, decode
 from director.admin.offers import Edit, Process, Stored, UserPicture
 from director.core.entries import GroupEntry, ServiceEntry
 from director.core.orders import LOCAL
-from director.core.pictures import picture_services, why_not
+from director.core.pictures import picture_services, scheduler_of, why_not
 from director.core.snapshot import (
     CandidatePicture,
     ClusterPicture,
@@ -131,15 +131,15 @@ class NodeOperations:
         if sticky:
             steps.append("the service is sticky: the client's former host is preferred")
         steps += [f"{name}: {entry.verdict.why}" for name, entry in group.hosts.items() if entry.verdict.why]
-        chosen = explanation.chosen
+        chosen, scheduler = explanation.chosen, scheduler_of(group)
         if chosen is not None:
-            steps.append(f"{group.spec.scheduler} chooses {chosen.name}")
+            steps.append(f"{scheduler} chooses {chosen.name}")
         elif explanation.random:
-            steps.append(f"{group.spec.scheduler} draws among them by weight or chance")
+            steps.append(f"{scheduler} draws among them by weight or chance")
         else:
             steps.append("nobody can take the client now")
         return Explanation(
-            service=service, client=client, group=group.name, scheduler=group.spec.scheduler,
+            service=service, client=client, group=group.name, scheduler=scheduler,
             host=chosen.name if chosen is not None else None, random=explanation.random, sticky=sticky,
             candidates=_candidates(group, packed, now),
             steps=tuple(steps),

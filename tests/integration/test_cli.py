@@ -148,7 +148,7 @@ class RunTests(CliTestCase):
             running.tell(signal.SIGTERM)
             self.assertEqual(running.ended(), 0)
             self.assertIn(f"txdirector {VERSION}, node director\n", running.output)
-            self.assertIn("service web: 127.0.0.1:0 → group blue: 1 host, weightedleastconns, relay ", running.output)
+            self.assertIn("service web: 127.0.0.1:0 → group blue: 1 host, auto, relay ", running.output)
 
     def test_stop_waits_for_connections(self) -> None:
         """After SIGTERM nobody new gets in, an open connection goes on, and with its end the director ends."""

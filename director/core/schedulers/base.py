@@ -56,11 +56,19 @@ class Scheduler(Protocol):
     def reported(self, host: Host, report: LoadReport, now: float) -> None:
         """*host*'s agent reported."""
 
+    def turned(self, host: Host, count: int, total_s: float, now: float) -> None:
+        """*count* turnarounds of *host* ended since the last time, which took *total_s* seconds together: first bytes from
+        it after bytes from its client, on connections of this director."""
+
     def preview(self, client: bytes | None, now: float) -> Host | None:
         """What `pick` would answer for certain; None when it would be drawn at random, or nobody is eligible."""
 
     def factors(self, host: Host, client: bytes | None, now: float) -> dict[str, float]:
         """Every number that matters in whether *host* is chosen for *client*, to be shown to an operator."""
+
+    @property
+    def resolved(self) -> str:
+        """The scheduler that it has chosen to be for now, by name; empty when it is what it is called."""
 
     @property
     def entries(self) -> int:
@@ -82,6 +90,12 @@ class Quiet:
     def closed(self, host: Host, duration_s: float, reason: Reason, now: float) -> None: ...
 
     def reported(self, host: Host, report: LoadReport, now: float) -> None: ...
+
+    def turned(self, host: Host, count: int, total_s: float, now: float) -> None: ...
+
+    @property
+    def resolved(self) -> str:
+        return ""
 
     @property
     def entries(self) -> int:

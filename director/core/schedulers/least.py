@@ -2,7 +2,7 @@
 
 **Light load.** At any load, shares of equally loaded hosts follow their weights. Open connections alone do not give
 that: with nothing in flight the largest weight would win each time, and what tells it from the others may be nothing but
-the noise of an estimate. So once the best host is idle, all idle hosts take turns by weight.
+the noise of an estimate. So once the best host is idle, all idle hosts take turns by weight (`turns`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,36 @@ from director.core.schedulers.base import Quiet, Random
 from director.core.schedulers.smooth import SmoothRoundRobin
 from director.core.schedulers.structures import LeastTree, ShareTree
 
+#: From this estimate downwards a host is known to be slow: no noise explains it.
+KNOWN_SLOW = 0.75
+#: How much less often than in proportion it comes then.
+AVOIDANCE = 3
+
+
+def turns(ordered: float, estimate: float) -> float:
+    """How often an idle host comes, beside other idle ones.
+
+    In proportion to *ordered*, the part of its weight that somebody ordered (the operator, the agent, a slow start), and to
+    *estimate*, what its speed beside its pool's is thought to be, as long as noise may explain that. Of a host that is known
+    to be slow it is the fourth power: an idle slow host is a worse place than a fast one with a connection, and with
+    several directors, none of which sees the others' connections, "idle" is said of busy hosts too
+    (docs/decisions/light-load.md).
+    """
+    return ordered * estimate * (estimate / KNOWN_SLOW) ** AVOIDANCE if estimate < KNOWN_SLOW else ordered * estimate
+
 
 def load(host: Host) -> float:
     """Connections per unit of weight that *host* would have with one more."""
     return (host.in_flight + 1) / host.weight
+
+
+#: Ends by the client or the host, and not by a director: such durations say how fast a host is.
+_BY_ITSELF = frozenset({Reason.CLIENT_CLOSED, Reason.HOST_CLOSED, Reason.CLIENT_RESET, Reason.HOST_RESET})
+
+
+def ended_by_itself(reason: Reason) -> bool:
+    """Nobody cut or refused the connection: its duration says something about the host."""
+    return reason in _BY_ITSELF
 
 
 class LeastConnections(Quiet):
@@ -57,63 +83,91 @@ class LeastConnections(Quiet):
         return {"in_flight": host.in_flight, "last_turn": host.last_turn}
 
 
-class WeightedLeastConnections(LeastConnections):
-    """The eligible host that would have the least `load`; among equals the least recently picked. When that host is idle,
-    all idle ones in turn by weight. Pick O(1), events O(log n).
+class LeastLoaded(Quiet):
+    """The eligible host with the least *score* (what it would cost with one more connection); among equals the least
+    recently picked. When that host is idle, all idle ones in turn, each as often as `share` says. Pick O(1), events
+    O(log n).
 
     Not "an idle host whenever there is one": a fast host with a connection open may still be the better choice.
     """
 
-    _key = staticmethod(load)
-
     def __init__(self) -> None:
-        super().__init__()
-        self._idle = SmoothRoundRobin()  #: of the eligible hosts, those with nothing in flight
+        self._tree = LeastTree()
+        self._idle = SmoothRoundRobin(self.share)  # of the eligible hosts, those with nothing in flight
+        self._scores: dict[Host, float] = {}
+
+    def score(self, host: Host) -> float:
+        """What the order is by; read again with each event of the host, and by `_rescore`."""
+        raise NotImplementedError
+
+    def share(self, host: Host) -> float:
+        """How often an idle host comes, beside other idle ones: see `turns`."""
+        raise NotImplementedError
+
+    def _rescore(self, host: Host) -> None:
+        """Something about *host* has changed."""
+        if host in self._tree and (score := self.score(host)) != self._scores[host]:
+            self._scores[host] = score
+            self._tree.put(host, score)
+            if not host.in_flight:
+                self._idle.reweigh(host)
 
     def configure(self, hosts: Collection[Host]) -> None:
         self._idle.configure(hosts)
 
     def add(self, host: Host) -> None:
-        super().add(host)
+        score = self._scores[host] = self.score(host)
+        self._tree.put(host, score)
         if not host.in_flight:
             self._idle.add(host)
 
     def remove(self, host: Host) -> None:
-        super().remove(host)
+        self._tree.remove(host)
         self._idle.discard(host)
+        del self._scores[host]
 
     def reweigh(self, host: Host) -> None:
-        self._tree.put(host, load(host))
-        if not host.in_flight:
-            self._idle.reweigh(host)
+        self._rescore(host)
 
     def pick(self, client: bytes | None, exclude: Collection[Host], now: float) -> Host | None:
         best = self._tree.least(exclude)
         return best if best is None or best.in_flight else self._idle.pick(client, exclude, now)
 
     def picked(self, host: Host, client: bytes | None, now: float) -> None:
-        super().picked(host, client, now)
         if host.in_flight == 1:
             self._idle.picked(host, client, now)
             self._idle.remove(host)
+        score = self._scores[host] = self.score(host)
+        self._tree.put(host, score)
 
     def closed(self, host: Host, duration_s: float, reason: Reason, now: float) -> None:
-        super().closed(host, duration_s, reason, now)
-        if not host.in_flight and host in self._tree:
-            self._idle.add(host)
+        if host in self._tree:
+            score = self._scores[host] = self.score(host)
+            self._tree.put(host, score)
+            if not host.in_flight:
+                self._idle.add(host)
 
     def preview(self, client: bytes | None, now: float) -> Host | None:
         return self.pick(client, (), now)
 
     def factors(self, host: Host, client: bytes | None, now: float) -> dict[str, float]:
-        cost = {"load": load(host)} if host.weight > 0 else {}
-        idle = self._idle.factors(host, client, now)
-        return {"in_flight": host.in_flight, "weight": host.weight, **cost, **idle}
+        score = {"load": self._scores[host]} if host in self._tree else {}
+        return {"in_flight": host.in_flight, "weight": host.weight, **score, **self._idle.factors(host, client, now)}
+
+
+class WeightedLeastConnections(LeastLoaded):
+    """By `load`: open connections for its weight."""
+
+    def score(self, host: Host) -> float:
+        return (host.in_flight + 1) / host.weight
+
+    def share(self, host: Host) -> float:
+        return turns(host.weight / host.capacity, host.capacity)
 
 
 class PowerOfChoices(Quiet):
-    """Of *choices* hosts drawn by weight the one that would have the least `load`; when that one is idle, the first drawn
-    of the idle. Pick O(choices * log n).
+    """Of *choices* hosts drawn as `turns` says the one that would have the least `load`; when that one is idle, the first
+    drawn of the idle. Pick O(choices * log n).
 
     Two choices already avoid most of random's imbalance, and directors that know nothing of each other do not all
     run to the same host: Mitzenmacher, "The power of two choices in randomized load balancing", 2001.
@@ -125,13 +179,13 @@ class PowerOfChoices(Quiet):
         self._shares = ShareTree()
 
     def add(self, host: Host) -> None:
-        self._shares.put(host, host.weight)
+        self._shares.put(host, turns(host.weight / host.capacity, host.capacity))
 
     def remove(self, host: Host) -> None:
         self._shares.remove(host)
 
     def reweigh(self, host: Host) -> None:
-        self._shares.put(host, host.weight)
+        self._shares.put(host, turns(host.weight / host.capacity, host.capacity))
 
     def pick(self, client: bytes | None, exclude: Collection[Host], now: float) -> Host | None:
         drawn = self._shares.sample(self._choices, self._random, exclude)

@@ -3,6 +3,10 @@
 Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016, section 3.4; weights by giving
 each host turns in proportion. The table depends on configured names and weights alone, so that directors which know
 nothing of each other send a client to the same host, and it changes little when a host is configured or removed.
+
+With a *bound* c, no host takes more than c times its fair share (by configured weight) of this director's open
+connections; a client whose host has them goes on to the next slot of the table. Mirrokni, Thorup and Zadimoghaddam,
+"Consistent Hashing with Bounded Loads", SODA 2018. Directors then agree only on clients of hosts that are not full.
 """
 
 from __future__ import annotations
@@ -10,9 +14,12 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Collection, Sequence
 from hashlib import blake2b
+from math import ceil
 
+from cluster.model import Reason
 from director.core.host import Host
 from director.core.schedulers.base import Quiet, Random
+from director.core.schedulers.structures import ShareTree
 
 #: Prime, and a hundred times as large as the largest group that keeps the guarantee on remapping (655 hosts).
 TABLE_SIZE = 65537
@@ -96,14 +103,18 @@ class _Ring:
 
 
 class Maglev(Quiet):
-    """The same host for the same client address; one that is not eligible lends its clients to all the others.
+    """The same host for the same client address; one that is not eligible, or has its bound, lends its clients to all the
+    others.
 
     Pick O(1), at most `MAX_WALK` slots and O(log n). Clients without an address get a random point.
     """
 
-    def __init__(self, random: Random, table_size: int = TABLE_SIZE) -> None:
+    def __init__(self, random: Random, table_size: int = TABLE_SIZE, bound: float = 0.0) -> None:
         self._random = random
         self._size = table_size
+        self._bound = bound  #: 0: none
+        self._open = 0  #: connections of the eligible hosts
+        self._weights = ShareTree()  #: of the eligible hosts, configured
         self._shares: list[tuple[str, float]] = []
         self._hosts: list[Host] = []  # as numbered in the table
         self._table = lookup_table((), table_size)
@@ -117,6 +128,8 @@ class Maglev(Quiet):
         if shares != self._shares:
             self._shares = shares
             self._table = lookup_table(shares, self._size)
+        for host in self._eligible:
+            self._weights.put(host, host.configured_weight)
         counts = [0] * len(shares)
         for index in self._table:
             counts[index] += 1
@@ -125,10 +138,25 @@ class Maglev(Quiet):
     def add(self, host: Host) -> None:
         self._eligible.add(host)
         self._ring.add(host)
+        self._open += host.in_flight
+        self._weights.put(host, host.configured_weight)
 
     def remove(self, host: Host) -> None:
         self._eligible.remove(host)
         self._ring.remove(host)
+        self._open -= host.in_flight
+        self._weights.remove(host)
+
+    def picked(self, host: Host, client: bytes | None, now: float) -> None:
+        self._open += 1
+
+    def closed(self, host: Host, duration_s: float, reason: Reason, now: float) -> None:
+        if host in self._eligible:
+            self._open -= 1
+
+    def _most(self, host: Host) -> int:
+        """The connections that *host* may have with one more in the group."""
+        return ceil(self._bound * (self._open + 1) * host.configured_weight / self._weights.total())
 
     def pick(self, client: bytes | None, exclude: Collection[Host], now: float) -> Host | None:
         point = point_of(client) if client is not None else int(self._random() * _POINTS)
@@ -138,7 +166,7 @@ class Maglev(Quiet):
             slot = point % size
             for _step in range(MAX_WALK):
                 host = hosts[table[slot]]
-                if host in eligible and host not in exclude:
+                if host in eligible and host not in exclude and not (self._bound and host.in_flight >= self._most(host)):
                     return host
                 slot = slot + 1 if slot + 1 < size else 0
         return self._ring.after(point, exclude)
@@ -148,6 +176,8 @@ class Maglev(Quiet):
 
     def factors(self, host: Host, client: bytes | None, now: float) -> dict[str, float]:
         numbers = {"configured_weight": host.configured_weight, "table_share": self._slots.get(host, 0) / self._size}
+        if self._bound and host in self._eligible:
+            numbers["most"] = float(self._most(host))
         if client is not None and self._table:
             numbers["first_choice"] = float(self._hosts[self._table[point_of(client) % self._size]] is host)
         return numbers

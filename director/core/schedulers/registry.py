@@ -8,8 +8,13 @@ from math import isfinite, isqrt
 from typing import Any, NamedTuple, TypeAlias
 
 from cluster.errors import Misuse
+from director.core.schedulers.auto import Auto
 from director.core.schedulers.base import Random, Scheduler
+from director.core.schedulers.ewma import DECAY_S, PeakEwma
 from director.core.schedulers.least import LeastConnections, PowerOfChoices, WeightedLeastConnections
+from director.core.schedulers.loadaware import LoadAware
+from director.core.schedulers.loadaware.guards import MOST_SHARE, STALL_AFTER
+from director.core.schedulers.loadaware.slowness import FADE_S
 from director.core.schedulers.maglev import TABLE_SIZE, Maglev
 from director.core.schedulers.simple import Drawn, RoundRobin, Weighted
 from director.core.schedulers.smooth import SmoothRoundRobin
@@ -59,7 +64,38 @@ _TABLE_SIZE = Parameter(
     f"a prime from {_TABLE_SIZES.start} to {_TABLE_SIZES.stop - 1}",
 )
 
+_BOUND = Parameter(
+    "bound", float, 0.0, "a host takes at most so many times its fair share of open connections; 0: no bound",
+    lambda value: value == 0 or 1.05 <= value <= 10, "0, or at least 1.05 and at most 10",
+)
+_DECAY = Parameter(
+    "decay_s", float, DECAY_S, "seconds in which a high latency is forgotten", lambda value: 0.1 <= value <= 600,
+    "at least 0.1 and at most 600",
+)
+_LOADAWARE = (
+    Parameter(
+        "fade_s", float, FADE_S, "seconds in which the slowness of a host that finishes nothing is forgotten",
+        lambda value: 0.1 <= value <= 60, "at least 0.1 and at most 60",
+    ),
+    Parameter(
+        "stall_after", float, STALL_AFTER, "a host that finishes nothing for so many usual durations hangs",
+        lambda value: 2 <= value <= 1000, "at least 2 and at most 1000",
+    ),
+    Parameter(
+        "most_share", float, MOST_SHARE, "a host with more than so many fair shares of the last picks is held back",
+        lambda value: 1.1 <= value <= 1000, "at least 1.1 and at most 1000",
+    ),
+)
+#: Not the scheduler's own, but of the weights that it sees: see `follows_reports`.
+_REPORTS = Parameter(
+    "reports", bool, True, "weights follow the agents' reports", lambda value: True, "true or false"
+)
+
 _KINDS = (
+    Kind(
+        "auto", "loadaware while agents report in the group, else weightedleastconns",
+        lambda random: Auto(),
+    ),
     Kind("random", "any host, all equally likely", Drawn, ("rand",)),
     Kind("roundrobin", "every host in turn, weights ignored", lambda random: RoundRobin(), ("roundr",)),
     Kind("weighted", "any host, as likely as its share of the weights", Weighted, ("weightr",)),
@@ -67,6 +103,7 @@ _KINDS = (
         "weightedroundrobin",
         "every host in turn as often as its weight says, evenly spread",
         lambda random: SmoothRoundRobin(),
+        parameters=(_REPORTS,),
     ),
     Kind(
         "leastconns",
@@ -79,11 +116,21 @@ _KINDS = (
         "the fewest open connections for its weight; among equals the least recently picked",
         lambda random: WeightedLeastConnections(),
         ("weightlc",),
+        (_REPORTS,),
     ),
     Kind(
         "p2c", "the one with the fewest open connections for its weight of a few drawn", PowerOfChoices, (), (_CHOICES,)
     ),
-    Kind("maglev", "by the client's address, the same on every director", Maglev, (), (_TABLE_SIZE,)),
+    Kind(
+        "ewma", "the least latency times open connections for its weight",
+        lambda random, decay_s=DECAY_S: PeakEwma(decay_s), (), (_DECAY,),
+    ),
+    Kind(
+        "loadaware",
+        "the least loaded, by open connections, recent slowness and the agents' reports",
+        lambda random, **parameters: LoadAware(**parameters), (), _LOADAWARE,
+    ),
+    Kind("maglev", "by the client's address, the same on every director", Maglev, (), (_TABLE_SIZE, _BOUND)),
 )
 
 #: Every scheduler by its full name.
@@ -99,7 +146,12 @@ def make_scheduler(name: str, parameters: Mapping[str, Value], *, random: Random
     """
     if problems := check_parameters(name, parameters):
         raise Misuse("; ".join(problems))
-    return _BY_NAME[name].make(random, **parameters)
+    return _BY_NAME[name].make(random, **{key: value for key, value in parameters.items() if key != _REPORTS.name})
+
+
+def follows_reports(parameters: Mapping[str, Value]) -> bool:
+    """Whether the weights that a group's scheduler sees have in them what its agents report."""
+    return bool(parameters.get(_REPORTS.name, _REPORTS.default))
 
 
 def check_parameters(name: str, parameters: Mapping[str, Value]) -> list[str]:

@@ -9,7 +9,8 @@ here phases differ, so that many light hosts do not come due all at once between
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from operator import attrgetter
 
 from director.core.host import Host
 from director.core.schedulers.base import Quiet
@@ -52,7 +53,8 @@ class SmoothRoundRobin(Quiet):
     back for missed turns.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, weight: Callable[[Host], float] = attrgetter("weight")) -> None:
+        self._weight = weight
         self._tree = LeastTree()
         self._paces: dict[Host, _Pace] = {}
         self._front = 0.0  #: virtual time: the earliest deadline at the last pick
@@ -63,11 +65,12 @@ class SmoothRoundRobin(Quiet):
 
     def add(self, host: Host) -> None:
         pace = self._paces.get(host)
+        weight = self._weight(host)
         if pace is None or pace.due < self._front:
             self._joined += 1
-            pace = _Pace(self._front, _phase(self._joined), host.weight)
-        elif pace.weight != host.weight:
-            pace = pace.change(host.weight, self._front)
+            pace = _Pace(self._front, _phase(self._joined), weight)
+        elif pace.weight != weight:
+            pace = pace.change(weight, self._front)
         self._paces[host] = pace
         self._tree.put(host, pace.due)
 
@@ -80,7 +83,7 @@ class SmoothRoundRobin(Quiet):
             self._tree.remove(host)
 
     def reweigh(self, host: Host) -> None:
-        pace = self._paces[host] = self._paces[host].change(host.weight, self._front)
+        pace = self._paces[host] = self._paces[host].change(self._weight(host), self._front)
         self._tree.put(host, pace.due)
 
     def pick(self, client: bytes | None, exclude: Collection[Host], now: float) -> Host | None:

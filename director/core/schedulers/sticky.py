@@ -33,7 +33,7 @@ def with_sticky(scheduler: Scheduler, config: Sticky, *, previous: Scheduler | N
     return table
 
 
-class _Around:
+class Around:
     """Passes everything on to the scheduler inside."""
 
     def __init__(self, scheduler: Scheduler) -> None:
@@ -60,6 +60,13 @@ class _Around:
     def reported(self, host: Host, report: LoadReport, now: float) -> None:
         self._inner.reported(host, report, now)
 
+    def turned(self, host: Host, count: int, total_s: float, now: float) -> None:
+        self._inner.turned(host, count, total_s, now)
+
+    @property
+    def resolved(self) -> str:
+        return self._inner.resolved
+
     @property
     def entries(self) -> int:
         return self._inner.entries
@@ -68,7 +75,7 @@ class _Around:
         return self._inner.cleanup(now)
 
 
-class StickyHash(_Around):
+class StickyHash(Around):
     """Clients with an address by `Maglev`, whatever the scheduler inside."""
 
     def __init__(self, scheduler: Scheduler) -> None:
@@ -111,7 +118,7 @@ Entry: TypeAlias = tuple[bytes, str, float]
 TOLD_SHARE = 0.25
 
 
-class StickyTable(_Around):
+class StickyTable(Around):
     """Clients where they were, for *ttl_s* after their last connection began; the longest unseen make room.
 
     After `share` it notes what others should know: `changes` hands that out.

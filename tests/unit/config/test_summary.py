@@ -53,7 +53,7 @@ class SummaryTests(SynchronousTestCase):
         self.assertEqual(
             list(start_lines(configuration, native_missing="not built")),
             [
-                "service web: 0.0.0.0:80, [::]:81 → group blue: 1 host, weightedleastconns, "
+                "service web: 0.0.0.0:80, [::]:81 → group blue: 1 host, auto, "
                 "relay python (as configured)",
                 "service mail: no listener → no group, relay python (no native relay: not built)",
                 "agents: 127.0.0.1:1, plaintext",

@@ -432,6 +432,20 @@ class WeightTests(InventoryTestCase):
         weights = [self.entry(name).host.weight for name in ("slow", "usual", "fast")]
         self.assertEqual([round(weight, 3) for weight in weights], [0.5, 1.0, 2.0])
 
+    def test_reports_may_be_left_out_of_weights(self) -> None:
+        """With `reports = false` weights are what was ordered, from the next second on; a slow start still counts."""
+        for name in ("weightedleastconns", "weightedroundrobin"):
+            self.setUp()
+            self.test_reports_move_weights_after_a_pause()
+            spec = group("fast", "slow", "usual", scheduler=name, parameters={"reports": False})
+            self.web(groups={"blue": spec})
+            self.now += 1.0
+            self.inventory.clean_up(self.now)
+            self.assertEqual({self.entry(name).host.weight for name in ("slow", "usual", "fast")}, {1.0})
+            self.web(groups={"blue": msgspec.structs.replace(spec, parameters={})})
+            self.inventory.clean_up(self.now)
+            self.assertEqual(round(self.entry("slow").host.weight, 3), 0.5)
+
     def test_silence_tells_on_weights(self) -> None:
         """When all agents fall silent, nobody asks for weights; housekeeping lets them drift back all the same."""
         self.test_reports_move_weights_after_a_pause()

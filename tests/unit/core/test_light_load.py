@@ -14,8 +14,9 @@ from director.core.pool import Pool, Ticket
 from tests.unit.core.core_pools import address, pool_of
 
 DONE = Reason.CLIENT_CLOSED
-EXACT = ("weightedroundrobin", "weightedleastconns")
+EXACT = ("weightedroundrobin", "weightedleastconns", "auto")
 DRAWN = ("weighted", "p2c")
+LATE = ("loadaware", "ewma")  # as often within some picks; what they know of durations may change an order
 
 
 def one_by_one(pool: Pool, count: int) -> Counter[str]:
@@ -37,6 +38,21 @@ class OneByOneTests(SynchronousTestCase):
         for kind in DRAWN:
             self.assertLess(abs(one_by_one(pool_of(kind, [1, 3]), 4000)["h0"] - 1000), 140, kind)  # 5 deviations
 
+    def test_weights_beside_others(self) -> None:
+        """So they do beside what else a scheduler knows, as long as that is the same of all."""
+        for kind in LATE:
+            self.assertLess(abs(one_by_one(pool_of(kind, [1, 3]), 400)["h0"] - 100), 5, kind)
+
+    def test_known_slow(self) -> None:
+        """A host that is known to be slow is hardly ever picked while fast ones are idle; one with an ordered weight is."""
+        for kind in ("weightedleastconns", "loadaware", "ewma", "p2c"):
+            pool = pool_of(kind, [1] * 4)
+            pool.set_weight(pool.hosts["h0"], 0.25, 0.25)
+            pool.set_weight(pool.hosts["h1"], 0.25)
+            picked = one_by_one(pool, 1000)
+            self.assertLess(picked["h0"], 20, kind)
+            self.assertTrue(70 < picked["h1"] < 160, f"{kind} {picked}")
+
     def test_many(self) -> None:
         """Weights count in full among many hosts too, where a few drawn ones hold the heavy one but seldom."""
         for kind in (*EXACT, *DRAWN):
@@ -57,7 +73,7 @@ class NoiseTests(SynchronousTestCase):
     PERSISTENCE_S = 30.0  #: as long as capacities are smoothed
 
     @settings(max_examples=10, deadline=None)
-    @given(st.integers(0, 2**32), st.sampled_from([*EXACT, *DRAWN]))
+    @given(st.integers(0, 2**32), st.sampled_from([*EXACT, *DRAWN, *LATE]))
     def test_noise_in_weights(self, seed: int, kind: str) -> None:
         """Weights that differ by up to 20 % from each other, by noise, keep each of 4 alike hosts within 20 to 30 %."""
         draw = random.Random(seed)
@@ -71,7 +87,7 @@ class NoiseTests(SynchronousTestCase):
             if now > told + self.PERSISTENCE_S:
                 told = now
                 for host in pool.hosts.values():
-                    pool.set_weight(host, draw.uniform(0.8, 1.2))
+                    pool.set_weight(host, noise := draw.uniform(0.8, 1.2), noise)
             while open_now and open_now[0][0] <= now:
                 ended, ticket = open_now.popleft()
                 pool.release(ticket, DONE, ended)
@@ -86,5 +102,8 @@ class NoiseTests(SynchronousTestCase):
     def test_constant_noise(self) -> None:
         """The same with weights that stay wrong for long."""
         for kind in (*EXACT, *DRAWN):
-            picked = one_by_one(pool_of(kind, [0.8, 0.93, 1.07, 1.2]), 4000)
+            pool = pool_of(kind, [1] * 4)
+            for host, weight in zip(pool.hosts.values(), (0.8, 0.93, 1.07, 1.2), strict=True):
+                pool.set_weight(host, weight, weight)
+            picked = one_by_one(pool, 4000)
             self.assertTrue(all(700 <= count <= 1300 for count in picked.values()), f"{kind} {picked}")

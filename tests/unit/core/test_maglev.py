@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from math import ceil
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from director.core.pool import Pool
+from cluster.model import Reason
+from director.core.pool import Pool, Ticket
 from director.core.schedulers.maglev import TABLE_SIZE, lookup_table, point_of
 from tests.unit.core.core_pools import address, pool_of, ref, scheduler_of
 
@@ -161,3 +163,54 @@ class MaglevTests(SynchronousTestCase):
         counts = Counter(pool.pick(prefix + address(n), 0.0).host.name for n in range(4000))
         for count in counts.values():
             self.assertApproximates(count, 1000, 5 * (4000 * 0.25 * 0.75) ** 0.5 + 10)
+
+
+class BoundTests(SynchronousTestCase):
+    def pool(self, weights: list[float], bound: float) -> Pool:
+        return pool_of(scheduler_of("maglev", parameters={"table_size": 1009, "bound": bound}), weights)
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        st.lists(st.sampled_from([0.5, 1.0, 3.0]), min_size=1, max_size=8), st.sampled_from([1.05, 1.25, 2.0]),
+        st.lists(st.tuples(st.sampled_from(["pick", "pick", "pick", "close", "leave"]), st.integers(0, 50)), max_size=150),
+    )
+    def test_never_more(self, weights: list[float], bound: float, steps: list[tuple[str, int]]) -> None:
+        """No pick gives a host more than its bound, while hosts come and go; and there is always one to be picked."""
+        pool = self.pool(weights, bound)
+        tickets: list[Ticket] = []
+        hosts = list(pool.hosts.values())
+        for what, number in steps:
+            if what == "pick":
+                eligible = [host for host in hosts if host.eligible]
+                total, weight = sum(host.in_flight for host in eligible), sum(host.weight for host in eligible)
+                ticket = pool.pick(address(number % 3), 0.0)
+                self.assertEqual(ticket is None, not eligible)
+                if ticket is not None:
+                    tickets.append(ticket)
+                    most = ceil(bound * (total + 1) * ticket.host.weight / weight - 1e-9)
+                    self.assertLessEqual(ticket.host.in_flight, most)
+            elif what == "close" and tickets:
+                pool.release(tickets.pop(number % len(tickets)), Reason.HOST_CLOSED, 1.0)
+            elif what == "leave":
+                host = hosts[number % len(hosts)]
+                pool.set_available(host, not host.available, True)
+
+    def test_below_the_bound(self) -> None:
+        """Clients of hosts below their bound are where they are without one."""
+        bounded, free = self.pool([1] * 5, 1.25), self.pool([1] * 5, 0.0)
+        for number in range(300):
+            tickets = [pool.pick(address(number), 0.0) for pool in (bounded, free)]
+            self.assertEqual(*[ticket.host.name for ticket in tickets])
+            for ticket in tickets:
+                ticket.release(Reason.HOST_CLOSED, 0.1)
+
+    def test_one_client(self) -> None:
+        """A single client that opens many connections overflows to others, in order, and is shown why."""
+        pool = self.pool([1] * 4, 1.25)
+        for _ in range(100):
+            pool.pick(address(1), 0.0)
+        self.assertLessEqual(max(host.in_flight for host in pool.hosts.values()), 32)
+        self.assertEqual({each.factors["most"] for each in pool.explain(address(1), 0.0).hosts}, {32.0})
+        pool.hosts["h0"].configured_weight = 3.0
+        pool.configured()
+        self.assertEqual(pool.explain(address(1), 0.0).hosts[0].factors["most"], 64.0)

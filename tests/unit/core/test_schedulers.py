@@ -287,7 +287,7 @@ class RegistryTests(SynchronousTestCase):
         self.assertEqual(
             set(SCHEDULERS),
             {"random", "roundrobin", "weighted", "weightedroundrobin", "leastconns", "weightedleastconns", "p2c"}
-            | {"maglev"},
+            | {"maglev", "ewma", "loadaware", "auto"},
         )
 
     def test_defaults_are_allowed(self) -> None:
@@ -316,7 +316,7 @@ class RegistryTests(SynchronousTestCase):
             with self.assertRaises(Misuse) as raised:
                 make_scheduler(name, parameters, random=random.random)
             self.assertEqual(str(raised.exception), "; ".join(expected))
-        self.assertIn("one of: leastc, leastconns", check_parameters("xyz", {})[0])
+        self.assertIn("one of: auto, ewma", check_parameters("xyz", {})[0])
         for value in (True, 2.0, "2", 65536, 7, 1_000_003):
             self.assertEqual(len(check_parameters("maglev", {"table_size": value})), 1, value)
 

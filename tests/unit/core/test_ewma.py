@@ -1,0 +1,89 @@
+"""Peak EWMA: the host whose latency times its connections is least; rises at once, falls slowly."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from cluster.model import Reason
+from director.core.pool import Pool
+from director.core.schedulers.ewma import DECAY_S, PeakEwma
+from tests.unit.core.core_pools import pool_of
+
+DONE = Reason.HOST_CLOSED
+
+
+def once(pool: Pool, name: str, seconds: float, now: float, reason: Reason = DONE) -> None:
+    """A connection of *seconds* to the host ends now."""
+    ticket = pool.pick(None, now - seconds, [host for host in pool.hosts.values() if host.name != name])
+    assert ticket is not None
+    pool.release(ticket, reason, now)
+
+
+def latency(pool: Pool, name: str, now: float) -> float:
+    return next(each.factors["latency_s"] for each in pool.explain(None, now).hosts if each.host.name == name)
+
+
+class PeakEwmaTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.scheduler = PeakEwma()
+        self.pool = pool_of(self.scheduler, [1, 1, 1])
+
+    def test_peak(self) -> None:
+        """A longer duration counts at once, a shorter one by and by; without any it decays."""
+        once(self.pool, "h0", 0.1, 1.0)
+        once(self.pool, "h0", 0.5, 1.1)
+        self.assertAlmostEqual(latency(self.pool, "h0", 1.1), 0.5)
+        once(self.pool, "h0", 0.1, 1.1 + DECAY_S)
+        expected = 0.5 / math.e + 0.1 * (1 - 1 / math.e)
+        self.assertAlmostEqual(latency(self.pool, "h0", 1.1 + DECAY_S), expected)
+        self.assertAlmostEqual(latency(self.pool, "h0", 1.1 + 2 * DECAY_S), expected / math.e)
+
+    def test_cut(self) -> None:
+        """A connection that a director cut says nothing."""
+        once(self.pool, "h0", 0.1, 1.0)
+        once(self.pool, "h0", 50.0, 51.0, Reason.DRAIN_DEADLINE)
+        self.assertLess(latency(self.pool, "h0", 51.0), 0.1)
+
+    def test_turnarounds(self) -> None:
+        """Turnarounds stand in for durations."""
+        once(self.pool, "h0", 3.0, 4.0)
+        self.pool.turned(self.pool.hosts["h0"], 10, 0.2, 104.0)
+        self.assertAlmostEqual(latency(self.pool, "h0", 104.0), 0.02, 3)
+        once(self.pool, "h0", 3.0, 104.0)
+        self.assertAlmostEqual(latency(self.pool, "h0", 104.0), 0.02, 3)
+        self.pool.turned(self.pool.hosts["h0"], 0, 0.0, 104.0)
+        self.assertAlmostEqual(latency(self.pool, "h0", 104.0), 0.02, 3)
+
+    def test_slow(self) -> None:
+        """Twice as slow gets one connection for two of the others."""
+        for name, seconds in (("h0", 0.1), ("h1", 0.1), ("h2", 0.2)):
+            once(self.pool, name, seconds, 1.0)
+        picked = Counter(self.pool.pick(None, 1.0).host.name for _ in range(50))
+        self.assertEqual(picked, {"h0": 20, "h1": 20, "h2": 10})
+
+    def test_unknown(self) -> None:
+        """A host of which nothing is known is tried with one connection, and gets the next once that has ended."""
+        for name in ("h0", "h1"):
+            once(self.pool, name, 0.1, 1.0)
+        tickets = [self.pool.pick(None, 1.0) for _ in range(9)]
+        self.assertEqual(sum(ticket.host.name == "h2" for ticket in tickets), 1)
+
+    @given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 100), st.floats(0, 1e3)), max_size=30), st.floats(0, 1e4))
+    def test_time_changes_no_order(self, ends: list[tuple[int, float, float]], later: float) -> None:
+        """The order by the kept keys is that of decayed latencies times connections, at any time after."""
+        scheduler = PeakEwma()
+        pool = pool_of(scheduler, [1, 2, 0.5])
+        now = 1000.0
+        for number, seconds, gap in ends:
+            now += gap
+            once(pool, f"h{number}", seconds, now)
+        known = [each for each in pool.explain(None, now + later).hosts if each.factors.get("load", 0.0) > 1e-200]
+        for one in known:
+            for other in known:
+                if one.factors["load"] < other.factors["load"] * (1 - 1e-6):
+                    self.assertLess(scheduler.score(one.host), scheduler.score(other.host))
