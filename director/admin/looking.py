@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import heapq
 import ipaddress
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Annotated
 
 from msgspec import Meta
+from msgspec.structs import replace
 
 from cluster.model import HostRef, Name
 from director.admin.offers import Operations
 from director.admin.operation import Caller, Nothing, OfGroup, OfHost, OfService, Parameters, Role, operation
-from director.core.snapshot import DirectorPicture, Explanation, GroupPicture, HostPicture, ServicePicture
+from director.core.snapshot import DirectorPicture, Explanation, GroupPicture, HostPicture, ServicePicture, TotalsPicture
 from director.engine.errors import Invalid, NotFound
 
 #: Hosts on one page: some ten milliseconds of the director's time.
 MAX_PAGE = 1000
+#: Services on one page, each with all its hosts.
+MAX_SERVICES_PAGE = 100
+#: No service is called so: its snapshot is the director alone.
+NO_SERVICE = ""
 #: A host's reference; names are far shorter.
 MAX_REF = 300
 
@@ -28,20 +34,45 @@ class Hosts(Parameters, frozen=True, kw_only=True):
     after: Annotated[str, Meta(max_length=MAX_REF)] | None = None  #: ``service/group/host``, the last of the page before
 
 
+class Status(Parameters, frozen=True, kw_only=True):
+    limit: Annotated[int, Meta(ge=0, le=MAX_SERVICES_PAGE)] | None = None  #: of services; 0: the director alone
+    after: Annotated[str, Meta(max_length=MAX_REF)] | None = None  #: the last service of the page before
+
+
+class Services(Parameters, frozen=True, kw_only=True):
+    limit: Annotated[int, Meta(ge=1, le=MAX_SERVICES_PAGE)] | None = None
+    after: Annotated[str, Meta(max_length=MAX_REF)] | None = None  #: the last service of the page before
+
+
 class Explain(OfService, frozen=True, kw_only=True):
     client: Annotated[str, Meta(max_length=45)]  #: the longest spelling of an IPv6 address
 
 
-@operation(Role.READONLY, Nothing)
-def status(director: Operations, caller: Caller, _: Nothing) -> DirectorPicture:
-    """Everything: the director, its services, groups and hosts."""
-    return director.picture()
+@operation(Role.READONLY, Status)
+def status(director: Operations, caller: Caller, p: Status) -> DirectorPicture:
+    """Everything: the director, its services, groups and hosts; or a page of the services by name with a limit."""
+    if p.limit is None and p.after is None:
+        return director.picture()
+    return replace(director.picture(NO_SERVICE), services=_page(director, p.limit, p.after))
+
+
+@operation(Role.READONLY, Services)
+def services(director: Operations, caller: Caller, p: Services) -> tuple[ServicePicture, ...]:
+    """All services; a page of them by name with a limit."""
+    if p.limit is None and p.after is None:
+        return director.picture().services
+    return _page(director, p.limit, p.after)
 
 
 @operation(Role.READONLY, Nothing)
-def services(director: Operations, caller: Caller, _: Nothing) -> tuple[ServicePicture, ...]:
-    """All services."""
-    return director.picture().services
+def totals(director: Operations, caller: Caller, _: Nothing) -> TotalsPicture:
+    """The names of all services, their sums, and the groups that somebody should look at."""
+    return director.totals()
+
+
+def _page(director: Operations, limit: int | None, after: str | None) -> tuple[ServicePicture, ...]:
+    beyond = sorted(name for name in director.totals().services if after is None or name > after)
+    return tuple(each for name in beyond[:limit] for each in director.picture(name).services)
 
 
 @operation(Role.READONLY, OfService)
@@ -73,15 +104,10 @@ def hosts(director: Operations, caller: Caller, p: Hosts) -> tuple[HostPicture, 
         find_service(director, p.service)
     if p.limit is None and p.after is None:
         return _all_hosts(director.picture(p.service, p.group))
-    after = _place(p.after) if p.after is not None else ()
+    after = place(p.after)
     beyond = (ref for ref in director.refs() if ref > after and p.service in (None, ref.service)
               and p.group in (None, ref.group))
-    refs = sorted(beyond) if p.limit is None else heapq.nsmallest(p.limit, beyond)
-    found: list[HostPicture] = []
-    for (service, group), wanted in groupby(refs, lambda ref: (ref.service, ref.group)):
-        by_name = {each.name: each for each in _all_hosts(director.picture(service, group))}
-        found += [by_name[ref.host] for ref in wanted]
-    return tuple(found)
+    return pictured(director, sorted(beyond) if p.limit is None else heapq.nsmallest(p.limit, beyond))
 
 
 @operation(Role.READONLY, OfHost)
@@ -125,11 +151,25 @@ def find_host(director: Operations, ref: HostRef) -> HostPicture:
     raise NotFound(f"no host is called {ref.host!r} in {ref.service}/{ref.group}")
 
 
+def pictured(director: Operations, refs: Sequence[HostRef]) -> tuple[HostPicture, ...]:
+    """Of hosts that there are; neighbours by their group stand together in *refs*."""
+    found: list[HostPicture] = []
+    for (service, group), each in groupby(refs, lambda ref: (ref.service, ref.group)):
+        wanted = [ref.host for ref in each]
+        picture = director.picture(service, group, wanted[0] if len(wanted) == 1 else None)
+        by_name = {one.name: one for one in _all_hosts(picture)}
+        found += [by_name[name] for name in wanted]
+    return tuple(found)
+
+
 def _all_hosts(picture: DirectorPicture) -> tuple[HostPicture, ...]:
     return tuple(host for service in picture.services for group in service.groups for host in group.hosts)
 
 
-def _place(text: str) -> HostRef:
+def place(text: str | None) -> HostRef | tuple[()]:
+    """That every host's reference is compared with, to be behind it."""
+    if text is None:
+        return ()
     try:
         return HostRef.parse(text)
     except ValueError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
@@ -10,7 +10,15 @@ from twisted.internet.defer import Deferred
 
 from cluster.address import Address
 from cluster.model import AdminState, AuditEntry, Configuration, HostRef, Service
-from director.core.snapshot import ClusterPicture, ConnectionsPicture, DirectorPicture, Explanation, PastPicture
+from director.core.snapshot import (
+    ClusterPicture,
+    ConnectionsPicture,
+    DirectorPicture,
+    Explanation,
+    PastPicture,
+    TotalsPicture,
+    TransitionPicture,
+)
 
 
 class UserPicture(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +80,15 @@ class Operations(Protocol):
 
     def refs(self) -> Iterable[HostRef]:
         """Every host there is."""
+
+    def totals(self) -> TotalsPicture:
+        """Sums over everything, at a hundredth of a snapshot's price."""
+
+    def bad(self, unused: bool) -> Iterable[HostRef]:
+        """Hosts that are suspect or down; with *unused*, those that take no new connections instead."""
+
+    def happened(self, limit: int, *, downs: bool) -> Sequence[tuple[HostRef, TransitionPicture]]:
+        """The newest changes of state of all hosts, the newest first; with *downs*, those to down."""
 
     def explain(self, service: str, client: str) -> Explanation:
         """:raises NotFound: no such service. *client* is a valid IP address."""

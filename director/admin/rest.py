@@ -55,6 +55,7 @@ _HOST = f"{_GROUP}/hosts/{{host}}"
 
 ROUTES = (
     Route(_READ, "status", "status"),
+    Route(_READ, "totals", "totals"),
     Route(_READ, "cluster", "cluster"),
     Route(_READ, "history", "history"),
     Route(_READ, "hosts", "hosts"),

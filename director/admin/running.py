@@ -7,7 +7,7 @@ on a ``host`` line while it takes new connections, and on a ``disabled`` line, w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import quote
 
 from twisted.web.server import Request
@@ -15,22 +15,24 @@ from twisted.web.server import Request
 from director.admin.control import Caller, Control
 from director.admin.gate import Gate
 from director.admin.web import Page, is_read, only_read
-from director.core.snapshot import DirectorPicture, GroupPicture, HostPicture
+from director.core.snapshot import GroupPicture, HostPicture, ServicePicture
+from director.timing.courtesy import politely
 
+#: What may be asked for, as `director.admin.looking.services` takes it; other parameters are passed over.
+PAGING = ("limit", "after")
 #: What separates words, and the comma, which separates addresses; only paths of UNIX sockets can hold them.
 _SEPARATOR = re.compile(r"[\s,]")
 
 
-def running_text(picture: DirectorPicture) -> str:
-    return "".join(f"{line}\n" for line in _lines(picture))
+def running_text(services: Iterable[ServicePicture]) -> str:
+    return "".join(f"{line}\n" for service in services for line in _service(service))
 
 
-def _lines(picture: DirectorPicture) -> Iterator[str]:
-    for service in picture.services:
-        listen = ",".join(map(_word, service.listen)) or "-"
-        yield f"service {service.name} {listen} {service.enabled or '-'}"
-        for group in service.groups:
-            yield from _group(group)
+def _service(service: ServicePicture) -> Iterator[str]:
+    listen = ",".join(map(_word, service.listen)) or "-"
+    yield f"service {service.name} {listen} {service.enabled or '-'}"
+    for group in service.groups:
+        yield from _group(group)
 
 
 def _group(group: GroupPicture) -> Iterator[str]:
@@ -62,6 +64,8 @@ class RunningText(Page):
     async def answer(self, caller: Caller, request: Request) -> bytes:
         if not is_read(request):
             return only_read(request)
-        picture: DirectorPicture = await self._control.call(caller, "status", {})
+        asked = {name: values[-1].decode("utf-8", "replace") for name in PAGING
+                 if (values := (request.args or {}).get(name.encode()))}
+        services: Sequence[ServicePicture] = await self._control.call(caller, "services", asked, text=True)
         request.setHeader("Content-Type", "text/plain; charset=utf-8")
-        return running_text(picture).encode()
+        return running_text(politely(services, 1)).encode()

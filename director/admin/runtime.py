@@ -8,9 +8,9 @@ import msgspec
 from msgspec import Meta
 
 from cluster.address import parse_address
-from cluster.model import HostState
+from director.admin.looking import MAX_PAGE, MAX_REF, pictured, place
 from director.admin.offers import Operations, Reloaded, Stopping
-from director.admin.operation import Caller, Nothing, OfService, Role, operation
+from director.admin.operation import Caller, Nothing, OfService, Parameters, Role, operation
 from director.core.snapshot import ConnectionsPicture, HostPicture, TransitionPicture
 from director.engine.errors import Invalid, NotFound
 
@@ -37,7 +37,7 @@ class Reopened(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """A time at which a host went down."""
+    """A time at which a host went down; or, where unused ones are asked for, any change of its state."""
 
     service: str
     group: str
@@ -45,9 +45,16 @@ class Failed(msgspec.Struct, frozen=True):
     transition: TransitionPicture
 
 
+class WhichBad(Parameters, frozen=True, kw_only=True):
+    limit: Annotated[int, Meta(ge=1, le=MAX_PAGE)] | None = None  #: of those that are bad now
+    after: Annotated[str, Meta(max_length=MAX_REF)] | None = None  #: ``service/group/host``, the last of the page before
+    unused: bool = False
+
+
 class BadHosts(msgspec.Struct, frozen=True):
-    current: tuple[HostPicture, ...]  #: suspect or down
+    current: tuple[HostPicture, ...]  #: suspect or down; or unused
     historic: tuple[Failed, ...]  #: the newest first, of hosts that are still configured
+    total: int  #: of *current*, were there no pages
 
 
 @operation(Role.READONLY, Connections)
@@ -71,18 +78,14 @@ def kill_connection(director: Operations, caller: Caller, p: KillConnection) -> 
     return Killed(killed)
 
 
-@operation(Role.READONLY, Nothing)
-def bad_hosts(director: Operations, caller: Caller, _: Nothing) -> BadHosts:
-    """Hosts that are suspect or down, and which went down before, with the reasons."""
-    every = [
-        host for service in director.picture().services for group in service.groups for host in group.hosts
-    ]
-    failed = [
-        Failed(host.service, host.group, host.name, transition)
-        for host in every for transition in host.history if transition.after is HostState.DOWN
-    ]
-    failed.sort(key=lambda each: each.transition.at, reverse=True)
-    return BadHosts(tuple(host for host in every if host.state is not HostState.UP), tuple(failed[:MAX_FAILURES]))
+@operation(Role.READONLY, WhichBad)
+def bad_hosts(director: Operations, caller: Caller, p: WhichBad) -> BadHosts:
+    """Hosts that are suspect or down, and which went down before; or those unused, and all changes of state."""
+    every = sorted(director.bad(p.unused))
+    after = place(p.after)
+    page = [ref for ref in every if ref > after][:p.limit]
+    events = director.happened(MAX_FAILURES, downs=not p.unused)
+    return BadHosts(pictured(director, page), tuple(Failed(*ref, event) for ref, event in events), len(every))
 
 
 @operation(Role.FULL, Nothing)

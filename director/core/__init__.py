@@ -2,6 +2,6 @@
 
 __all__ = [
     "access", "admission", "bucket", "caps", "entries", "events", "forwarding", "host", "inventory", "loops", "merge",
-    "orders", "pictures", "plan", "pool", "promises", "proxy_protocol", "responders", "schedulers", "seen",
-    "snapshot", "splitting", "transitions", "vip",
+    "orders", "pictures", "plan", "pool", "promises", "proxy_protocol", "responders", "schedulers", "seen", "snapshot",
+    "splitting", "totals", "transitions", "vip",
 ]

@@ -248,6 +248,47 @@ class DirectorPicture(Picture, frozen=True):
         return None
 
 
+class NotablePicture(Picture, frozen=True):
+    """A group that somebody should look at."""
+
+    service: str
+    name: str
+    failing_open: bool
+    backups_in_use: bool
+    waiting: int  #: hosts for approval
+
+
+class TotalsPicture(Picture, frozen=True):
+    """All services together, without a picture of any."""
+
+    services: tuple[str, ...]  #: their names
+    hosts: int
+    in_rotation: int
+    connections: int
+    queued: int
+    connect_failures: int
+    notable: tuple[NotablePicture, ...]
+
+
+def totals_of(services: tuple[ServicePicture, ...]) -> TotalsPicture:
+    """What `director.core.totals.totals` says of the same services, for who has their pictures already."""
+    groups = [group for service in services for group in service.groups]
+    hosts = [host for group in groups for host in group.hosts]
+    return TotalsPicture(
+        services=tuple(service.name for service in services),
+        hosts=len(hosts),
+        in_rotation=sum(host.in_rotation for host in hosts),
+        connections=sum(service.connections for service in services),
+        queued=sum(service.queued for service in services),
+        connect_failures=sum(host.connect_failures for host in hosts),
+        notable=tuple(
+            NotablePicture(service=group.service, name=group.name, failing_open=group.failing_open,
+                           backups_in_use=group.backups_in_use, waiting=len(group.waiting))
+            for group in groups if group.failing_open or group.backups_in_use or group.waiting
+        ),
+    )
+
+
 class CandidatePicture(Picture, frozen=True):
     """One host's part in an `Explanation`."""
 

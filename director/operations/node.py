@@ -27,8 +27,11 @@ from director.core.snapshot import (
     Explanation,
     MemberPicture,
     PastPicture,
+    TotalsPicture,
+    TransitionPicture,
     VipPicture,
 )
+from director.core.totals import bad, happened, totals
 from director.engine.errors import Conflict, NotFound
 from director.engine.node import Node
 from director.engine.swapping import Swap, Swapping
@@ -104,6 +107,15 @@ class NodeOperations:
 
     def refs(self) -> Iterable[HostRef]:
         return self._node.inventory.hosts.keys()
+
+    def totals(self) -> TotalsPicture:
+        return totals(self._node.inventory)
+
+    def bad(self, unused: bool) -> Iterable[HostRef]:
+        return bad(self._node.inventory, unused)
+
+    def happened(self, limit: int, *, downs: bool) -> Sequence[tuple[HostRef, TransitionPicture]]:
+        return happened(self._node.inventory, self._node.wall() - self._node.monotonic(), limit, downs=downs)
 
     def explain(self, service: str, client: str) -> Explanation:
         node = self._node

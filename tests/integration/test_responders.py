@@ -31,7 +31,7 @@ class Responder(Factory[Protocol]):
 
 class Polling(DirectorTestCase):
     def host(self, director: DirectorService, name: str = "a") -> Any:
-        host = director.operations.snapshot().host("web", "main", name)
+        host = director.operations.picture().host("web", "main", name)
         assert host is not None
         return host
 

@@ -213,6 +213,6 @@ class NodeTests(DirectorTestCase):
             (Path(directory) / "bad-a").unlink()
             await until(lambda: entries["a"].health.state is HostState.UP)
             path.chmod(0o644)
-            await until(lambda: director.operations.snapshot().problems)
-            self.assertIn("it is not executable", director.operations.snapshot().problems[0])
+            await until(lambda: director.operations.picture().problems)
+            self.assertIn("it is not executable", director.operations.picture().problems[0])
             self.assertIs(entries["a"].health.state, HostState.UP)

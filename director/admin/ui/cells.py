@@ -13,15 +13,19 @@ page has itself drawn again.
 
 from __future__ import annotations
 
+import heapq
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from cluster.model import AdminState, HostState
 from director.admin.ui import text
-from director.core.snapshot import DirectorPicture, GroupPicture, HostPicture, ServicePicture
+from director.core.snapshot import DirectorPicture, GroupPicture, HostPicture, ServicePicture, TotalsPicture, totals_of
 
 Cell = str | tuple[str, str]
+
+T = TypeVar("T")
 
 #: Samples of a load line, and the seconds between them: the last four minutes.
 LINE_SAMPLES = 48
@@ -32,6 +36,10 @@ ORDERED: Mapping[AdminState, str] = {AdminState.UP: "", AdminState.DRAIN: "drain
 
 #: Hosts on one page of a group.
 MAX_ROWS = 100
+#: Services on one page of everything.
+MAX_SERVICES = 40
+#: What the scope of the page of bad hosts begins with; no service is called so.
+BAD = ":bad"
 #: Hosts of a group that pages of everything list; of a larger one, those out of use come first.
 MAX_LISTED = 12
 
@@ -95,12 +103,18 @@ def hosts_of(picture: DirectorPicture) -> Iterator[HostPicture]:
 
 def totals(picture: DirectorPicture) -> dict[str, Cell]:
     """The cells of the director, of services and of groups."""
+    found = service_cells(picture.services)
+    return found | director_cells(picture, totals_of(picture.services)) | _shapes(picture, list(hosts_of(picture)))
+
+
+def service_cells(services: Iterable[ServicePicture]) -> dict[str, Cell]:
+    """With those of their groups."""
     found: dict[str, Cell] = {}
-    for service in picture.services:
+    for service in services:
         found |= _service(service)
         for group in service.groups:
-            found |= _group(group)
-    return found | _director(picture, list(hosts_of(picture)))
+            found |= group_cells(group)
+    return found
 
 
 def host_cells(hosts: Iterable[HostPicture], loads: Loads) -> dict[str, Cell]:
@@ -111,13 +125,17 @@ def host_cells(hosts: Iterable[HostPicture], loads: Loads) -> dict[str, Cell]:
 
 
 def shown(picture: DirectorPicture, scope: str) -> Sequence[HostPicture]:
-    """The hosts on pages of *scope*: empty, the listed ones of every group; ``service/group#page?find``, one page of a
-    group, or of those of its hosts that `matching` finds; ``service/group/host``, that one. Of a service, none: its page
-    is about groups."""
-    if not scope:
-        return [host for service in picture.services for group in service.groups for host in listed(group)]
+    """The hosts on pages of *scope*: ``#page``, the listed ones of every group of a page of services; ``:bad#after``, a
+    page of those that are out of use; ``service/group#page?find``, one page of a group, or of those of its hosts that
+    `matching` finds; ``service/group/host``, that one. Of a service, none: its page is about groups."""
     name, _, rest = scope.partition("#")
     page, _, find = rest.partition("?")
+    if not name:
+        services = services_of(picture.services, text.page_number(page))
+        return [host for service in services for group in service.groups for host in listed(group)]
+    if name == BAD:
+        out = (host for host in hosts_of(picture) if not host.in_rotation and _place(host) > _after(rest))
+        return heapq.nsmallest(MAX_ROWS, out, key=_place)
     parts = name.split("/")
     for service in picture.services:
         for group in service.groups:
@@ -139,32 +157,52 @@ def page_of(hosts: Sequence[HostPicture], page: int) -> Sequence[HostPicture]:
     return hosts[(page - 1) * MAX_ROWS : page * MAX_ROWS]
 
 
+def services_of(services: Sequence[T], page: int) -> Sequence[T]:
+    """Those on a page of all, from 1."""
+    return services[(page - 1) * MAX_SERVICES : page * MAX_SERVICES]
+
+
+def _place(host: HostPicture) -> tuple[str, ...]:
+    return host.service, host.group, host.name
+
+
+def _after(reference: str) -> tuple[str, ...]:
+    return tuple(reference.split("/")) if reference else ()
+
+
 def changed(before: Mapping[str, Cell], after: Mapping[str, Cell]) -> dict[str, Cell]:
     """The cells of *after* that differ; those that are gone show in the shape of what had them."""
     return {key: cell for key, cell in after.items() if before.get(key) != cell}
 
 
-def within(found: Mapping[str, Cell], scope: str) -> dict[str, Cell]:
-    """Those of the *summary* that pages of *scope* show: the director's always, and with none, all."""
-    name = scope.partition("#")[0]
+def within(found: Mapping[str, Cell], scope: str, picture: DirectorPicture) -> dict[str, Cell]:
+    """Those of the *summary* of *picture* that pages of *scope* show: the director's always, and those of a page of
+    services or of what is named."""
+    name, _, page = scope.partition("#")
     if not name:
-        return dict(found)
+        names = {service.name for service in services_of(picture.services, text.page_number(page))} | {""}
+        return {key: cell for key, cell in found.items() if key.partition(":")[0].partition("/")[0] in names}
     return {key: cell for key, cell in found.items() if key[0] == ":" or key.startswith((f"{name}:", f"{name}/"))}
 
 
-def _director(picture: DirectorPicture, hosts: Sequence[HostPicture]) -> dict[str, Cell]:
+def director_cells(picture: DirectorPicture, totals: TotalsPicture) -> dict[str, Cell]:
+    """The director's own that pages print; *picture* may be without services."""
     modes = (picture.isolated, picture.grace, picture.store_available, picture.store_writable, picture.cold_start,
              picture.problems, picture.store_problems)
     together = (picture.leader, picture.leads, picture.vips_held, [(each.name, each.connected) for each in picture.peers])
-    open_groups = [f"{group.service}/{group.name}" for service in picture.services for group in service.groups
-                   if group.failing_open or group.backups_in_use or group.waiting]
     return {
-        ":in_rotation": f"{sum(host.in_rotation for host in hosts)} / {len(hosts)}",
-        ":connections": text.number(sum(service.connections for service in picture.services), 0),
-        ":queued": text.number(sum(service.queued for service in picture.services), 0),
-        ":failures": text.number(sum(host.connect_failures for host in hosts), 0),
-        ":modes": _shape((modes, open_groups)),
+        ":in_rotation": f"{totals.in_rotation} / {totals.hosts}",
+        ":connections": text.number(totals.connections, 0),
+        ":queued": text.number(totals.queued, 0),
+        ":failures": text.number(totals.connect_failures, 0),
+        ":modes": _shape((modes, totals.notable)),
         ":cluster": _shape(together),
+    }
+
+
+def _shapes(picture: DirectorPicture, hosts: Sequence[HostPicture]) -> dict[str, Cell]:
+    """The director's that pages of many services are drawn by."""
+    return {
         ":shape": _shape(_members(service) for service in picture.services),
         ":bad": _shape((ref(host), host.state, host.admin, host.in_rotation, len(host.history), _last(host))
                        for host in hosts),
@@ -180,7 +218,7 @@ def _service(service: ServicePicture) -> dict[str, Cell]:
     }
 
 
-def _group(group: GroupPicture) -> dict[str, Cell]:
+def group_cells(group: GroupPicture) -> dict[str, Cell]:
     name = f"{group.service}/{group.name}"
     return {
         f"{name}:available": f"{group.available} / {len(group.hosts)}",

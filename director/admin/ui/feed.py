@@ -170,7 +170,7 @@ class Feed(Service):
                     continue
                 scope = viewer.scope
                 if scope not in self._cells:
-                    self._cells[scope] = within(overall, scope) | host_cells(shown(picture, scope), self.loads)
+                    self._cells[scope] = within(overall, scope, picture) | host_cells(shown(picture, scope), self.loads)
                     news[scope] = changed(before.get(scope, {}), self._cells[scope])
                 viewer.send(self._cells[scope], news[scope], now)
             except Exception:  # one viewer's is no other's

@@ -5,30 +5,35 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from director.admin.control import Caller, Control
 from director.admin.ui.cells import (
+    BAD,
     MAX_LISTED,
     MAX_ROWS,
+    MAX_SERVICES,
     Cell,
     Loads,
+    director_cells,
+    group_cells,
     host_cells,
-    hosts_of,
     listed,
     matching,
     page_of,
     ref,
+    service_cells,
+    services_of,
     shown,
-    totals,
 )
 from director.admin.ui.text import page_number, value
 from director.core.plan import ABSENT, plan
 from director.core.schedulers.registry import SCHEDULERS
-from director.core.snapshot import DirectorPicture, HostPicture
+from director.core.snapshot import DirectorPicture, HostPicture, ServicePicture, TotalsPicture
 from director.engine.errors import Invalid, NotFound
 
-#: Clients of a service on the page of connections, the oldest ones; and services whose clients are listed there.
+#: Clients of a service on the page of connections, the oldest ones.
 MAX_CLIENTS = 50
-MAX_SERVICES = 40
 #: Characters of a configuration that are shown; the whole of it is the API's.
 MAX_TEXT = 200_000
 #: Rows of the pages of past events.
@@ -37,6 +42,14 @@ MAX_EVENTS = 200
 MAX_FIND = 100
 
 Values = dict[str, Any]
+
+
+class Of(NamedTuple):
+    """Whom an event is of, as a template names it."""
+
+    service: str
+    group: str
+    name: str
 
 
 class Look(NamedTuple):
@@ -52,9 +65,23 @@ class Look(NamedTuple):
     async def ask(self, operation: str, **arguments: object) -> Any:
         return await self.control.call(self.caller, operation, arguments, text=True)
 
-    def cells(self, picture: DirectorPicture, hosts: Iterable[HostPicture]) -> Mapping[str, Cell]:
-        """The summary, and what rows of these hosts show."""
-        return totals(picture) | host_cells(hosts, self.loads)
+    async def director(self) -> DirectorPicture:
+        """Without its services: ten thousand hosts are not looked at for a page that shows none of them."""
+        picture: DirectorPicture = await self.ask("status", limit="0")
+        return picture
+
+    async def services(self) -> tuple[DirectorPicture, TotalsPicture, Values]:
+        """The director with those services that the page asked for shows, the totals of all, and which page it is."""
+        totals: TotalsPicture = await self.ask("totals")
+        pages = max(1, -(-len(totals.services) // MAX_SERVICES))
+        page = min(page_number(self.query.get("page", "")), pages)
+        found = [await self.ask("service", service=name) for name in services_of(totals.services, page)]
+        picture = replace(await self.director(), services=tuple(found))
+        return picture, totals, {"page": page, "pages": pages, "scope": f"#{page}"}
+
+    def cells(self, hosts: Iterable[HostPicture] = (), *services: ServicePicture) -> dict[str, Cell]:
+        """What rows of these hosts and services show."""
+        return service_cells(services) | host_cells(hosts, self.loads)
 
 
 class PageRoute(NamedTuple):
@@ -118,30 +145,31 @@ def route_of(path: str) -> tuple[PageRoute, dict[str, str]]:
 
 @_page("", "overview.html", refresh=True)
 async def overview(look: Look) -> Values:
-    picture = await look.ask("status")
-    return {"picture": picture, "cells": look.cells(picture, shown(picture, "")), "listed": listed,
-            "live": ("", ":shape", ":modes")}
+    """Services with their hosts."""
+    picture, totals, which = await look.services()
+    cells = director_cells(picture, totals) | look.cells(shown(picture, ""), *picture.services)
+    return {"picture": picture, "notable": totals.notable, "cells": cells, "listed": listed,
+            "live": (which["scope"], ":shape", ":modes"), **which}
 
 
 @_page("services/{service}", "service.html")
 async def service(look: Look, service: str) -> Values:
     found = await look.ask("service", service=service)
-    picture = await look.ask("status")
-    return {"picture": picture, "cells": look.cells(picture, ()), "service": found,
+    return {"cells": look.cells((), found), "service": found,
             "live": (service, f"{service}:shape", ":modes")}
 
 
 @_page("services/{service}/groups/{group}", "group.html")
 async def group(look: Look, service: str, group: str) -> Values:
     found = await look.ask("group", service=service, group=group)
-    picture = await look.ask("status")
+    picture = await look.director()
     find = look.query.get("find", "").strip()[:MAX_FIND]
     matches = matching(found, find)
     pages = max(1, -(-len(matches) // MAX_ROWS))
     page = min(page_number(look.query.get("page", "")), pages)
     name, hosts = f"{service}/{group}", page_of(matches, page)
     return {
-        "picture": picture, "cells": look.cells(picture, hosts), "group": found, "page": page, "pages": pages,
+        "picture": picture, "cells": group_cells(found) | look.cells(hosts), "group": found, "page": page, "pages": pages,
         "shown": hosts, "find": find, "matches": len(matches), "many": len(found.hosts) > MAX_LISTED,
         "live": (f"{name}#{page}?{find}" if find else f"{name}#{page}", f"{name}:shape"),
         "schedulers": SCHEDULERS.values(),
@@ -151,8 +179,8 @@ async def group(look: Look, service: str, group: str) -> Values:
 @_page("services/{service}/groups/{group}/hosts/{host}", "host.html")
 async def host(look: Look, service: str, group: str, host: str) -> Values:
     found = await look.ask("host", service=service, group=group, host=host)
-    picture = await look.ask("status")
-    return {"picture": picture, "cells": look.cells(picture, [found]), "host": found,
+    picture = await look.director()
+    return {"picture": picture, "cells": look.cells([found]), "host": found,
             "history": [(event, found) for event in reversed(found.history)], "shared": shared(picture),
             "live": (ref(found), f"{ref(found)}:shape")}
 
@@ -160,33 +188,34 @@ async def host(look: Look, service: str, group: str, host: str) -> Values:
 @_page("bad-hosts", "bad_hosts.html", refresh=True)
 async def bad_hosts(look: Look) -> Values:
     """Hosts that are out now, and when any was."""
-    picture = await look.ask("status")
-    hosts = list(hosts_of(picture))
-    bad = [host for host in hosts if not host.in_rotation]
-    rows = bad[:MAX_ROWS]
-    past = sorted(((event, host) for host in hosts for event in host.history), key=lambda pair: -pair[0].at)
+    after = look.query.get("after", "")
+    found = await look.ask("bad_hosts", unused="true", limit=str(MAX_ROWS), **({"after": after} if after else {}))
+    rows = found.current
     return {
-        "picture": picture, "cells": look.cells(picture, rows), "bad": rows, "more": max(0, len(bad) - MAX_ROWS),
-        "events": past[:MAX_EVENTS], "live": ("", ":bad"),
+        "cells": look.cells(rows), "bad": rows, "total": found.total, "after": after,
+        "next": ref(rows[-1]) if len(rows) == MAX_ROWS else "",
+        "events": [(each.transition, Of(each.service, each.group, each.host)) for each in found.historic[:MAX_EVENTS]],
+        "live": (f"{BAD}#{after}", ":bad"),
     }
 
 
 @_page("connections", "connections.html", refresh=True, poll=True)
 async def connections(look: Look) -> Values:
     """The oldest clients of every service, and what each host was given."""
-    picture = await look.ask("status")
+    picture, totals, which = await look.services()
     clients = {service.name: await look.ask("connections", service=service.name, limit=str(MAX_CLIENTS))
-               for service in picture.services[:MAX_SERVICES]}
-    return {"picture": picture, "cells": look.cells(picture, shown(picture, "")), "listed": listed, "clients": clients,
-            "live": ("", ":shape")}
+               for service in picture.services}
+    cells = director_cells(picture, totals) | look.cells(shown(picture, ""), *picture.services)
+    return {"picture": picture, "cells": cells, "listed": listed, "clients": clients, "live": (which["scope"], ":shape"),
+            **which}
 
 
 @_page("cluster", "cluster.html", poll=True)
 async def cluster(look: Look) -> Values:
     """This director, and the others that share its store."""
-    picture = await look.ask("status")
+    picture, totals = await look.director(), await look.ask("totals")
     found = await look.ask("cluster")
-    return {"picture": picture, "cluster": found, "shared": shared(picture),
+    return {"picture": picture, "notable": totals.notable, "cluster": found, "shared": shared(picture),
             "live": ("", ":cluster", ":modes")}
 
 
@@ -206,7 +235,7 @@ async def host_history(look: Look, service: str, group: str, host: str) -> Value
 @_page("audit", "audit.html", refresh=True, poll=True)
 async def audit(look: Look) -> Values:
     """Who changed what."""
-    picture = await look.ask("status")
+    picture = await look.director()
     return {"picture": picture, "entries": await look.ask("audit", limit=str(MAX_EVENTS)), "live": ("", ":modes")}
 
 
@@ -219,7 +248,7 @@ async def users(look: Look) -> Values:
 @_page("explain", "explain.html")
 async def explain(look: Look) -> Values:
     client, service = (look.query.get(name, "").strip() for name in ("client", "service"))
-    values: Values = {"services": await look.ask("services"), "client": client, "service": service, "answer": None,
+    values: Values = {"services": (await look.ask("totals")).services, "client": client, "service": service, "answer": None,
                       "factors": [], "live": ()}
     if client and service:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http.client import HTTPResponse
 from typing import Any, Literal
 
@@ -58,6 +58,9 @@ from director.core.snapshot import (
     OrderPicture,
     PastPicture,
     ServicePicture,
+    TotalsPicture,
+    TransitionPicture,
+    totals_of,
 )
 from director.engine.errors import Conflict, NotFound, Refused, Stale
 
@@ -114,8 +117,20 @@ class SmallDirector:
     def refs(self) -> Iterable[HostRef]:
         return self.hosts.keys()
 
+    def totals(self) -> TotalsPicture:
+        return totals_of(self.whole().services)
+
+    def bad(self, unused: bool) -> Iterable[HostRef]:
+        return [ref for ref, host in self.hosts.items()
+                if (not host.in_rotation if unused else host.state is not HostState.UP)]
+
+    def happened(self, limit: int, *, downs: bool) -> Sequence[tuple[HostRef, TransitionPicture]]:
+        every = [(ref, each) for ref, host in self.hosts.items() for each in host.history
+                 if not downs or each.after is HostState.DOWN]
+        return sorted(every, key=lambda pair: -pair[1].at)[:limit]
+
     def picture(self, service: str | None = None, group: str | None = None, host: str | None = None) -> DirectorPicture:
-        whole = self._whole()
+        whole = self.whole()
         return msgspec.structs.replace(whole, services=tuple(
             msgspec.structs.replace(each, groups=tuple(
                 msgspec.structs.replace(part, hosts=tuple(one for one in part.hosts if host in (None, one.name)))
@@ -124,7 +139,7 @@ class SmallDirector:
             for each in whole.services if service in (None, each.name)
         ))
 
-    def _whole(self) -> DirectorPicture:
+    def whole(self) -> DirectorPicture:
         services: dict[str, dict[str, list[HostPicture]]] = {}
         for ref, host in self.hosts.items():
             services.setdefault(ref.service, {}).setdefault(ref.group, []).append(host)

@@ -8,16 +8,18 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.errors import StoreUnavailable
-from cluster.model import AdminState, HostRef
+from cluster.model import AdminState, HostRef, HostState
 from director.admin.control import OPERATIONS, Audit, Caller, Control, Role
+from director.core.snapshot import DirectorPicture, TransitionPicture
 from director.engine.errors import Conflict, Forbidden, Invalid, NotFound
-from tests.unit.admin.small_director import SmallDirector
+from tests.unit.admin.small_director import SmallDirector, host_picture
 
 HOST = {"service": "web", "group": "blue", "host": "app1"}
 GREEN = {"service": "web", "group": "green"}
 #: Arguments that succeed, for every operation: one without a row here fails `MatrixTests`.
 GOOD: dict[str, dict[str, object]] = {
     "status": {},
+    "totals": {},
     "services": {},
     "service": {"service": "web"},
     "groups": {"service": "web"},
@@ -165,6 +167,69 @@ class LookingTests(ControlCase):
             self.assertIn("limit", self.refused(Invalid, "hosts", limit=limit))
         self.assertIn("after", self.refused(Invalid, "hosts", after="web"))
         self.assertIn("'gopher'", self.refused(NotFound, "hosts", service="gopher", limit=1))
+
+    def test_services_in_pages(self) -> None:
+        """Services, and the status, come by name in pages without gap or repetition; with a limit of none the status is
+        the director alone. Without either they come whole, in the order that they are configured in."""
+        self.assertEqual([each.name for each in self.call("services")], ["web", "mail"])
+        self.assertEqual(self.call("status").services, self.call("services"))
+        for ask in (lambda **page: self.call("services", **page), lambda **page: self.call("status", **page).services):
+            for limit in (1, 2, 3):
+                found: list[object] = []
+                after: dict[str, str] = {}
+                while page := ask(limit=limit, **after):
+                    self.assertLessEqual(len(page), limit)
+                    found += page
+                    after = {"after": page[-1].name}
+                self.assertEqual(found, sorted(self.call("services"), key=lambda each: each.name))
+            self.assertEqual([each.name for each in ask(after="mailbox")], ["web"])
+            self.assertEqual([each.name for each in ask(after="")], ["mail", "web"])
+        bare = self.call("status", limit=0)
+        self.assertEqual(bare, msgspec.structs.replace(self.call("status"), services=()))
+        for name, limits in (("services", (0, -1, 101)), ("status", (-1, 101))):
+            for limit in limits:
+                self.assertIn("limit", self.refused(Invalid, name, limit=limit))
+
+    def test_bad_hosts_in_pages(self) -> None:
+        """Bad hosts come by name, in pages when asked; `total` counts all; `unused` are those that an order keeps out too,
+        with all changes of state."""
+        events = [TransitionPicture(at=float(at), before=HostState.UP, after=after, why="test")
+                  for at, after in ((1, HostState.DOWN), (2, HostState.UP))]
+        for name in ("mx", "app1"):
+            ref = next(each for each in self.director.hosts if each.host == name)
+            self.director.hosts[ref] = host_picture(ref, state=HostState.DOWN, in_rotation=False, history=tuple(events))
+        ordered = HostRef("web", "blue", "app2")
+        self.director.hosts[ordered] = host_picture(ordered, admin=AdminState.DOWN, in_rotation=False)
+
+        def names(**asked: object) -> tuple[list[str], int]:
+            found = self.call("bad_hosts", **asked)
+            return [each.name for each in found.current], found.total
+
+        self.assertEqual(names(), (["mx", "app1"], 2))
+        self.assertEqual(names(unused=True), (["mx", "app1", "app2"], 3))
+        self.assertEqual(names(limit=1), (["mx"], 2))
+        self.assertEqual(names(limit=1, after="mail/all/mx"), (["app1"], 2))
+        self.assertEqual(names(limit=9, after="web/blue/app1", unused=True), (["app2"], 3))
+        self.assertEqual(names(after="web/blue/app1"), ([], 2))
+        self.assertEqual([each.transition for each in self.call("bad_hosts").historic], [events[0]] * 2)
+        self.assertEqual([each.transition.at for each in self.call("bad_hosts", unused=True).historic], [2, 2, 1, 1])
+        self.assertIn("after", self.refused(Invalid, "bad_hosts", after="web"))
+        self.assertIn("limit", self.refused(Invalid, "bad_hosts", limit=1001))
+
+    def test_pages_look_at_nothing_else(self) -> None:
+        """Whoever asks for a page, for totals or for bad hosts has no picture of everything made."""
+        picture, asked = self.director.picture, []
+
+        def noted(*names: str | None) -> DirectorPicture:
+            asked.append(names[:1])
+            return picture(*names)
+
+        self.director.picture = noted  # type: ignore[method-assign]
+        for name, arguments in (("status", {"limit": 1}), ("services", {"after": "mail"}), ("totals", {}), ("bad_hosts", {}),
+                                ("bad_hosts", {"unused": True}), ("hosts", {"limit": 3})):
+            self.call(name, **arguments)
+            self.assertNotIn((), asked, name)
+            self.assertNotIn((None,), asked, name)
 
     def test_group_without_service_is_refused(self) -> None:
         """A group's name alone says nothing."""

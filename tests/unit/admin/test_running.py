@@ -30,7 +30,7 @@ class TextTests(SynchronousTestCase):
     def test_lines(self) -> None:
         """Services, groups and hosts as the ancestor wrote them; who takes no connection is disabled, with the reason."""
         self.director.order(APP1, AdminState.DOWN, who="ada", why="")
-        text = running_text(self.director.picture())
+        text = running_text(self.director.picture().services)
         self.assertEqual(text, (
             "service web 127.0.0.1:8000 blue\n"
             "group blue enabled\n"
@@ -44,12 +44,12 @@ class TextTests(SynchronousTestCase):
 
     def test_split(self) -> None:
         """A group with a share of the clients is enabled, too, and so is one that stands in for the others."""
-        picture = self.director.snapshot()
+        picture = self.director.picture()
         [blue] = picture.services[0].groups
         groups = tuple(msgspec.structs.replace(blue, name=name, enabled=enabled, share=share, hosts=()) for name, enabled, share
                        in (("blue", True, 0.0), ("green", False, 1.0), ("grey", False, 0.0)))
         service = msgspec.structs.replace(picture.services[0], groups=groups)
-        text = running_text(msgspec.structs.replace(picture, services=(service,)))
+        text = running_text([service])
         self.assertEqual(text.splitlines()[1:], ["group blue enabled", "group green enabled", "group grey inactive"])
 
     def test_grammar_refuses(self) -> None:
@@ -68,7 +68,7 @@ class TextTests(SynchronousTestCase):
         )
         picture = director.picture()
         service = msgspec.structs.replace(picture.services[0], listen=(f"unix:/{path}", "[::1]:80"), enabled=None)
-        text = running_text(msgspec.structs.replace(picture, services=(service,)))
+        text = running_text([service])
         self.assertTrue(is_running_text(text), text)
         self.assertEqual(text.count("\n"), 4)
 
@@ -79,6 +79,20 @@ class PageTests(SynchronousTestCase):
         admin = Admin()
         answer = admin.ask("GET", "/running.txt?verbose=1", user="bob:looking")
         self.assertEqual((answer.status, answer.headers["Content-Type"]), (200, "text/plain; charset=utf-8"))
-        self.assertEqual(answer.body.decode(), running_text(admin.director.picture()))
+        self.assertEqual(answer.body.decode(), running_text(admin.director.picture().services))
         self.assertEqual(admin.ask("GET", "/running.txt", user=None).status, 401)
         self.assertEqual(admin.ask("POST", "/running.txt").status, 405)
+
+    def test_pages(self) -> None:
+        """It is read in pages of services by their names; each is such a text, and together they say everything."""
+        admin = Admin()
+        found: list[str] = []
+        after = ""
+        while text := admin.ask("GET", f"/running.txt?limit=1&after={after}").body.decode():
+            self.assertTrue(is_running_text(text), text)
+            found.append(text)
+            after = text.split()[1]
+        self.assertEqual(found, [running_text([each]) for each in sorted(admin.director.picture().services,
+                                                                        key=lambda each: each.name)])
+        for odd in ("limit=0", "limit=101", "limit=x", f"after={'x' * 301}"):
+            self.assertEqual(admin.ask("GET", f"/running.txt?{odd}").status, 400, odd)

@@ -102,7 +102,7 @@ class CallTests(XmlRpcCase):
         self.assertEqual(self.fault("launch").faultCode, 404)
         self.assertEqual(self.fault("system.methodHelp", "launch").faultCode, 404)
         self.assertEqual(self.fault("service", "gopher").faultCode, 404)
-        self.assertEqual(self.fault("status", 1).faultCode, 400)
+        self.assertEqual(self.fault("totals", 1).faultCode, 400)
         self.assertEqual(self.fault("system.listMethods", 1).faultCode, 400)
         for weight in (-1, float("nan"), float("inf"), "2", True, None, {"x": 1}, b"2"):
             fault = self.fault("weight", {"service": "web", "group": "blue", "host": "app1", "weight": weight})

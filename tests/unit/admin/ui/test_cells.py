@@ -17,6 +17,7 @@ from director.admin.ui.cells import (
     LINE_WIDTH,
     MAX_LISTED,
     MAX_ROWS,
+    MAX_SERVICES,
     Loads,
     changed,
     host_cells,
@@ -83,9 +84,37 @@ class CellsTests(SynchronousTestCase):
     def test_scope(self) -> None:
         """A page gets its subject's cells, those below, and the director's; not those of names that begin alike."""
         found = {":modes": "", "web:queued": "", "web/blue:shape": "", "webmail:queued": ""}
-        self.assertEqual(set(within(found, "web")), {":modes", "web:queued", "web/blue:shape"})
-        self.assertEqual(set(within(found, "web/blue#2")), {":modes", "web/blue:shape"})
-        self.assertEqual(within(found, ""), found)
+        picture = self.director.picture()
+        self.assertEqual(set(within(found, "web", picture)), {":modes", "web:queued", "web/blue:shape"})
+        self.assertEqual(set(within(found, "web/blue#2", picture)), {":modes", "web/blue:shape"})
+        for scope in (":bad#", ":bad#web/blue/app1"):
+            self.assertEqual(set(within(found, scope, picture)), {":modes"})
+
+    def test_page_of_services(self) -> None:
+        """A page of many services gets their cells and hosts, the director's cells, and no other service's."""
+        for number in range(MAX_SERVICES):
+            ref = HostRef(f"s{number:02}", "main", "a")
+            self.director.hosts[ref] = host_picture(ref)
+        picture = self.director.picture()
+        found = totals(picture)
+        first, second = within(found, "#1", picture), within(found, "#2", picture)
+        self.assertEqual((within(found, "", picture), {key for key in first if key in second}),
+                         (first, {key for key in found if key.startswith(":")}))
+        self.assertEqual(first | second, found)
+        self.assertTrue({"web:queued", "web/blue:shape", "s37:queued"} <= set(first))
+        self.assertTrue({"s38:queued", "s39/main:available"} <= set(second))
+        self.assertEqual([host.service for host in shown(picture, "#2")], ["s38", "s39"])
+
+    def test_bad_hosts_of_a_scope(self) -> None:
+        """The page of bad hosts shows a hundred by name, from behind the last of the page before."""
+        for number in range(MAX_ROWS + 1):
+            ref = HostRef("web", "blue", f"n{number:03}")
+            self.director.hosts[ref] = host_picture(ref, in_rotation=False)
+        picture = self.director.picture()
+        first = shown(picture, ":bad#")
+        self.assertEqual((first[0].name, first[-1].name, len(first)), ("n000", "n099", MAX_ROWS))
+        self.assertEqual([host.name for host in shown(picture, ":bad#web/blue/n099")], ["n100"])
+        self.assertEqual(shown(picture, ":bad#web/blue/n100"), [])
 
     def test_hosts_of_a_scope(self) -> None:
         """A group's page shows its hundred hosts, a host's that one, a service's none; what is not there shows nothing."""
@@ -101,7 +130,7 @@ class CellsTests(SynchronousTestCase):
         self.assertEqual(names("web/blue#1?N09"), [f"n09{digit}" for digit in range(10)])
         self.assertEqual((names("web/blue#1?what?"), names("web/blue#2?n")), ([], []))
         self.assertEqual((names("web/blue/app1"), names("web")), (["app1"], []))
-        for nonsense in ("web/blue#9", "web/red#1", "web/blue/nobody", "/", "#", "a/b/c/d", "web/blue#-1"):
+        for nonsense in ("web/blue#9", "web/red#1", "web/blue/nobody", "/", "a/b/c/d", "web/blue#-1"):
             self.assertIn(names(nonsense), ([], names("web/blue#1")))
 
     def test_listed(self) -> None:

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import AdminState, AuditEntry, HostRef, HostState
-from director.admin.ui.cells import MAX_LISTED, MAX_ROWS
+from director.admin.ui.cells import MAX_LISTED, MAX_ROWS, MAX_SERVICES
 from director.admin.ui.pages import PAGES
 from director.core.snapshot import (
     CheckPicture,
@@ -185,6 +185,63 @@ class OverviewTests(PageCase):
         for odd in ("0", "-1", "99", "x", "²"):
             self.assertEqual(self.ada.get(f"/services/web/groups/blue?page={odd.encode('utf-8').hex()}").status, 200)
 
+    def test_many_services(self) -> None:
+        """Overview and connections show a page of services at a time; the totals count all, and explain offers all."""
+        for number in range(2 * MAX_SERVICES - 1):
+            ref = HostRef(f"s{number:02}", "main", "a")
+            self.admin.director.hosts[ref] = host_picture(ref, connect_failures=1)
+        for path in ("/", "/connections"):
+            pages = []
+            for number in (1, 2, 3):
+                page = self.ada.page(f"{path}?page={number}")
+                pages.append(re.findall(r'<h2[^>]*><a href="/services/([^"/]+)"', page.source))
+                self.assertIn(f"Page {number} of 3", page.text)
+                self.assertIn(f'data-scope="#{number}"', page.source)
+                self.assertIn(str(2 * MAX_SERVICES - 1), page.text)
+            self.assertEqual([len(each) for each in pages], [MAX_SERVICES, MAX_SERVICES, 1], path)
+            self.assertEqual([name for each in pages for name in each], list(self.admin.director.totals().services))
+        self.assertIn("82 / 82", self.ada.page("/?page=2").text)
+        self.assertEqual(len(re.findall("<option", self.ada.page("/explain").source)), 2 * MAX_SERVICES + 1)
+
+    def test_few_services(self) -> None:
+        """Where all services fit on a page, nothing says of pages."""
+        for path in ("/", "/connections", "/bad-hosts"):
+            self.assertNotIn("Page 1", self.ada.page(path).text)
+            self.assertNotIn('class="more"', self.ada.page(path).source)
+
+    def test_many_bad_hosts(self) -> None:
+        """The page of bad hosts has pages, and says how many there are in all."""
+        for number in range(2 * MAX_ROWS):
+            ref = HostRef("web", "blue", f"n{number:03}")
+            self.admin.director.hosts[ref] = host_picture(ref, in_rotation=False)
+        row = r'<th scope="row"><a href="[^"]*/hosts/([^"]+)"'
+        page, found = self.ada.page("/bad-hosts"), []
+        while True:
+            found += re.findall(row, page.source)
+            self.assertIn("of 200", page.text)
+            later = re.search(r'<a href="(/bad-hosts\?after=[^"]+)">Later', page.source)
+            if later is None:
+                break
+            page = self.ada.page(later[1])
+            if "No further hosts" in page.text:
+                break
+        self.assertEqual(found, [f"n{number:03}" for number in range(2 * MAX_ROWS)])
+        self.assertEqual(self.ada.get("/bad-hosts?after=nonsense").status, 400)
+
+    def test_only_what_is_shown(self) -> None:
+        """No page has a picture of everything made: with thousands of hosts each would take the director's time."""
+        picture, asked = self.admin.director.picture, []
+
+        def noted(*names: str | None) -> DirectorPicture:
+            asked.append(names[:1])
+            return picture(*names)
+
+        self.admin.director.picture = noted  # type: ignore[method-assign]
+        for path in paths():
+            asked.clear()
+            self.assertEqual(self.ada.get(path).status, 200)
+            self.assertFalse({(), (None,)} & set(asked), path)
+
     def test_find(self) -> None:
         """A large group's page finds hosts by a part of their name or address, in any case, pages of what was found too."""
         for number in range(1000):
@@ -220,17 +277,17 @@ class OverviewTests(PageCase):
 class WaitingTests(PageCase):
     def test_let_in(self) -> None:
         """Hosts that wait for approval are told on the overview, and let in on their group's page."""
-        now = self.admin.director.picture
+        whole = self.admin.director.whole
         waiting = WaitingPicture(name="app7", address="10.0.0.7:80", agent="agent7", since=86400.0)
 
-        def with_waiting(*names: str | None) -> DirectorPicture:
-            picture = now(*names)
+        def with_waiting() -> DirectorPicture:
+            picture = whole()
             service = picture.services[0]
             group = msgspec.structs.replace(service.groups[0], waiting=(waiting,))
             service = msgspec.structs.replace(service, groups=(group, *service.groups[1:]))
             return msgspec.structs.replace(picture, services=(service, *picture.services[1:]))
 
-        self.patch(self.admin.director, "picture", with_waiting)
+        self.patch(self.admin.director, "whole", with_waiting)
         self.assertIn("1 host waits for approval to join web/blue", self.ada.page("/").text)
         page = self.ada.page("/services/web/groups/blue")
         for said in ("app7", "10.0.0.7:80", "agent7", "1970-01-02 00:00:00"):
@@ -292,7 +349,7 @@ class ClusterTests(PageCase):
             self.admin.director.picture(), leader="two", cold_start=True, store="etcd:http://e:2379",
             peers=(PeerPicture(name="two", address="192.0.2.2:7947", connected=False, heard_s=12.0),),
         )
-        self.patch(self.admin.director, "picture", lambda: picture)
+        self.patch(self.admin.director, "picture", lambda *names: picture)
         self.patch(self.admin.director, "cluster", lambda: cluster)
         page = self.ada.page("/cluster")
         self.assertEqual(page.unclosed, [])
@@ -313,7 +370,7 @@ class ClusterTests(PageCase):
         )
         picture = msgspec.structs.replace(self.admin.director.picture(), store_available=False, leader=None,
                                           store="etcd:http://e:2379")
-        self.patch(self.admin.director, "picture", lambda: picture)
+        self.patch(self.admin.director, "picture", lambda *names: picture)
         self.patch(self.admin.director, "cluster", lambda: cluster)
         page = self.ada.page("/cluster")
         for said in ("Members of prod last known", "not this director", "192.0.2.80/24given up by this director",
