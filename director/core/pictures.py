@@ -10,6 +10,7 @@ from cluster.model import AdminState
 from director.core.entries import GroupEntry, HostEntry, ServiceEntry
 from director.core.inventory import Inventory
 from director.core.orders import LOCAL, counting
+from director.core.pool import Considered
 from director.core.snapshot import (
     CheckPicture,
     GroupPicture,
@@ -132,6 +133,15 @@ def why_not(group: GroupEntry, entry: HostEntry, now: float) -> str:
 
 def _elsewhere(inventory: Inventory, entry: HostEntry) -> Mapping[str, int | None]:
     return inventory.elsewhere(entry.ref) if entry.admin is AdminState.DRAIN else {}
+
+
+def factors(group: GroupEntry, considered: Considered) -> dict[str, float]:
+    """What decided about a host, and the rate that its capacity rests on."""
+    found = dict(considered.factors)
+    window = group.seen.window(considered.host.ref)
+    if window is not None:
+        found["rate"] = round(window.rate, 3)
+    return found
 
 
 def picture_host(

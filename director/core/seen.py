@@ -149,6 +149,15 @@ class Seen(Generic[Key]):
         watched = self._watched.get(key)
         return None if watched is None else watched.window
 
+    @property
+    def words(self) -> str:
+        """What rates count here; empty while there are none."""
+        if all(watched.window is None for watched in self._watched.values()):
+            return ""
+        if self.why:
+            return f"rates count connections that ended, not turnarounds: {self.why}"
+        return "rates count turnarounds: first bytes of a host after bytes of its client"
+
     def scale(self, key: Key) -> float:
         """Everybody's connections to the host beside this director's own."""
         watched = self._watched.get(key)

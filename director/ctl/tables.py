@@ -36,13 +36,21 @@ def _number(value: float | None, form: str = "{:.2f}") -> str:
     return "-" if value is None else form.format(value)
 
 
+def _rate(host: dict[str, Any]) -> str:
+    """How many in a second, and how long each took."""
+    if host["rate"] is None:
+        return "-"
+    took = host["turnaround_s"]
+    return f"{host['rate']:,.{1 if host['rate'] < 100 else 0}f}/s" + ("" if took is None else f" {took * 1000:.3g} ms")
+
+
 def hosts_table(hosts: list[dict[str, Any]], *, title: str = "", width: int = NARROW) -> Table:
     """One row a host, with why it takes no connections; names stay whole on 80 columns.
 
     :param width: of the terminal; on a narrow one addresses and ages are left out.
     """
     table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    left_out = ("address", "heard") if width < NARROW else ()
+    left_out = ("address", "answers", "heard") if width < NARROW else ()
     cells: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
         "host": ("left", lambda host: f"{host['service']}/{host['group']}/{host['name']}"),
         "address": ("left", lambda host: str(host["address"])),
@@ -50,6 +58,7 @@ def hosts_table(hosts: list[dict[str, Any]], *, title: str = "", width: int = NA
         "weight": ("right", lambda host: _number(host["weight"])),
         "open": ("right", lambda host: str(host["in_flight"]) + (f"/{most}" if (most := host["max_connections"]) else "")),
         "load": ("right", lambda host: _number((host["report"] or {}).get("utilisation"), "{:.0%}")),
+        "answers": ("right", _rate),
         "heard": ("right", lambda host: _number(host["heartbeat_age_s"], "{:.1f} s")),
         "why not": ("left", lambda host: escape(host["why_not"])),
     }

@@ -18,7 +18,7 @@ from cluster.view import Unreadable, decode
 from director.admin.offers import Edit, Process, Stored, UserPicture
 from director.core.entries import GroupEntry, ServiceEntry
 from director.core.orders import LOCAL
-from director.core.pictures import picture_services, scheduler_of, why_not
+from director.core.pictures import factors, picture_services, scheduler_of, why_not
 from director.core.snapshot import (
     CandidatePicture,
     ClusterPicture,
@@ -143,6 +143,8 @@ class NodeOperations:
         if sticky:
             steps.append("the service is sticky: the client's former host is preferred")
         steps += [f"{name}: {entry.verdict.why}" for name, entry in group.hosts.items() if entry.verdict.why]
+        if group.seen.words:
+            steps.append(group.seen.words)
         chosen, scheduler = explanation.chosen, scheduler_of(group)
         if chosen is not None:
             steps.append(f"{scheduler} chooses {chosen.name}")
@@ -338,7 +340,8 @@ def _candidates(group: GroupEntry, packed: bytes, now: float) -> tuple[Candidate
     return tuple(
         CandidatePicture(
             group=group.name, host=each.host.name, eligible=each.eligible,
-            why_not=why_not(group, group.hosts[each.host.name], now), factors={**each.factors, **probed(each.host.ref)},
+            why_not=why_not(group, group.hosts[each.host.name], now),
+            factors={**factors(group, each), **probed(each.host.ref)},
         )
         for each in group.pool.explain(packed, now).hosts
     )

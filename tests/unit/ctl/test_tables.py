@@ -16,7 +16,7 @@ MEMBER: dict[str, Any] = {
 HOST: dict[str, Any] = {
     "service": "storefront", "group": "blue", "name": "application-17", "address": "10.10.20.30:8080", "state": "suspect",
     "admin": "drain", "weight": 1.25, "in_flight": 4711, "max_connections": 5000, "report": {"utilisation": 0.5},
-    "heartbeat_age_s": 0.3, "why_not": "drained by ada: new kernel",
+    "heartbeat_age_s": 0.3, "why_not": "drained by ada: new kernel", "rate": 1234.5, "turnaround_s": 0.0123,
 }
 
 
@@ -34,6 +34,12 @@ class NarrowTests(SynchronousTestCase):
         self.assertIn("NO LINK", shown(tables.members_table([MEMBER | {"linked": False}])))
         self.assertIn(MEMBER["name"], shown(tables.members_table([MEMBER, MEMBER | {"name": "b", "leads": False}])))
         self.assertIn("storefront/blue/application-17", shown(tables.hosts_table([HOST], width=80)))
+
+    def test_answers(self) -> None:
+        """Where there is room: how many a second and how long each took, as far as is known."""
+        self.assertIn("1,234/s 12.3 ms", shown(tables.hosts_table([HOST], width=200), 200))
+        self.assertIn(" 7.0/s ", shown(tables.hosts_table([HOST | {"rate": 7.0, "turnaround_s": None}], width=200), 200))
+        self.assertNotIn("/s", shown(tables.hosts_table([HOST | {"rate": None}], width=200), 200))
 
     def test_nothing_is_lost(self) -> None:
         """What folds is all there."""
