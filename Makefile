@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: help demo cluster-demo run test test-clients test-chaos test-native-sanitizers lint bench bench-cluster bench-scale soak repeat clean coverage mutation
+.PHONY: help demo cluster-demo run test test-clients test-chaos test-native-sanitizers lint bench bench-cluster bench-scale bench-schedulers soak repeat clean coverage mutation
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
@@ -69,6 +69,10 @@ bench: $(READY) ## the relays beside HAProxy, nginx and Envoy, interleaved; writ
 bench-cluster: $(READY) ## takeovers, resignations, drains and reports of a real cluster; needs root and etcd
 	@bench/prepare.sh
 	@$(BIN)/python -m bench.cluster
+
+bench-schedulers: $(READY) ## a simulation of the schedulers: about an hour on two cores; writes bench/results and a plot
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	@$(BIN)/python -m bench.schedulers --reports --keep
 
 bench-scale: $(READY) ## a director of 200 services of 50 hosts: what answers, probes and its relay cost; writes bench/results
 	@$(BIN)/python -m bench.scale

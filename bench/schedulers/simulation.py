@@ -90,7 +90,6 @@ class Simulation:
         self._silent_until = dict.fromkeys(self._by_name, 0.0)
         capacity = sum(each.capacity() for each in self.backends)
         self._arrival_rate = scenario.load * capacity / scenario.mean_s
-        self._mean_requests = 1.0
         if scenario.lifetime_s:
             low, high = scenario.lifetime_s
             life = (high - low) / math.log(high / low)
