@@ -8,9 +8,11 @@ import socket
 import tomllib
 from collections.abc import Mapping
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from msgspec import Meta
 
+from agent.exposition import selector
 from cluster.address import parse_address
 from cluster.errors import ConfigError, Problem
 from cluster.model import Count, HostRef, Name, Positive, Record, Seconds, SecondsOrOff, Weight
@@ -42,6 +44,18 @@ class AgentCheck(Record, frozen=True):
     smooth_s: SecondsOrOff = 5.0  #: time constant of the utilisation's average; 0: none
 
 
+class Prometheus(Record, frozen=True):
+    """The service's own counters. Selectors are like ``name{label="value",other=~"pattern"}``; what matches is summed."""
+
+    url: str  #: of the page
+    requests: str  #: served, failed ones included
+    errors: tuple[str, ...] = ()  #: failed ones
+    latency_sum: str | None = None  #: seconds
+    latency_count: str | None = None
+    interval_s: Seconds = 1.0
+    timeout_s: Seconds = 1.0  #: for a page
+
+
 class AgentConfig(Record, frozen=True):
     """An agent's configuration; `check` tells what is wrong with one."""
 
@@ -55,6 +69,7 @@ class AgentConfig(Record, frozen=True):
     interval_s: Seconds = 1.0  #: between reports, until a director says
     register: str | None = None  #: join the groups at this address; ``:port`` means the address that directors see
     weight: Weight = 1.0  #: for joining
+    prometheus: Prometheus | None = None  #: where rate, errors and latency are, if the application does not count here
     agent_check: AgentCheck | None = None  #: answer HAProxy; then directors and hosts may be left out
     leave_deadline_s: SecondsOrOff | None = None  #: how long a stop waits for what is in flight; 0: not at all;
     #: None: `LEAVE_S`, or not at all when nobody can tell what is in flight
@@ -152,6 +167,8 @@ def check(config: AgentConfig) -> list[Problem]:
         problems.append(Problem("tls", "a certificate and its key come together"))
     if config.port is not None and config.port > 65535:
         problems.append(Problem("port", "a port is at most 65535"))
+    if config.prometheus is not None:
+        problems += _prometheus_problems(config.prometheus)
     if config.agent_check is not None:
         try:
             listening(config.agent_check.listen)
@@ -161,6 +178,28 @@ def check(config: AgentConfig) -> list[Problem]:
         problems.append(Problem("cgroup", "a path like /system.slice/web.service, without the mount point"))
     if config.cgroup is not None and config.utilisation != "cgroup":
         problems.append(Problem("cgroup", f'with utilisation = "{config.utilisation}" it is not looked at'))
+    return problems
+
+
+def _prometheus_problems(config: Prometheus) -> list[Problem]:
+    problems = []
+    try:
+        url = urlsplit(config.url)
+        sound = bool(re.fullmatch("[!-~]+", config.url) and url.scheme in ("http", "https") and url.hostname) and url.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        problems.append(Problem("prometheus.url", "a URL like http://127.0.0.1:9100/metrics"))
+    selectors = {"requests": config.requests, "latency_sum": config.latency_sum, "latency_count": config.latency_count,
+                 **{f"errors[{index}]": text for index, text in enumerate(config.errors)}}
+    for place, text in selectors.items():
+        if text is not None:
+            try:
+                selector(text)
+            except ValueError as error:
+                problems.append(Problem(f"prometheus.{place}", str(error)))
+    if (config.latency_sum is None) != (config.latency_count is None):
+        problems.append(Problem("prometheus", "latency_sum and latency_count come together"))
     return problems
 
 

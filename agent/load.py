@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from agent.exposition import Served
 from agent.utilisation import Own
 from cluster.model import LoadReport
 from cluster.wire import MAX_CUSTOM
@@ -23,6 +24,7 @@ class Sample(NamedTuple):
     load: float | None = None  #: one-minute load average per core
     connections: int | None = None  #: established, of the service's port
     own: Own | None = None  #: of the service apart from the machine
+    served: Served | None = None  #: by the service's own counters
 
 
 class Stated(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,8 +53,8 @@ class Stated(msgspec.Struct, frozen=True, kw_only=True):
 class LoadMeter:
     """Counts what an application begins and finishes; `cut` ends an interval.
 
-    - *rate*, *errors* and *latency_s* are of what finished within the interval; unknown until something began or
-      finished.
+    - *rate*, *errors* and *latency_s* are of what finished within the interval, as the application counts here or, until
+      something began or finished here, by its own counters; unknown without either.
     - *in_flight*: what the application stated, else its own count, else the port's established connections.
     - *utilisation*: what the application stated, else the larger of ``in_flight`` over *max_in_flight* and the service's
       own (`agent.utilisation`), or the busy share of the machine's CPUs where that is unknown. Memory is no part of it (a
@@ -119,13 +121,20 @@ class LoadMeter:
         if utilisation is None and shares:
             utilisation = min(1.0, max(shares))
         elapsed = now - self._since
+        served = sample.served
+        if self._used:
+            served = Served(
+                rate=self._finished / elapsed, completions=self._finished,
+                errors=self._failed / self._finished if self._finished else None,
+                latency_s=self._latency_s / self._timed if self._timed else None,
+            ) if elapsed > 0 else None
         report = LoadReport(
             utilisation=utilisation,
             in_flight=in_flight,
-            latency_s=self._latency_s / self._timed if self._timed else stated.latency_s,
-            rate=self._finished / elapsed if self._used and elapsed > 0 else None,
-            errors=self._failed / self._finished if self._finished else None,
-            completions=self._finished if self._used else None,
+            latency_s=stated.latency_s if served is None or served.latency_s is None else served.latency_s,
+            rate=None if served is None else served.rate,
+            errors=None if served is None else served.errors,
+            completions=None if served is None else served.completions,
             capacity=stated.capacity,
             max_connections=stated.max_connections,
             weight=stated.weight,

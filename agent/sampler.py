@@ -8,6 +8,7 @@ from typing import Protocol
 import psutil
 
 from agent.connections import ConnectionCounter
+from agent.exposition import Served
 from agent.load import Sample
 from agent.own import OwnLoad
 
@@ -24,9 +25,12 @@ class MachineSampler:
     """CPU, memory and load average of this machine, the connections of *port*, and the service's own load.
 
     :param own: what reads that; None: the machine's stands for it.
+    :param served: what tells what the service's own counters say.
     """
 
-    def __init__(self, port: int | None, *, monotonic: Callable[[], float], own: OwnLoad | None = None) -> None:
+    def __init__(self, port: int | None, *, monotonic: Callable[[], float], own: OwnLoad | None = None,
+                 served: Callable[[], Served | None] = lambda: None) -> None:
+        self._served = served
         self._own = own
         self._counter = None if port is None else ConnectionCounter(port, monotonic=monotonic)
         self._cores = psutil.cpu_count() or 1
@@ -38,6 +42,7 @@ class MachineSampler:
             memory=psutil.virtual_memory().percent / 100,
             load=psutil.getloadavg()[0] / self._cores,
             connections=self.connections(),
+            served=self._served(),
             own=None if self._own is None else self._own.sample(),
         )
 

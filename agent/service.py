@@ -33,6 +33,7 @@ from agent.load import LoadMeter
 from agent.own import OwnLoad
 from agent.reporter import Contact, TLSOptions
 from agent.sampler import MachineSampler, Sampler
+from agent.scraping import Scraper
 from cluster.address import Address, parse_address
 from cluster.clock import run_on_monotonic
 from cluster.errors import ConfigError, Problem
@@ -85,9 +86,9 @@ class LoadReporter(MultiService):
         self.meter = LoadMeter(monotonic(), max_in_flight=config.max_in_flight)
         self._token = _read_token(config)
         self._tls = None if config.tls is None else TLSOptions(config.tls)
-        self._sampler = _sampler(config, monotonic) if sampler is None else sampler
         self._ordered = ordered
         self._reactor = reactor
+        self._sampler = self._make_sampler(monotonic) if sampler is None else sampler
         self._monotonic = monotonic
         self._random = random
         self._contacts: dict[Address, Contact] = {}
@@ -105,6 +106,16 @@ class LoadReporter(MultiService):
         self._watch = LoopingCall(self._watch_leaving)
         self._review = LoopingCall(self._look_around)
         self._tick.clock = self._watch.clock = self._review.clock = reactor
+
+    def _make_sampler(self, monotonic: Callable[[], float]) -> MachineSampler:
+        config, own = self.config, None
+        if config.utilisation != "machine" and (config.port is not None or config.cgroup is not None):
+            own = OwnLoad(config.port, cgroup=config.cgroup, processes=config.utilisation == "process", monotonic=monotonic)
+        if config.prometheus is None:
+            return MachineSampler(config.port, monotonic=monotonic, own=own)
+        scraper = Scraper(config.prometheus, reactor=self._reactor, monotonic=monotonic)
+        scraper.setServiceParent(self)
+        return MachineSampler(config.port, monotonic=monotonic, own=own, served=scraper.served)
 
     # --- for the application
 
@@ -351,13 +362,6 @@ class LoadReporter(MultiService):
 
 def _within(interval_s: float) -> float:
     return min(INTERVAL_MOST_S, max(INTERVAL_LEAST_S, interval_s))
-
-
-def _sampler(config: AgentConfig, monotonic: Callable[[], float]) -> MachineSampler:
-    own = None
-    if config.utilisation != "machine" and (config.port is not None or config.cgroup is not None):
-        own = OwnLoad(config.port, cgroup=config.cgroup, processes=config.utilisation == "process", monotonic=monotonic)
-    return MachineSampler(config.port, monotonic=monotonic, own=own)
 
 
 def _read_token(config: AgentConfig) -> str | None:

@@ -76,6 +76,21 @@ class Configuring(SynchronousTestCase):
             self.assertEqual(self.problems(None, **wanted, **wrong), ["cgroup"], wrong)
         self.assertEqual(self.problems(None, **wanted, utilisation="pod"), ["utilisation"])
 
+    def test_prometheus(self) -> None:
+        """A URL and selectors; sum and count of latencies only together."""
+        base = {"directors": ["127.0.0.1:1"], "hosts": ["a/b/c"]}
+        good = {"url": "http://127.0.0.1:1/m", "requests": "a{b=\"c\"}", "errors": ["d"], "latency_sum": "e", "latency_count": "f"}
+        configure(None, base | {"prometheus": good})
+        for key, value, place in (
+            ("url", "127.0.0.1:1", "prometheus.url"), ("url", "ftp://x/", "prometheus.url"), ("url", "http:///m", "prometheus.url"),
+            ("url", "http://x/a b", "prometheus.url"), ("url", "http://x:1\r\n", "prometheus.url"),
+            ("url", "http://x:99999/", "prometheus.url"), ("url", "http://[::1/", "prometheus.url"),
+            ("requests", "a{", "prometheus.requests"), ("errors", ["a", ""], "prometheus.errors[1]"),
+            ("latency_sum", "1", "prometheus.latency_sum"), ("latency_count", None, "prometheus"),
+        ):
+            wrong = {name: text for name, text in (good | {key: value}).items() if text is not None}
+            self.assertEqual(self.problems(None, **base, prometheus=wrong), [place], (key, value))
+
     def test_agent_check(self) -> None:
         """A port, or an IP address and a port; then directors may be missing, but not half of what they need."""
         def listen(text: str) -> dict[str, object]:
