@@ -71,6 +71,12 @@ class Conduct:
     def ejected(self) -> bool:
         return self.until > -math.inf
 
+    @property
+    def active(self) -> bool:
+        """Whether there is anything to count, or to forget, at the end of a window."""
+        return self.host.picks != self.picks_from or bool(
+            self.last_picks or self.failures or self.last_failures or self.connects)
+
     def times(self, now: float, policy: Outliers) -> int:
         """`ejections`, less one for each ``ejection_s`` in rotation."""
         if not self.ejected:
@@ -164,14 +170,14 @@ class Comparison:
         if now - self._looked_at < policy.window_s:
             return []
         self._looked_at = now
-        hosts = tuple(self._conducts.values())
-        picked = sum(each.host.picks - each.picks_from for each in walk(hosts))
-        if picked < policy.samples * len(hosts) and now - self._began < LONGEST * policy.window_s:
+        hosts = [each for each in walk(self._conducts.values()) if each.active]
+        picked = sum(each.host.picks - each.picks_from for each in hosts)
+        if picked < policy.samples * len(self._conducts) and now - self._began < LONGEST * policy.window_s:
             return []
         found = [*self._failing(hosts, picked, policy), *self._slow(hosts, policy)]
         self._last_picks, self._last_failures = picked, self._failures
         self._began, self._failures = now, 0
-        for each in walk(hosts):
+        for each in hosts:
             self._turn = max(self._turn, each.host.turn)
             each.last_picks, each.last_failures = each.host.picks - each.picks_from, each.failures
             each.picks_from, each.failures, each.connects, each.connect_s = each.host.picks, 0, 0, 0.0
