@@ -1,4 +1,4 @@
-"""Deadlines that are cheap to set, cheap to drop, and never early.
+"""Deadlines that are cheap to set, cheap to drop, and early by one tick at most, of which whoever owns the wheel thinks.
 
 An item sits in one bucket. Buckets are coarser the further away they are, so that thousands of connections with
 hour-long limits share a few of them. Nothing moves when a connection makes progress: whoever owns the wheel looks
