@@ -57,7 +57,7 @@ class Admission:
 
     @property
     def connections(self) -> int:
-        """Clients let in that have not left, over all groups they were given to."""
+        """Clients that were let in and have not left, of all groups."""
         return self._holding + self._between
 
     @property

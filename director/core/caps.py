@@ -97,8 +97,8 @@ def _settled(share: CapShare, view: View, number: int) -> CapShare:
 
 
 def _targets(maximum: int, shares: Mapping[str, CapShare], live: Mapping[str, View]) -> dict[str, int]:
-    """What the living should be granted: what they have, unless somebody is pressed, new, or there is more or less
-    to share out than they have."""
+    """What each live director should be granted: what it has, unless one of them is pressed or new, or what they have
+    together is not what there is to share out."""
     silent = sum(share.ceiling for name, share in shares.items() if name not in live)
     present = {name: shares[name].grant for name in live}
     fair = split(max(0, maximum - silent), {name: view.wanted for name, view in live.items()})

@@ -66,7 +66,7 @@ class HostEntry:
 
     @property
     def unresolved(self) -> bool:
-        """Nobody has answered for its name yet, which says nothing about the host."""
+        """Its name has not been looked up yet, which says nothing about the host."""
         return self.target is None and self.address_error == NOT_RESOLVED_YET
 
     @property

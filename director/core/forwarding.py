@@ -20,7 +20,7 @@ FRESH_S = 2.0
 
 
 class Delta(NamedTuple):
-    """Of what is missed."""
+    """Hosts whose reports this director has begun to miss (*add*), and misses no more (*remove*)."""
 
     add: tuple[HostRef, ...]
     remove: tuple[HostRef, ...]
@@ -46,7 +46,7 @@ class Forwarding:
         return frozenset(self._missing)
 
     def look(self, hosts: Iterable[HostRef], now: float) -> Delta:
-        """What is missed changed; *hosts* are all that are known. For every peer."""
+        """What changed in what is missed, to be told to every peer; *hosts* are all that are known."""
         missing = {ref for ref in hosts if not self._fresh(ref, now)}
         change = Delta(tuple(sorted(missing - self._missing)), tuple(sorted(self._missing - missing)))
         self._missing = missing

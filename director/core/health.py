@@ -261,7 +261,7 @@ class HostHealth:
         return self.connect_result(False, "it resets clients at once", now)
 
     def served(self, now: float) -> Transition | None:
-        """A client got further than that."""
+        """A client was served: the host did not reset it at once."""
         self._reset_until = -math.inf
         return self.connect_result(True, "connected", now)
 
@@ -284,7 +284,7 @@ class HostHealth:
         return self._settle()
 
     def release(self, now: float) -> Transition | None:
-        """There is nobody else: a flapping host may come back as soon as its checks say so."""
+        """Its group has no other host: a flapping one may come back as soon as its checks say so."""
         self._advance(now)
         self.held_until = -math.inf
         return self._settle()

@@ -53,7 +53,7 @@ class Judging:
         self.isolation.gone(entry.ref, now)
 
     def moved(self, entry: HostEntry, transition: Transition | None, now: float) -> None:
-        """The health machine took an input, and maybe a step."""
+        """The health machine took an input, which may have changed its state."""
         self._watch(entry, now)
         if transition is not None:
             self._events.append(HostMoved(entry, transition))

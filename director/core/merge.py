@@ -7,13 +7,13 @@ Rules:
 
 1. My own evidence rules my own traffic: a heartbeat, a passed probe or a connect while it is fresh, and my verdict
    "down" by failed checks for as long as it stands. Silence is no evidence.
-2. Without evidence of mine, the others' rules. The host is down when somebody has a say and all who have one see it
-   down; one who sees it otherwise keeps it in. So one director that is cut off from a host evicts it nowhere else, and
-   a host whose agent reaches only some of the directors stays in on all.
-3. No say has who is *blind* (its record says that it has no evidence either), and who is *cut off*: it sees so many hosts
-   down, more than the panic fraction of all, that it tells more about its own place than about them. A cut-off
-   director's words are ignored where they say "down" only.
-4. When nobody has a say, a host stays as it is here: down if silence took it out, for then silence is all that is
+2. Without evidence of mine, the other directors' rules. The host is down when at least one of them is heard (rule 3) and
+   all who are heard see it down; one that sees it otherwise keeps it in. So a director that is cut off from a host evicts
+   it nowhere else, and a host whose agent reaches only some of the directors stays in on all.
+3. Two kinds of directors are not heard. One is *blind*: its record says that it has no evidence of the host either. The
+   other is *cut off*: it sees more than the panic fraction of all hosts down, which says more about where it is than
+   about them. Of a cut-off director only "down" is ignored.
+4. When nobody is heard, a host stays as it is here: down if silence took it out, because silence is then all that is
    known; otherwise up, unverified, and probed.
 
 A merged verdict is never written for others: only evidence is, so that no director hears its own echo.

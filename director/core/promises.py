@@ -52,6 +52,6 @@ class Promises:
         return max(0.0, until - now)
 
     def forget(self) -> None:
-        """What was promised is not used any more."""
+        """Forget all promises: they are needed no more."""
         self._until.clear()
         self._asked.clear()

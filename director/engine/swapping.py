@@ -46,7 +46,7 @@ PERSISTED_AT_ONCE = 32
 
 
 class Swap(NamedTuple):
-    """What to do to the record, and what besides if that is still as *when* says."""
+    """One write that happens whole or not at all: of the record, and of others *along* with it, if *when* still holds."""
 
     operation: Operation
     along: Sequence[Operation] = ()

@@ -182,7 +182,7 @@ class _Mirror(Generic[P, V]):
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
 
     def when(self, true: Callable[[], bool]) -> Deferred[None]:
-        """Fires once *true* is, as far as events go."""
+        """Fires once *true* answers True, which is asked after each event."""
         waited: Deferred[None] = Deferred(self._forget)
         self._waiting.append((true, waited))
         self._arrived()

@@ -232,8 +232,7 @@ class Roster:
 
     def claimed(self) -> set[HostRef]:
         """The hosts that connected agents claim, known or not."""
-        return {ref for record in self._records.values() if record.speaker is not None
-                for ref in record.speaker.claims.values()}
+        return {ref for each in self._records.values() if each.speaker is not None for ref in each.speaker.claims.values()}
 
     def hello(self, hello: Hello, evidence: PeerFacts, now: float) -> Admitted | Refusal:
         """Judge a hello; tells the sink which hosts have an agent now."""

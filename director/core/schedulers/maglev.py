@@ -72,7 +72,7 @@ def lookup_table(shares: Sequence[tuple[str, float]], size: int) -> list[int]:
 
 
 class _Ring:
-    """Eligible hosts around a circle, one point each: where a client ends whom the table did not help.
+    """Eligible hosts around a circle, one point each. It decides for a client whose host in the table cannot take it.
 
     Uneven, but consistent and O(log n). (Insertion moves the rest of a list, 80 KB in a group of 10,000: microseconds.)
     """
