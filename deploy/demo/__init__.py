@@ -1,1 +1,1 @@
-"""``make demo``: a director, four backends of different speeds with agents, load, a failure, a summary."""
+"""``make demo``: a director, four backends of different sizes with agents, load, a failure, a summary."""

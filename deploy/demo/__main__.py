@@ -28,12 +28,16 @@ from deploy.demo.load import Fate, Load
 
 reactor: Any = _reactor
 
-#: Seconds a request keeps a worker; each backend has four workers.
-SPEEDS = {"quick": 0.008, "usual": 0.016, "steady": 0.016, "slow": 0.04}
-RATE = 150.0
+#: Workers of each backend, and the seconds that a request keeps one: together they do 219 requests a second. At this rate
+#: each has several in flight all the time, so that shares follow the weights, and three can do without the fourth.
+WORKERS = {"large": 16, "usual": 8, "steady": 8, "small": 3}
+SERVICE_S = 0.16
+RATE = 140.0
 VICTIM = "usual"
 #: The script: when what happens, in seconds of load.
 KILL_AT, REVIVE_AT, END_AT = 14.0, 20.0, 34.0
+#: Shares are those of the last so many seconds: 700 answers, so that they are sure to 2 %, and the last incident is past.
+SHARES_S = 5.0
 
 CONFIG = """
 [node]
@@ -69,12 +73,14 @@ class Demo:
     def __init__(self, console: Console, directory: Path) -> None:
         self.console = console
         self.directory = directory
-        self.web, self.agents, self.admin, *ports = free_ports(3 + len(SPEEDS))
-        self.ports = dict(zip(SPEEDS, ports, strict=True))
+        self.web, self.agents, self.admin, *ports = free_ports(3 + len(WORKERS))
+        self.ports = dict(zip(WORKERS, ports, strict=True))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.load = Load(self.web, RATE, reactor=reactor)
         self.killed: tuple[float, float] | None = None  # just before, and when it was certainly dead
         self.event = "starting"
+        self.last: dict[str, Any] = {"services": []}  # status, and shares, when the load ended
+        self.shares: dict[str, float] = {}
 
     def spawn(self, name: str, *command: str) -> None:
         log = (self.directory / f"{name}.log").open("ab")
@@ -84,8 +90,8 @@ class Demo:
             )
 
     def start_backend(self, name: str) -> None:
-        self.spawn(name, "deploy.demo.backend", name, str(self.ports[name]), str(SPEEDS[name]),
-                   f"127.0.0.1:{self.agents}")
+        self.spawn(name, "deploy.demo.backend", name, str(self.ports[name]), str(SERVICE_S),
+                   f"127.0.0.1:{self.agents}", str(WORKERS[name]))
 
     def start_director(self) -> None:
         config = self.directory / "director.toml"
@@ -108,7 +114,7 @@ class Demo:
         except (OSError, ValueError):
             return None
 
-    async def wait_for(self, what: str, holds: Any, deadline_s: float = 20.0) -> None:
+    async def wait_for(self, what: str, holds: Any, deadline_s: float = 60.0) -> None:
         began = time.monotonic()
         while True:
             status = await self.status()
@@ -129,15 +135,16 @@ class Demo:
 
     def table(self, status: dict[str, Any], elapsed: float) -> Table:
         table = Table(title=f"{elapsed:4.0f} s  {self.event}", title_justify="left")
-        for column in ("backend", "speed", "state", "weight", "utilisation", "open", "answers"):
+        for column in ("backend", "workers", "state", "weight", "of all", "share", "busy", "open", "answers"):
             table.add_column(column, justify="left" if column in ("backend", "state") else "right")
-        answers = self.load.answers()
+        answers, parts, shares = self.load.answers(), weights_of(status), self.load.shares(SHARES_S)
         for host in hosts_of(status):
             report = host["report"] or {}
             state = host["state"] if host["in_rotation"] else f"{host['state']}, out"
             used = report.get("utilisation")
             table.add_row(
-                host["name"], f"{SPEEDS[host['name']] * 1000:.0f} ms", state, f"{host['weight']:.2f}",
+                host["name"], str(WORKERS[host["name"]]), state, f"{host['weight']:.2f}",
+                f"{parts[host['name']]:.0%}", f"{shares[host['name']]:.0%}",
                 "-" if used is None else f"{used:.0%}", str(host["in_flight"]), str(answers[host["name"]]),
             )
         return table
@@ -145,7 +152,7 @@ class Demo:
     async def run(self) -> int:
         console = self.console
         self.start_director()
-        for name in SPEEDS:
+        for name in WORKERS:
             self.start_backend(name)
         await self.wait_for("the agents' connection", lambda hosts: all(host["report"] for host in hosts))
         console.print(f"clients     http://127.0.0.1:{self.web}/")
@@ -180,6 +187,8 @@ class Demo:
                     shown = elapsed
                 await deferLater(reactor, 1.0)
         self.load.stop()
+        self.last = status or self.last
+        self.shares = self.load.shares(SHARES_S)
 
     def summary(self) -> int:
         """What clients saw; 1 when anything but the killed backend's own connections failed."""
@@ -195,8 +204,11 @@ class Demo:
         p99 = took[int(len(took) * 0.99)]
         self.console.print(f"\nrequests    {len(fates)}, answered {len(good)}: "
                            f"median {statistics.median(took):.0f} ms, p99 {p99:.0f} ms")
-        shares = ", ".join(f"{name} {count}" for name, count in sorted(self.load.answers().items()))
-        self.console.print(f"answered by {shares}")
+        answers = ", ".join(f"{name} {count}" for name, count in sorted(self.load.answers().items()))
+        self.console.print(f"answered by {answers}")
+        shares = ", ".join(f"{name} {self.shares[name]:.0%} by a weight of {part:.0%}"
+                           for name, part in sorted(weights_of(self.last).items()))
+        self.console.print(f"at the end  {shares}")
         self.console.print(f"errors      {len(others)}")
         self.console.print(f"in flight   {len(caught)} connections were open on {VICTIM} when it was killed; "
                            "nobody can save these")
@@ -222,6 +234,13 @@ class Demo:
 
 def hosts_of(status: dict[str, Any]) -> list[dict[str, Any]]:
     return [host for service in status["services"] for group in service["groups"] for host in group["hosts"]]
+
+
+def weights_of(status: dict[str, Any]) -> dict[str, float]:
+    """Each host's part of the weights in rotation."""
+    weights = {host["name"]: host["weight"] if host["in_rotation"] else 0.0 for host in hosts_of(status)}
+    total = sum(weights.values()) or 1.0
+    return {name: weight / total for name, weight in weights.items()}
 
 
 def free_ports(count: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
@@ -94,6 +94,13 @@ class Load:
     def over(self, fate: Fate, error: str) -> None:
         fate.ended, fate.error = self.reactor.seconds(), error
         self.open -= 1
+
+    def shares(self, seconds: float) -> dict[str, float]:
+        """Each backend's part of the answers of the last *seconds*; 0 for those with none."""
+        since = self.reactor.seconds() - seconds
+        counts = Counter(fate.backend for fate in self.fates if fate.backend and (fate.ended or 0.0) >= since)
+        total = counts.total() or 1
+        return defaultdict(float, {name: count / total for name, count in counts.items()})
 
     def answers(self) -> Counter[str]:
         return Counter(fate.backend for fate in self.fates if fate.backend)
