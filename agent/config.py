@@ -185,7 +185,8 @@ def _prometheus_problems(config: Prometheus) -> list[Problem]:
     problems = []
     try:
         url = urlsplit(config.url)
-        sound = bool(re.fullmatch("[!-~]+", config.url) and url.scheme in ("http", "https") and url.hostname) and url.port != 0
+        plain = re.fullmatch("[!-~]+", config.url) is not None
+        sound = plain and url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
     except ValueError:
         sound = False
     if not sound:
