@@ -36,8 +36,8 @@ class HostEntry:
     """One host, with everything known about it."""
 
     __slots__ = ("address_error", "agent", "agent_weight", "boot_id", "conduct", "connect_failures", "drain_seen", "health",
-                 "host", "orders", "ref", "registered", "report", "report_at", "reported_at", "responder", "spec", "tally",
-                 "target", "up_since", "verdict", "watched_at")
+                 "host", "looked_at", "orders", "ref", "registered", "report", "report_at", "reported_at", "responder",
+                 "spec", "tally", "target", "up_since", "verdict", "watched_at")
 
     def __init__(self, ref: HostRef, spec: HostSpec, host: Host, health: HostHealth, conduct: Conduct, *,
                  registered: bool) -> None:
@@ -62,6 +62,7 @@ class HostEntry:
         self.address_error = NOT_RESOLVED_YET
         self.connect_failures = 0
         self.tally: Tallied | None = None  #: of its turnarounds, from its first client on
+        self.looked_at = Totals()  #: what its scheduler and its group know of these
         self.watched_at = math.inf  #: when the inventory looks at the health machine next
 
     @property

@@ -28,7 +28,7 @@ from director.core.orders import LOCAL, Orders
 from director.core.outliers import ENDED_BY_HOST
 from director.core.placing import Placing
 from director.core.responders import Responder
-from director.core.weighing import Walk, refresh, take, told, weigh_all, weigh_news
+from director.core.weighing import Walk, look_at_turns, refresh, take, told, weigh_all, weigh_news
 
 
 class Inventory:
@@ -335,9 +335,11 @@ class Inventory:
         return found
 
     def clean_up(self, now: float) -> None:
-        """Every second or so: forget what has run out of sticky tables, let the age of reports tell on weights."""
+        """Every second or so: forget what has run out of sticky tables, tell schedulers of turnarounds, let the age of
+        reports tell on weights."""
         for group in self._groups():
             group.pool.scheduler.cleanup(now)
+            look_at_turns(group, self.walk, now)
             weigh_all(group, self.walk, now)
             self._ejecting.tick(group, self.walk, now, grace=now < self._grace_until(group))
         self._conclude(now)

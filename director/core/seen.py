@@ -131,8 +131,7 @@ class Seen(Generic[Key]):
             self._watched[key] = _Watched(totals, in_flight, now)
             return None
         elapsed = max(now - watched.at, 0.0)
-        before, watched.last, watched.at = watched.last, totals, now
-        self._judge(before, totals, now)
+        watched.last, watched.at = totals, now
         share = 1.0 - math.exp(-elapsed / IN_FLIGHT_S)
         watched.own += (totals.in_flight - watched.own) * share
         if in_flight is None or watched.agents is None:
@@ -143,6 +142,28 @@ class Seen(Generic[Key]):
             watched.busy_s += utilisation * elapsed
             watched.known_s += elapsed
         return self._end(watched, totals, now)
+
+    def judge(self, before: Totals, after: Totals, now: float) -> None:
+        """What one host did between two looks: do turnarounds mean anything in this group? O(1), but where that changes."""
+        fade = math.exp(-max(now - self._judged_at, 0.0) / JUDGE_S)
+        self._judged_at = now
+        self._turns = self._turns * fade + max(after.turnarounds - before.turnarounds, 0)
+        self._unasked = self._unasked * fade + max(after.unasked - before.unasked, 0)
+        self._finished = self._finished * fade + max(after.finished - before.finished, 0)
+        if self._turns + self._unasked + self._finished < LEAST_EVIDENCE:
+            return
+        counted = self.source == "turnarounds"
+        if self._unasked > self._turns * (MOST_UNASKED if counted else FEW_UNASKED):
+            self.why = "hosts speak without being asked"
+        elif self._turns < self._finished * (LEAST_TURNS if counted else ENOUGH_TURNS):
+            self.why = "connections end without an answer"
+        else:
+            self.why = ""
+        source: Source = "connections" if self.why else "turnarounds"
+        if source != self.source:
+            self.source = source
+            for watched in self._watched.values():
+                watched.begin(watched.last, watched.at)
 
     def window(self, key: Key) -> Window | None:
         """The last one of a host."""
@@ -184,28 +205,6 @@ class Seen(Generic[Key]):
         )
         watched.begin(totals, now)
         return watched.window
-
-    def _judge(self, before: Totals, after: Totals, now: float) -> None:
-        fade = math.exp(-max(now - self._judged_at, 0.0) / JUDGE_S)
-        self._judged_at = now
-        self._turns = self._turns * fade + max(after.turnarounds - before.turnarounds, 0)
-        self._unasked = self._unasked * fade + max(after.unasked - before.unasked, 0)
-        self._finished = self._finished * fade + max(after.finished - before.finished, 0)
-        if self._turns + self._unasked + self._finished < LEAST_EVIDENCE:
-            return
-        counted = self.source == "turnarounds"
-        if self._unasked > self._turns * (MOST_UNASKED if counted else FEW_UNASKED):
-            why = "hosts speak without being asked"
-        elif self._turns < self._finished * (LEAST_TURNS if counted else ENOUGH_TURNS):
-            why = "connections end without an answer"
-        else:
-            why = ""
-        self.why = why
-        source: Source = "connections" if why else "turnarounds"
-        if source != self.source:
-            self.source = source
-            for watched in self._watched.values():
-                watched.begin(watched.last, now)
 
 
 def _scale(watched: _Watched) -> float:

@@ -30,6 +30,19 @@ def take(group: GroupEntry, entry: HostEntry, report: LoadReport, at: float, now
     group.weigh_by(now + RECOMPUTE_S)
 
 
+def look_at_turns(group: GroupEntry, walk: Walk, now: float) -> None:
+    """Tell the scheduler of the turnarounds since the last look, where they mean anything."""
+    for entry in walk(group.hosts.values()):
+        before, after = entry.looked_at, entry.totals
+        if after == before:
+            continue
+        entry.looked_at = after
+        group.seen.judge(before, after, now)
+        count = after.turnarounds - before.turnarounds
+        if count > 0 and group.seen.source == "turnarounds":
+            group.pool.turned(entry.host, count, after.seconds - before.seconds, now)
+
+
 def told(group: GroupEntry, entry: HostEntry, weight: float | None, now: float) -> None:
     """The host told a probe its weight, or none: that holds at once, and for the others within a second."""
     if group.probed.answered(entry.ref, weight, now):

@@ -23,6 +23,7 @@ class SeenTestCase(SynchronousTestCase):
         before = self.totals.get(key, Totals())
         counted = {name: getattr(before, name) + value for name, value in more.items()}
         self.totals[key] = before._replace(in_flight=own, **counted)
+        self.seen.judge(before, self.totals[key], self.now)
         window = self.seen.reported(key, self.totals[key], utilisation, in_flight, self.now)
         if window is not None:
             self.windows.setdefault(key, []).append(window)
@@ -182,10 +183,10 @@ class PlausibilityTests(SeenTestCase):
         self.assertEqual(self.seen.source, "turnarounds")
 
     def test_change_of_source(self) -> None:
-        """A window that was under way counts nothing of the other kind."""
+        """A window that was under way counts nothing of the other kind: it begins anew at the last report."""
         self.second()
         self.second(turnarounds=2, finished=2)
         self.second(unasked=40, finished=1)
         self.assertEqual(self.windows, {})
         self.second(finished=3)
-        self.assertEqual(self.windows["a"], [Window("connections", 3, 3.0, 0.5, 0.0, None)])
+        self.assertEqual(self.windows["a"], [Window("connections", 4, 2.0, 0.5, 0.0, None)])
