@@ -1,4 +1,4 @@
-"""Microseconds for each connection's decisions: ``python bench/picks.py [NAME...]``.
+"""Microseconds for each connection's decisions: ``python -m bench.picks [NAME...]``.
 
 *pick* is `Pool.pick`, *cycle* a pick and a release, with 4 connections per host open meanwhile. Time goes on by a tenth of
 a millisecond a pick, so that what some schedulers do with time is in it.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import sys
 from collections import deque
-from time import perf_counter
+from time import process_time
 
 from cluster.model import HostRef, Reason, Sticky
 from director.core.pool import Pool
@@ -31,20 +31,20 @@ def measure(scheduler: Scheduler, size: int) -> tuple[float, float]:
     open_tickets = deque(pool.pick(clients[number % PICKS], 0.0) for number in range(4 * size))
     picks, cycles, now = [], [], 0.0
     for _ in range(ROUNDS):
-        began = perf_counter()
+        began = process_time()
         for client in clients:
             now += GAP_S
             open_tickets.append(pool.pick(client, now))
-        picked = perf_counter()
+        picked = process_time()
         for _client in clients:
             pool.release(open_tickets.popleft(), Reason.CLIENT_CLOSED, now)
         picks.append(picked - began)
-        began = perf_counter()
+        began = process_time()
         for client in clients:
             now += GAP_S
             open_tickets.append(pool.pick(client, now))
             pool.release(open_tickets.popleft(), Reason.CLIENT_CLOSED, now)
-        cycles.append(perf_counter() - began)
+        cycles.append(process_time() - began)
     return min(picks) / PICKS, min(cycles) / PICKS
 
 
