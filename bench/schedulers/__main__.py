@@ -77,14 +77,15 @@ def table(rows: list[dict[str, Any]]) -> str:
             seen = row["scenario"], row["directors"]
             several = "director" if row["directors"] == 1 else "directors"
             lines += ["", f"{row['scenario']}, {row['directors']} {several}, {row['seeds']} seeds",
-                      f"  {'':<20}{'p50':>16}{'p99':>18}{'p99.9':>20}{'p99 ratio':>16}{'errors %':>18}"
-                      f"{'shares %':>16}"]
+                      f"  {'':<20}{'p50':>16}{'p99':>18}{'p99.9':>20}{'p99 ratio':>16}"
+                      f"{'errors %':>18}{'shares %':>16}"]
         cells = [f"{row[key]:.1f} ± {row[f'{key}_ci']:.1f}" for key in ("p50_ms", "p99_ms", "p999_ms")]
         ratio = f"{row['p99_ratio']:.2f} ± {row['p99_ratio_ci']:.2f}"
         errors = f"{100 * row['errors']:.2f} ± {100 * row['errors_ci']:.2f}"
         shares = f"{100 * row['least_share']:.1f} to {100 * row['most_share']:.1f}"
-                      f"  {'':<20}{'p50':>16}{'p99':>18}{'p99.9':>20}{'p99 ratio':>16}"
-                      f"{'errors %':>18}{'shares %':>16}"]
+        lines.append(f"  {row['scheduler']:<20}{cells[0]:>16}{cells[1]:>18}{cells[2]:>20}{ratio:>16}"
+                     f"{errors:>18}{shares:>16}")
+    return "\n".join(lines).strip("\n")
 
 
 def main() -> None:
