@@ -22,3 +22,22 @@ class WordsTests(SynchronousTestCase):
             error = self.assertRaises(ValueError, parse_address, text)
             self.assertIn(words, str(error))
             self.assertNotIn("[http", str(error))
+
+    def test_ports(self) -> None:
+        """1 to 65535, and 0 where any will do; beyond them the error says so."""
+        for port in (1, 65535):
+            self.assertEqual(parse_address(f"10.0.0.1:{port}").port, port)
+        self.assertEqual(parse_address("10.0.0.1:0", any_port=True).port, 0)
+        for port, any_port, words in ((0, False, "1 to 65535"), (65536, False, "1 to 65535"), (65536, True, "0 to 65535")):
+            error = self.assertRaises(ValueError, parse_address, f"10.0.0.1:{port}", any_port=any_port)
+            self.assertIn(f"the port must be {words}", str(error))
+
+
+class LoopbackTests(SynchronousTestCase):
+    def test_who_can_reach_it(self) -> None:
+        """Only this machine reaches its loopback addresses, ``localhost`` and UNIX sockets."""
+        for text, only_here in (
+            ("127.0.0.1:80", True), ("127.9.9.9:80", True), ("[::1]:80", True), ("localhost:80", True), ("unix:/run/x", True),
+            ("10.0.0.1:80", False), ("[2001:db8::1]:80", False), ("app.example:80", False), ("0.0.0.0:80", False),
+        ):
+            self.assertIs(parse_address(text).is_loopback, only_here, text)

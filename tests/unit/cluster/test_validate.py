@@ -10,7 +10,7 @@ from msgspec import Meta
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.errors import Problem
-from cluster.model import AdminState, Name, Record
+from cluster.model import AdminState, Moment, Name, Record
 from cluster.validate import convert, did_you_mean, join
 
 
@@ -30,6 +30,8 @@ class Root(Record, frozen=True):
     count: Annotated[int, Meta(ge=1)] = 1
     ratio: Annotated[float, Meta(gt=0)] = 1.0
     values: dict[str, float | int | str | bool] = msgspec.field(default_factory=dict)
+    pair: tuple[int, str] = (0, "")
+    at: Moment = 0.0
 
 
 class Lenient(msgspec.Struct, frozen=True):
@@ -43,6 +45,19 @@ def problems(data: object) -> list[Problem]:
 
 
 class ConvertTests(SynchronousTestCase):
+    def test_pair(self) -> None:
+        """A tuple of a fixed length has a type for each place."""
+        self.assertEqual(problems({"pair": [1, "x"]}), [])
+        self.assertEqual([each.place for each in problems({"pair": [1, 2]})], ["pair"])
+
+    def test_moments(self) -> None:
+        """From 1970 to the end of the year 9999."""
+        end = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC).timestamp()
+        for at in (0, end):
+            self.assertEqual(problems({"at": at}), [], at)
+        for at in (-1, end + 1):
+            self.assertEqual([each.place for each in problems({"at": at})], ["at"], at)
+
     def test_valid(self) -> None:
         """Valid data becomes the record, nested structs, tables and arrays included."""
         data = {

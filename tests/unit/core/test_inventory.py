@@ -35,6 +35,21 @@ from tests.unit.core.inventory_kit import HEALTH, InventoryTestCase, group, orde
 
 
 class ConfigurationTests(InventoryTestCase):
+    def test_scheduler_stays(self) -> None:
+        """A scheduler keeps what it has learnt unless it, its parameters or the stickiness are configured anew."""
+        blue = group("a", scheduler="maglev", parameters={"table_size": 1009})
+        self.apply(Service(groups={"blue": blue}))
+        pool = self.inventory.services["web"].groups["blue"].pool
+        scheduler = pool.scheduler
+        self.apply(Service(groups={"blue": msgspec.structs.replace(blue, parameters={"table_size": 1009})},
+                           limits=Limits(max_connections=9)))
+        self.assertIs(pool.scheduler, scheduler)
+        for changes, sticky in (({"parameters": {"table_size": 2003}}, None), ({"scheduler": "random", "parameters": {}}, None),
+                                ({"scheduler": "random", "parameters": {}}, Sticky())):
+            before = pool.scheduler
+            self.apply(Service(groups={"blue": msgspec.structs.replace(blue, **changes)}, sticky=sticky))
+            self.assertIsNot(pool.scheduler, before, changes)
+
     def test_new_hosts_are_announced_and_take_connections(self) -> None:
         """A configured host is announced once and in rotation at once."""
         self.web("a", "b")

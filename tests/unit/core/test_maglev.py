@@ -165,6 +165,16 @@ class MaglevTests(SynchronousTestCase):
             self.assertApproximates(count, 1000, 5 * (4000 * 0.25 * 0.75) ** 0.5 + 10)
 
 
+    def test_factors(self) -> None:
+        """What an operator is shown: the configured weight, the share of the table, and whose client it is."""
+        pool = pool_of("maglev", [1, 3, 0])
+        shares = {name: pool.scheduler.factors(host, None, 0.0)["table_share"] for name, host in pool.hosts.items()}
+        owned = Counter(owners({"h0": 1.0, "h1": 3.0}, 1009))
+        self.assertEqual(shares, {"h0": owned["h0"] / 1009, "h1": owned["h1"] / 1009, "h2": 0.0})
+        client = address(5)
+        first = {name: pool.scheduler.factors(host, client, 0.0)["first_choice"] for name, host in pool.hosts.items()}
+        self.assertEqual(first, {name: float(name == pool.pick(client, 0.0).host.name) for name in pool.hosts})
+
 class BoundTests(SynchronousTestCase):
     def pool(self, weights: list[float], bound: float) -> Pool:
         return pool_of(scheduler_of("maglev", parameters={"table_size": 1009, "bound": bound}), weights)
