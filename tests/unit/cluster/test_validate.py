@@ -10,7 +10,7 @@ from msgspec import Meta
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.errors import Problem
-from cluster.model import AdminState, Moment, Name, Record
+from cluster.model import AdminState, Moment, Name, Record, Seconds
 from cluster.validate import convert, did_you_mean, join
 
 
@@ -32,6 +32,8 @@ class Root(Record, frozen=True):
     values: dict[str, float | int | str | bool] = msgspec.field(default_factory=dict)
     pair: tuple[int, str] = (0, "")
     at: Moment = 0.0
+    within: Seconds = 1.0
+    few: Annotated[tuple[Leaf, ...], Meta(max_length=2)] = ()
 
 
 class Lenient(msgspec.Struct, frozen=True):
@@ -49,6 +51,19 @@ class ConvertTests(SynchronousTestCase):
         """A tuple of a fixed length has a type for each place."""
         self.assertEqual(problems({"pair": [1, "x"]}), [])
         self.assertEqual([each.place for each in problems({"pair": [1, 2]})], ["pair"])
+
+    def test_bounded_array(self) -> None:
+        """What is wrong within an array of bounded length has its own place."""
+        self.assertEqual(problems({"few": [{"address": "a"}]}), [])
+        self.assertEqual([each.place for each in problems({"few": [{"address": "a"}, {"address": "a", "weight": 11}]})],
+                         ["few[1].weight"])
+
+    def test_durations(self) -> None:
+        """More than nothing, and at most thirty years, which a timer can hold."""
+        for within in (0.001, 1e9):
+            self.assertEqual(problems({"within": within}), [], within)
+        for within in (0, -1, 1e9 + 1):
+            self.assertEqual([each.place for each in problems({"within": within})], ["within"], within)
 
     def test_moments(self) -> None:
         """From 1970 to the end of the year 9999."""

@@ -71,6 +71,12 @@ class FactorTests(PoolTestCase):
         factors = self.run_for(5, a=working(100), b=working(100), c=working(400), d=working(400))
         self.assertAlmostEqual(factors["c"] / factors["a"], 4.0)
 
+    def test_one_before_all(self) -> None:
+        """A host that is asked for first is compared with the median, too."""
+        for key, each in (("a", 100), ("b", 100), ("c", 150)):
+            self.capacity.reported(key, working(each), self.now)
+        self.assertAlmostEqual(self.capacity.factor("c", self.now), 1.5)
+
     def test_clamp(self) -> None:
         """A giant within belief is held at 2, a dwarf at 1/32."""
         usual = working(1000)
