@@ -247,6 +247,13 @@ class RegistrationTests(InventoryTestCase):
     def registered(self, *, approved: bool) -> Registered:
         return Registered(host=Host(address="10.1.1.1:80"), agent="n", boot_id="b", at=0.0, approved=approved)
 
+    def test_in_its_own_group(self) -> None:
+        """A registered host joins the group that it registered for, and no other."""
+        self.apply(Service(groups={"blue": group("a"), "red": group("b")}))
+        self.inventory.set_registered(ref("n", "red"), self.registered(approved=True), self.now)
+        groups = self.inventory.services["web"].groups
+        self.assertEqual((set(groups["blue"].hosts), set(groups["red"].hosts)), ({"a"}, {"b", "n"}))
+
     def test_only_approved_hosts_join(self) -> None:
         """A registered host waits for approval; approved it takes connections."""
         self.apply(Service(groups={"blue": group("a", registration=Registration(mode="approve"))}))

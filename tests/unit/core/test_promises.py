@@ -31,6 +31,7 @@ class PromisesTests(SynchronousTestCase):
 
     def test_when_to_ask(self) -> None:
         """Who promised is asked after a third of the time, who did not soon; nobody more often."""
+        self.assertEqual(RENEW_S, PROMISE_S / 3)
         promises = Promises()
         (_, number), = promises.ask(["a"], 0.0)
         self.assertEqual(promises.ask(["a"], RETRY_S - 0.01), [])

@@ -317,8 +317,11 @@ class RegistryTests(SynchronousTestCase):
                 make_scheduler(name, parameters, random=random.random)
             self.assertEqual(str(raised.exception), "; ".join(expected))
         self.assertIn("one of: auto, ewma", check_parameters("xyz", {})[0])
-        for value in (True, 2.0, "2", 65536, 7, 1_000_003):
-            self.assertEqual(len(check_parameters("maglev", {"table_size": value})), 1, value)
+        for value in (True, 2.0, "2", 65536, 7, 251, 655_379, 1_000_003):
+            [error] = check_parameters("maglev", {"table_size": value})
+            self.assertIn("a prime from 257 to 655373", error, value)
+        for value in (257, 655_373):
+            self.assertEqual(check_parameters("maglev", {"table_size": value}), [], value)
 
 
 class _Reads(Host):
