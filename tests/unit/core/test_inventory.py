@@ -251,6 +251,7 @@ class RegistrationTests(InventoryTestCase):
         """A registered host joins the group that it registered for, and no other."""
         self.apply(Service(groups={"blue": group("a"), "red": group("b")}))
         self.inventory.set_registered(ref("n", "red"), self.registered(approved=True), self.now)
+        self.apply(Service(groups={"blue": group("a"), "red": group("b")}, limits=Limits(queue=1)))
         groups = self.inventory.services["web"].groups
         self.assertEqual((set(groups["blue"].hosts), set(groups["red"].hosts)), ({"a"}, {"b", "n"}))
 
