@@ -154,7 +154,8 @@ class ServiceEntry:
         if not sum(weights.values()):
             return enabled.pool
         pools = {name: self.groups[name].pool for name in (enabled.name, *weights)}
-        return Split(Shares(weights), pools, by_address=self.spec.sticky is not None, strayed=self.strayed)
+        by_address = self.spec.sticky is not None or any(self.groups[name].spec.scheduler == "maglev" for name in pools)
+        return Split(Shares(weights), pools, by_address=by_address, strayed=self.strayed)
 
     @property
     def enabled(self) -> GroupEntry | None:

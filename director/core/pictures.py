@@ -77,6 +77,7 @@ def _service(
             for each in _only(service.groups, group)
         ),
         share=service.share,
+        split=service.spec.split,
     )
 
 

@@ -144,6 +144,7 @@ class ServicePicture(Picture, frozen=True):
     sticky_entries: int
     groups: tuple[GroupPicture, ...]
     share: int | None = None  #: this director's part of *max_connections*, where directors share it
+    split: dict[str, float] = {}  #: groups by their shares of new clients, as configured; empty: the enabled one has all
 
 
 class PeerPicture(Picture, frozen=True):

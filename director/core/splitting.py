@@ -3,8 +3,9 @@
 Rules:
 
 1. A client belongs to the group that its sticky table's newest memory names (of a sticky service by ``table``), else to
-   one by its address (of any sticky service), else, or without an address, to one by its turn. It keeps its turn while it
-   waits, or those at the head of a queue would sooner or later all be a group's that has a place.
+   one by its address (of any sticky service, or with a group that ``maglev`` schedules), else, or without an address, to
+   one by its turn. It keeps its turn while it waits, or those at the head of a queue would sooner or later all be a
+   group's that has a place.
 2. Its group serves it while that has a place. A group other than the enabled one that is full, or has no host available,
    leaves its clients to the enabled group. The enabled group's clients wait while it is full: a canary gets no more than
    its share because the others are busy. Only while the enabled group has no host available at all do the others serve its
@@ -73,7 +74,7 @@ class Split:
 
     :param pools: of every group with a share, 0 included, in the order in which they stand in for one another: the
         enabled group is the first.
-    :param by_address: the service is sticky.
+    :param by_address: the service is sticky, or a group is by its scheduler.
     :param strayed: counts, by the groups they belong to, the clients that another group took.
     """
 

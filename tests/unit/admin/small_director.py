@@ -149,7 +149,7 @@ class SmallDirector:
             services=tuple(
                 ServicePicture(
                     name=name, listen=("127.0.0.1:8000",), enabled=next(iter(groups)), connections=4,
-                    max_connections=0, queued=0, queue=0, sticky="", sticky_entries=0,
+                    max_connections=0, split=self._split(name), queued=0, queue=0, sticky="", sticky_entries=0,
                     groups=tuple(
                         GroupPicture(
                             service=name, name=group, enabled=True, scheduler="weightedleastconns",
@@ -162,6 +162,9 @@ class SmallDirector:
                 for name, groups in services.items()
             ),
         )
+
+    def _split(self, service: str) -> dict[str, float]:
+        return self.specs[service].spec.split if service in self.specs else {}
 
     def explain(self, service: str, client: str) -> Explanation:
         self._known(service)

@@ -130,6 +130,52 @@ class ConfigurationTests(InventoryTestCase):
         self.assertFalse(self.inventory.services["web"].access.allows(b"\x0a\0\0\1"))
 
 
+class SplitTests(InventoryTestCase):
+    def split(self, split: dict[str, float], *, scheduler: str = "leastconns", **changes: object) -> None:
+        groups = {name: group(host, scheduler=scheduler) for name, host in (("blue", "a"), ("green", "b"))}
+        self.apply(msgspec.structs.replace(Service(groups=groups, split=split), **changes))
+
+    def groups(self, number: int = 8) -> set[str]:
+        """Those that *number* clients of one address are given to."""
+        tickets = [self.arrive() for _ in range(number)]
+        assert all(isinstance(ticket, Ticket) for ticket in tickets)
+        return {ticket.host.ref.group for ticket in tickets if isinstance(ticket, Ticket)}
+
+    def test_live(self) -> None:
+        """Shares hold from the next client on; a split that ends leaves all to the enabled group."""
+        self.split({"blue": 1.0, "green": 1.0})
+        self.assertEqual(self.groups(), {"blue", "green"})
+        self.split({"blue": 0.0, "green": 1.0})
+        self.assertEqual(self.groups(), {"green"})
+        self.split({})
+        self.assertEqual(self.groups(), {"blue"})
+
+    def test_by_address(self) -> None:
+        """Where the service is sticky, or a group is by its scheduler."""
+        for changes in ({"sticky": Sticky()}, {"sticky": Sticky(mode="table")}, {"scheduler": "maglev"}):
+            self.apply(None)
+            self.split({"blue": 1.0, "green": 1.0}, **changes)
+            self.assertEqual(len(self.groups()), 1, changes)
+
+    def test_strangers(self) -> None:
+        """What the store should not say is survived: groups that are not there, nobody with a share."""
+        for split in ({"blue": 0.0, "gone": 1.0}, {"gone": 1.0}, {"blue": 0.0}):
+            self.split(split)
+            self.assertEqual(self.groups(), {"blue"})
+        self.split({"green": 1.0})
+        self.assertEqual(self.groups(), {"green"})
+
+    def test_counted_on(self) -> None:
+        """Clients that strayed are counted over all changes of the split."""
+        self.split({"blue": 0.0, "green": 1.0})
+        self.inventory.set_order(ref("b", "green"), "operator", order(AdminState.DRAIN), self.now)
+        for _ in range(2):
+            self.assertEqual(self.groups(3), {"blue"})
+            self.split({})
+            self.split({"blue": 0.0, "green": 1.0}, sticky=Sticky())
+        self.assertEqual(self.inventory.services["web"].strayed, {"green": 6})
+
+
 class OrderTests(InventoryTestCase):
     def test_most_restrictive_order_wins_and_only_its_author_clears_it(self) -> None:
         """An agent's up does not lift an operator's drain, nor the other way round."""
@@ -496,7 +542,7 @@ class WeightTests(InventoryTestCase):
 
 
 ACTIONS = st.sampled_from(
-    ["arrive", "leave", "apply", "shrink", "drain", "up", "down", "fail", "pass", "report", "time", "switch",
+    ["arrive", "leave", "apply", "shrink", "drain", "up", "down", "fail", "pass", "report", "time", "switch", "split",
      "local down", "local up", "resync"]
 )
 
@@ -536,6 +582,9 @@ class PropertyTests(SynchronousTestCase):
                     inventory.apply_service("web", msgspec.structs.replace(full, groups={"blue": kept}), now)
                 case "switch":
                     inventory.apply_service("web", msgspec.structs.replace(full, enable="green"), now)
+                case "split":
+                    split = {"blue": 1.0, "green": float(which)}
+                    inventory.apply_service("web", msgspec.structs.replace(full, split=split), now)
                 case "drain" | "down":
                     inventory.set_order(ref(names[which]), "operator", order(AdminState(action)), now)
                 case "up":

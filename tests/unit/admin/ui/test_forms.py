@@ -131,6 +131,8 @@ class OutcomeTests(FormCase):
         for shares, kept in (("blue=95, green=5", {"blue": 95.0, "green": 5.0}), ("", {})):
             self.assertEqual(self.ada.send(page, "/do/split_service", shares=shares).status, 303)
             self.assertEqual(self.admin.director.specs["web"].spec.split, kept)
+            words = " ".join(f"{name}={share:g}" for name, share in kept.items())
+            self.assertIn(f'name="shares" maxlength="1000" value="{words}"', self.ada.page("/services/web").source)
 
     def test_the_enabled_group_is_kept(self) -> None:
         """The enabled group is not emptied or deleted: 409 on its page."""
