@@ -18,6 +18,7 @@ from cluster.errors import ConfigError, Problem
 from cluster.model import Configuration, Group, Host, Service
 from cluster.validate import convert
 from director.config import check as rules
+from director.config import files
 from director.config.files import SHORTHANDS, check, checked, dump_json, dump_toml, examine, load, parse
 
 HASH = "0" * 64
@@ -451,6 +452,11 @@ class WarningTests(FilesTestCase):
     def test_good(self) -> None:
         """Nothing is odd about a good document."""
         self.assertEqual(self.warned(GOOD), [])
+
+    def test_small_queues(self) -> None:
+        """What the kernel grants listeners is asked of it, whenever a file is read."""
+        self.patch(files, "granted", lambda: 128)
+        self.assertEqual(self.warned(GOOD), ["node.roles"])
 
     def test_whose_services(self) -> None:
         """With etcd the file's services do not count: that there are any is odd, and nothing about them; none is right."""
