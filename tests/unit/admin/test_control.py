@@ -155,6 +155,7 @@ class LookingTests(ControlCase):
             while page := self.call("hosts", limit=limit, **after):
                 self.assertLessEqual(len(page), limit)
                 found += [(host.service, host.group, host.name) for host in page]
+                self.assertLessEqual(len(found), len(every))
                 after = {"after": "/".join(found[-1])}
             self.assertEqual(found, every)
         self.assertEqual([host.name for host in self.call("hosts", after="web/blue/app1a")], ["app2"])
@@ -180,6 +181,7 @@ class LookingTests(ControlCase):
                 while page := ask(limit=limit, **after):
                     self.assertLessEqual(len(page), limit)
                     found += page
+                    self.assertLessEqual(len(found), 2)
                     after = {"after": page[-1].name}
                 self.assertEqual(found, sorted(self.call("services"), key=lambda each: each.name))
             self.assertEqual([each.name for each in ask(after="mailbox")], ["web"])

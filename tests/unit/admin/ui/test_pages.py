@@ -219,6 +219,7 @@ class OverviewTests(PageCase):
         while True:
             found += re.findall(row, page.source)
             self.assertIn("of 200", page.text)
+            self.assertLessEqual(len(found), 2 * MAX_ROWS)
             later = re.search(r'<a href="(/bad-hosts\?after=[^"]+)">Later', page.source)
             if later is None:
                 break
