@@ -9,6 +9,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import NameOID
 
 _DAY = datetime.timedelta(days=1)
@@ -30,17 +31,22 @@ class Authority:
     def issue(self, *names: str, days: float = 1.0) -> tuple[str, str]:
         """Paths of a certificate for *names* (DNS names or IP addresses), valid for *days*, and of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
-        alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
-        certificate = self._builder(subject, key.public_key(), days).add_extension(alternatives, critical=False)
-        certificate_path, key_path = (self.folder / f"{names[0]}.{kind}.pem" for kind in ("crt", "key"))
-        certificate_path.write_bytes(self._pem(certificate))
+        certificate_path, key_path = self.issue_for(key.public_key(), *names, days=days), self.folder / f"{names[0]}.key.pem"
         key_path.write_bytes(key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         ))
-        return str(certificate_path), str(key_path)
+        return certificate_path, str(key_path)
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, days: float = 1.0) -> x509.CertificateBuilder:
+    def issue_for(self, key: CertificatePublicKeyTypes, *names: str, days: float = 1.0) -> str:
+        """Path of a certificate for somebody else's *key*."""
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+        alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
+        certificate = self._builder(subject, key, days).add_extension(alternatives, critical=False)
+        path = self.folder / f"{names[0]}.crt.pem"
+        path.write_bytes(self._pem(certificate))
+        return str(path)
+
+    def _builder(self, subject: x509.Name, key: CertificatePublicKeyTypes, days: float = 1.0) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return x509.CertificateBuilder(
             issuer_name=self._name, subject_name=subject, public_key=key,

@@ -53,6 +53,9 @@ class OddFiles(SynchronousTestCase):
             self.assertEqual(self.said(certificate=path)[0], "tls.certificate", path)
         for content in (b"\0" * 100, self.chain[:200], b"x" * (MAX_BYTES + 1)):
             self.assertEqual(self.said(certificate=self.file(content))[0], "tls.certificate", content[:9])
+        self.assertIn("is larger than", self.said(certificate=self.file(b"\n" * MAX_BYTES + self.chain))[1])
+        for path in (str(self.folder / "none"), pipe, "/dev/zero"):
+            self.assertIn("No such file" if path.endswith("none") else "is not a file", self.said(certificate=path)[1])
         self.assertIn("must come first", self.said(certificate=self.file(backwards))[1])
         self.assertIn("is not the key of", self.said(certificate=other)[1])
 
@@ -70,6 +73,14 @@ class OddFiles(SynchronousTestCase):
         for content in (b"", locked, older, exchange, rsa_key, public, ssh, self.chain):
             self.assertEqual(self.said(key=self.file(content))[0], "tls.key", content[:40])
 
+    def test_pairs_that_cannot_serve(self) -> None:
+        """Certificate and key belong together, but OpenSSL serves with no such key: too short, or one that signs nothing."""
+        pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        for key in (rsa.generate_private_key(65537, 1024), x25519.X25519PrivateKey.generate()):
+            certificate, path = self.authority.issue_for(key.public_key(), "d3.example"), self.folder / "d3.key.pem"
+            path.write_bytes(key.private_bytes(pem, pkcs8, serialization.NoEncryption()))
+            self.assertIn("cannot be served with", self.said(certificate, str(path))[1])
+
     def test_a_certificate_of_an_unknown_kind_of_key(self) -> None:
         """Its key's algorithm is none that is known here: told like everything else."""
         der = Path(self.certificate).read_bytes()
@@ -80,6 +91,9 @@ class OddFiles(SynchronousTestCase):
         odd = b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(raw.replace(known, unknown)) + (
             b"-----END CERTIFICATE-----\n")
         self.assertIn(self.said(certificate=self.file(odd))[0], ("tls.certificate", "tls.key"))
+        files = PemFiles("tls")
+        files.identity(self.file(Path(self.certificate).read_bytes() + odd), self.key)
+        self.assertEqual(files.problems, [])  # an issuer's key does not concern us
 
     def test_authorities(self) -> None:
         """The same for whom we trust."""
