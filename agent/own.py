@@ -137,7 +137,12 @@ class OwnLoad:
         text = self._maybe(f"{folder}/{'cpu.stat' if unified else 'cpuacct.usage'}")
         if text is None:
             return None
-        return counters(text)["usage_usec"] / 1e6 if unified else int(text) / 1e9
+        if not unified:
+            return int(text) / 1e9
+        try:
+            return counters(text)["usage_usec"] / 1e6
+        except KeyError:
+            raise ValueError(f"{folder}/cpu.stat has no usage_usec") from None
 
     def _usages(self, cpu: Place, hierarchies: list[Mount], cgroups: dict[str, str]) -> tuple[str, ...]:
         """Where the CPU time of each folder of *cpu* stands."""

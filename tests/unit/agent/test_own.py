@@ -127,7 +127,7 @@ class Version2(OwnCase):
         own = self.own()
         own.sample()
         self.assertIsNotNone(self.second(own))
-        for name, text in (("cpu__stat", "what"), ("cpu__max", "?"), ("memory__current", "")):
+        for name, text in (("cpu__stat", "what"), ("cpu__stat", "nr_periods 5"), ("cpu__stat", ""), ("cpu__max", "?"), ("memory__current", "")):
             with self.subTest(name):
                 self.machine.cgroup(WEB, **{name: text})
                 self.assertIsNone(self.second(own))
