@@ -70,7 +70,7 @@ class AgentConfig(Record, frozen=True):
     register: str | None = None  #: join the groups at this address; ``:port`` means the address that directors see
     weight: Weight = 1.0  #: for joining
     prometheus: Prometheus | None = None  #: where rate, errors and latency are, if the application does not count here
-    agent_check: AgentCheck | None = None  #: answer HAProxy; then directors and hosts may be left out
+    agent_check: AgentCheck | None = None  #: `director-agent` answers HAProxy; then directors and hosts may be left out
     leave_deadline_s: SecondsOrOff | None = None  #: how long a stop waits for what is in flight; 0: not at all;
     #: None: `LEAVE_S`, or not at all when nobody can tell what is in flight
     token: str | None = None
