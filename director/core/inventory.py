@@ -28,6 +28,7 @@ from director.core.orders import LOCAL, Orders
 from director.core.outliers import ENDED_BY_HOST
 from director.core.placing import Placing
 from director.core.responders import Responder
+from director.core.seen import Tallied
 from director.core.weighing import Walk, look_at_turns, refresh, take, told, weigh_all, weigh_news
 
 
@@ -195,6 +196,10 @@ class Inventory:
     def resolved(self, entry: HostEntry, target: Any, why_not: str = "") -> None:
         """Where to connect to the host; None: its name has no address, for a reason."""
         entry.target, entry.address_error = target, why_not
+
+    def tallied(self, entry: HostEntry, tally: Tallied) -> None:
+        """From now on its turnarounds are counted."""
+        entry.tally = tally
 
     def moved(self, entry: HostEntry, now: float) -> None:
         """The host is at another address than it was: a probe is due."""

@@ -63,7 +63,7 @@ class Distribution:
 class HostMetrics:
     """The counters of one host."""
 
-    __slots__ = ("connect_failures", "connections", "ejections", "probes_failed", "probes_passed", "tally",
+    __slots__ = ("connect_failures", "connections", "counted", "ejections", "probes_failed", "probes_passed",
                  "to_client_bytes", "to_host_bytes", "transitions")
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class HostMetrics:
         self.to_client_bytes = 0
         self.probes_passed = 0
         self.probes_failed = 0
-        self.tally: Tallied | None = None  #: of its turnarounds, from its first client on
+        self.counted: Tallied | None = None  #: of its turnarounds, from its first client on
         self.transitions: dict[HostState, int] = {}  #: by the new state
 
 
@@ -102,11 +102,11 @@ class ServiceMetrics:
 
 
 def _turnarounds(host: HostMetrics) -> float:
-    return 0 if host.tally is None else host.tally.read().total
+    return 0 if host.counted is None else host.counted.read().total
 
 
 def _turnaround_seconds(host: HostMetrics) -> float:
-    return 0.0 if host.tally is None else host.tally.read().seconds
+    return 0.0 if host.counted is None else host.counted.read().seconds
 
 
 def _transitions(host: HostMetrics) -> Iterable[float | None]:

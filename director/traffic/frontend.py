@@ -258,8 +258,10 @@ class Frontend:
 
     def _tally(self, entry: HostEntry) -> Tallied:
         """The host's first client: its turnarounds are counted from here on."""
-        entry.tally = self._metrics.host(entry.ref.group, entry.ref.host).tally = HostTally(self.relay)
-        return entry.tally
+        tally = HostTally(self.relay)
+        self._inventory.tallied(entry, tally)
+        self._metrics.host(entry.ref.group, entry.ref.host).counted = tally
+        return tally
 
     def _retry(self, connection: Connection) -> None:
         if connection in self._retrying:

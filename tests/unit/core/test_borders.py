@@ -24,7 +24,7 @@ NAMESAKES = {"known.reported_at", "self._metrics.host(host.ref.group, host.ref.h
 LOOKS = {"deadline", "evidence", "heartbeat_age"}
 #: Methods of the inventory that change nothing, or nothing that verdicts, pools and queues depend on.
 NO_MUTATIONS = {"drain", "entry_of", "in_grace", "caps", "capped", "registered", "registrations", "next_deadline",
-                "next_recompute", "drains", "resolved", "probe_started", "responder"}
+                "next_recompute", "drains", "resolved", "tallied", "probe_started", "responder"}
 
 
 def is_health(node: ast.expr) -> bool:
