@@ -5,7 +5,7 @@ from __future__ import annotations
 from unittest import TestCase
 
 from cluster.model import LoadReport
-from director.core.schedulers.loadaware.inflight import MOST_SCALE, InFlight, MeanDuration, connections_per_utilisation
+from director.core.schedulers.loadaware.inflight import MOST_SCALE, InFlight, MeanDuration, PoolLoad, pool_load
 
 
 def reported(utilisation: float | None, total: float | None, own: int, at: float = 0.0) -> InFlight:
@@ -32,32 +32,31 @@ class InFlightTests(TestCase):
 
     def test_short(self) -> None:
         """Without a blend it is the own count, whatever others have."""
-        self.assertEqual(reported(0.9, 500.0, 5).count(7, 0.0, 1.0, 100.0), 7)
+        self.assertEqual(reported(0.9, 500.0, 5).count(7, 0.0, 1.0, PoolLoad(4.0, 100.0)), 7)
 
     def test_long(self) -> None:
         """The report's utilisation, and what was opened and closed since, scaled to all directors."""
-        record = reported(0.5, 20.0, 5)
-        self.assertEqual(record.scale, 4.0)
-        self.assertEqual(record.count(5, 1.0, 1.0, 60.0), 30.0)
-        self.assertEqual(record.count(7, 1.0, 1.0, 60.0), 38.0)
-        self.assertEqual(record.count(5, 1.0, 0.5, 60.0), 15.0)
-        self.assertEqual(record.count(5, 0.5, 1.0, 60.0), 17.5)
+        record, pool = reported(0.5, 20.0, 5), PoolLoad(scale=4.0, per_utilisation=60.0)
+        self.assertEqual(record.count(5, 1.0, 1.0, pool), 30.0)
+        self.assertEqual(record.count(7, 1.0, 1.0, pool), 38.0)
+        self.assertEqual(record.count(5, 1.0, 0.5, pool), 15.0)
+        self.assertEqual(record.count(5, 0.5, 1.0, pool), 17.5)
 
     def test_a_liar(self) -> None:
         """A host that claims to be idle counts for half of the connections it is known to have."""
-        self.assertEqual(reported(0.0, 20.0, 5).count(5, 1.0, 1.0, 60.0), 10.0)
+        self.assertEqual(reported(0.0, 20.0, 5).count(5, 1.0, 1.0, PoolLoad(4.0, 60.0)), 10.0)
 
     def test_scale(self) -> None:
         """At least what is one's own, at most sixteen directors' worth; 1 where there is nothing to compare."""
-        for total, own, scale in ((1000.0, 1, MOST_SCALE), (2.0, 5, 1.0), (7.0, 0, 1.0), (None, 5, 1.0)):
-            self.assertEqual(reported(0.5, total, own).scale, scale)
+        for total, own, scale in ((1000.0, 1, MOST_SCALE), (2.0, 5, 1.0), (7.0, 0, 1.0), (None, 5, 1.0), (20.0, 5, 4.0)):
+            self.assertEqual(pool_load([(reported(0.5, total, own), own, 1.0)]).scale, scale)
 
     def test_per_utilisation(self) -> None:
         """Implied connections add up to those that there are, on the hosts that report."""
         pool = [(reported(0.2, 10.0, 5), 5, 1.0), (reported(0.8, 20.0, 10), 10, 0.5), (InFlight(), 9, 1.0)]
-        k = connections_per_utilisation(pool)
-        self.assertAlmostEqual(sum(each.count(own, 1.0, weight, k) for each, own, weight in pool[:2]), 30.0)
-        self.assertEqual(connections_per_utilisation([]), 0.0)
+        load = pool_load(pool)
+        self.assertAlmostEqual(sum(each.count(own, 1.0, weight, load) for each, own, weight in pool[:2]), 30.0)
+        self.assertEqual(pool_load([]), PoolLoad())
 
     def test_mean_duration(self) -> None:
         """The first ones are a plain mean; later it follows within some dozens."""

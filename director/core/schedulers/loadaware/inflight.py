@@ -8,7 +8,8 @@ report's utilisation implies, corrected by the own change since the report. Betw
     blend = exp(-(age + interval / 2) / D)          *D*: mean duration of the pool's connections
     n = (1 - blend) * own + blend * max(own * scale / 2, implied + (own - own then) * scale)
 
-- *scale*, within [1, 16], is the agent's count of connections over the own one at that time: what other directors send.
+- *scale*, within [1, 16], is the agents' count of connections over the own one at that time, of the whole pool: what other
+  directors send.
 - *implied* is the host's part, by utilisation, of all connections there are: ``utilisation * W * K``, with *K* the pool's
   scaled connections over its sum of ``utilisation * W``. So ``implied / W`` goes as utilisation goes, in connections.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from cluster.model import LoadReport
 
@@ -48,14 +50,14 @@ class MeanDuration:
 class InFlight:
     """One host's, at one director."""
 
-    __slots__ = ("at", "interval_s", "own_then", "scale", "utilisation")
+    __slots__ = ("at", "interval_s", "own_then", "total", "utilisation")
 
     def __init__(self) -> None:
         self.at = -math.inf  #: of the last report
         self.interval_s = 1.0
         self.utilisation: float | None = None
         self.own_then = 0
-        self.scale = 1.0
+        self.total: float | None = None
 
     def reported(self, report: LoadReport, own: int, now: float) -> None:
         """Learn from a report, with *own* connections open now."""
@@ -64,8 +66,7 @@ class InFlight:
         self.at = now
         self.utilisation = report.utilisation
         self.own_then = own
-        total = report.in_flight
-        self.scale = 1.0 if total is None or not own else min(max(total / own, 1.0), MOST_SCALE)
+        self.total = report.in_flight
 
     def blend(self, mean_s: float, now: float) -> float:
         """How much of n comes by the report, 0 to 1; 0 without one."""
@@ -74,19 +75,32 @@ class InFlight:
         blend = math.exp(-(now - self.at + self.interval_s / 2) / mean_s)
         return blend if blend >= LEAST_BLEND else 0.0
 
-    def count(self, own: int, blend: float, weight: float, per_utilisation: float) -> float:
-        """n. *per_utilisation*: K, from `connections_per_utilisation`."""
+    def count(self, own: int, blend: float, weight: float, pool: PoolLoad) -> float:
+        """n."""
         if not blend or self.utilisation is None:
             return own
-        implied = self.utilisation * weight * per_utilisation + (own - self.own_then) * self.scale
-        return (1.0 - blend) * own + blend * max(OWN_PART * self.scale * own, implied)
+        implied = self.utilisation * weight * pool.per_utilisation + (own - self.own_then) * pool.scale
+        return (1.0 - blend) * own + blend * max(OWN_PART * pool.scale * own, implied)
 
 
-def connections_per_utilisation(pool: Iterable[tuple[InFlight, int, float]]) -> float:
-    """K of *pool*: each host's record, own connections and weight."""
-    connections = busy = 0.0
-    for record, own, weight in pool:
-        if record.utilisation is not None:
-            connections += own * record.scale
-            busy += record.utilisation * weight
-    return connections / busy if busy > 0.0 else 0.0
+class PoolLoad(NamedTuple):
+    """What a pool's hosts have in common."""
+
+    scale: float = 1.0  #: connections of all directors for each own
+    per_utilisation: float = 0.0  #: K
+
+
+def pool_load(pool: Iterable[tuple[InFlight, int, float]]) -> PoolLoad:
+    """Of each host's record, own connections and weight. A single host's scale would be the noise of a few connections;
+    directors send to all hosts alike."""
+    own = own_then = total = busy = 0.0
+    for record, connections, weight in pool:
+        if record.utilisation is None:
+            continue
+        own += connections
+        busy += record.utilisation * weight
+        if record.total is not None:
+            own_then += record.own_then
+            total += record.total
+    scale = min(max(total / own_then, 1.0), MOST_SCALE) if own_then else 1.0
+    return PoolLoad(scale, own * scale / busy if busy > 0.0 else 0.0)

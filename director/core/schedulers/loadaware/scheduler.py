@@ -19,7 +19,7 @@ from director.core.host import Host
 from director.core.schedulers.least import LeastLoaded, ended_by_itself, turns
 from director.core.schedulers.loadaware import slowness
 from director.core.schedulers.loadaware.guards import MOST_SHARE, STALL_AFTER, Shares, stall
-from director.core.schedulers.loadaware.inflight import InFlight, MeanDuration, connections_per_utilisation
+from director.core.schedulers.loadaware.inflight import InFlight, MeanDuration, PoolLoad, pool_load
 from director.core.schedulers.loadaware.slowness import Slowness
 
 #: Time of a sweep, its parts, and the hosts of each part.
@@ -71,19 +71,19 @@ class LoadAware(LeastLoaded):
         self._median: float | None = None  # of log durations
         self._turn_median: float | None = None
         self._usual_s = math.inf
-        self._per_utilisation = 0.0
+        self._load = PoolLoad()
 
     # --- the score
 
     def score(self, host: Host) -> float:
         """As of the last event of *host* and the last sweep."""
         seen = self._seen[host]
-        n = seen.in_flight.count(host.in_flight, seen.blend, host.weight, self._per_utilisation)
+        n = seen.in_flight.count(host.in_flight, seen.blend, host.weight, self._load)
         return (1.0 + max(n, 0.0)) / host.weight * seen.x * seen.stall * seen.cap
 
     def share(self, host: Host) -> float:
         seen = self._seen[host]
-        others = 1.0 + max(seen.in_flight.count(0, seen.blend, host.weight, self._per_utilisation), 0.0)
+        others = 1.0 + max(seen.in_flight.count(0, seen.blend, host.weight, self._load), 0.0)
         return turns(host.weight / host.capacity / others, host.capacity / (seen.x * seen.stall * seen.cap))
 
     def _slowness(self, seen: _Seen, now: float) -> float:
@@ -155,7 +155,7 @@ class LoadAware(LeastLoaded):
         if seen is None:
             return {}
         numbers = super().factors(host, client, now)
-        n = seen.in_flight.count(host.in_flight, seen.blend, host.weight, self._per_utilisation)
+        n = seen.in_flight.count(host.in_flight, seen.blend, host.weight, self._load)
         return {**numbers, "n": n, "x": seen.x, "stall": seen.stall, "cap": seen.cap}
 
     # --- time
@@ -186,9 +186,7 @@ class LoadAware(LeastLoaded):
             self._usual_s = math.exp(self._median)
         self._turn_median = slowness.median((seen.turns for _host, seen in pool), now)
         self._shares.resize(len(pool), sum(host.weight for host, _seen in pool))
-        self._per_utilisation = connections_per_utilisation(
-            (seen.in_flight, host.in_flight, host.weight) for host, seen in pool
-        )
+        self._load = pool_load((seen.in_flight, host.in_flight, host.weight) for host, seen in pool)
 
     def _update(self, host: Host, now: float) -> None:
         seen = self._seen[host]
