@@ -10,6 +10,7 @@ from pathlib import Path
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from cluster.address import Address
@@ -161,6 +162,15 @@ class ScriptTests(ScriptsTestCase):
         self.assertEqual(len(scripts_of(self.directory)), 1)
         (self.directory / "go").write_text("")
         await until(lambda: not scripts_of(self.directory), "it has ended")
+        await self.all_over()
+
+    async def test_numbers_of_descriptors(self) -> None:
+        """They are nobody else's until the reactor's turn is over, which may have an event left for them."""
+        probe = self.probe(self.script("sleep 0.2"))
+        mine = [each.fileno() for each in reactor.getReaders() if isinstance(each, scripts._Readable)]
+        probe.addCallback(lambda _: deferLater(
+            reactor, 0, lambda: sorted(os.readlink(f"/proc/self/fd/{fd}").split(":")[0] for fd in mine)))
+        self.assertEqual(await probe, ["anon_inode", "pipe"])
         await self.all_over()
 
     async def test_stopped_process(self) -> None:

@@ -12,7 +12,6 @@ from msgspec.structs import replace
 from cluster.model import AdminState, HostState, Outliers, Reason, Service
 from director.core.events import HostEjected, HostReturned
 from director.core.inventory import Inventory
-from director.core.outliers import ENDED_BY_HOST
 from director.core.pictures import picture_services
 from director.core.pool import Ticket
 from tests.unit.core.inventory_kit import HEALTH, InventoryTestCase, group, order, ref
@@ -32,14 +31,14 @@ class EjectingTestCase(InventoryTestCase):
             self.now += 1.0
             self.inventory.clean_up(self.now)
 
-    def client(self, *closing: str) -> None:
-        """One comes; the hosts that are *closing* take it and close at once."""
+    def client(self, *closing: str, reason: Reason = Reason.HOST_CLOSED) -> None:
+        """One comes; the hosts that are *closing* take it and close at once, or it ends there so."""
         ticket = self.arrive()
         assert isinstance(ticket, Ticket)
         self.inventory.connect_succeeded(ticket.host, ticket.picked_at, self.now)
         ticket.release(Reason.HOST_CLOSED, self.now)
         if ticket.host.name in closing:
-            self.inventory.client_ended(ticket.host, Reason.HOST_CLOSED, 0, self.now - ticket.picked_at, self.now)
+            self.inventory.client_ended(ticket.host, reason, 0, self.now - ticket.picked_at, self.now)
 
     def clients(self, number: int, *closing: str) -> None:
         for _ in range(number):
@@ -73,6 +72,17 @@ class EjectingTests(EjectingTestCase):
         self.assertEqual(self.rotation(), {"a", "b", "c"})
         self.assertEqual(self.entry("b").up_since, self.now)
         self.assertEqual([event.entry.ref.host for event in self.inventory.drain() if isinstance(event, HostReturned)], ["b"])
+
+    def test_reasons(self) -> None:
+        """Only ends that the host made are failures of its."""
+        for reason in set(Reason) - {Reason.HOST_RESET}:  # by which it is down before
+            self.setUp()
+            self.group("a", "b", "c")
+            self.wait(HEALTH.timeout_s)
+            self.clients(60)
+            for _ in range(60):
+                self.client("b", reason=reason)
+            self.assertIs(self.entry("b").conduct.ejected, reason is Reason.HOST_CLOSED, reason)
 
     def test_sinkhole(self) -> None:
         """Of ten minutes' clients, a host that closes all of its gets 20 at most; one that is mended gets its share again."""
@@ -215,7 +225,7 @@ class EjectingMachine(RuleBasedStateMachine):
                 continue
             self.inventory.connect_succeeded(host, self.now, self.now)
             reason = how if host.name in bad else Reason.CLIENT_CLOSED
-            if reason in ENDED_BY_HOST:
+            if reason in (Reason.HOST_CLOSED, Reason.HOST_RESET):
                 self.guilty.add(host.name)
             self.inventory.client_ended(host, reason, 0, 0.0, self.now)
             admission.leave(ticket, reason, self.now)

@@ -167,6 +167,15 @@ class WindowTests(ComparisonTestCase):
         self.some(1, 2, 0, 1, 2, 3)
         self.assertEqual(self.window(), [])
 
+    def test_among_failures(self) -> None:
+        """Where half fail everywhere, three quarters of fifty are chance; of two hundred they are none."""
+        for clients, outliers in ((52, []), (200, ["h1"])):
+            self.begin(4)
+            for count in range(clients):
+                for _ in self.conducts:
+                    self.client(*((0, 2, 3) if count % 2 else ()), *((1,) if count % 4 else ()))
+            self.assertEqual(self.window(), outliers, clients)
+
     def test_few_clients(self) -> None:
         """A window goes on until there are enough, five minutes at most; a share of fewer says nothing."""
         for count in range(40):
