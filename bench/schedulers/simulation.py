@@ -138,6 +138,7 @@ class Simulation:
         ticket = self.pools[director].pick(None, now)
         if ticket is None:
             return
+        self.inventories[director].connect_succeeded(ticket.host, now, now)  # an agent's silence alone is no death
         name = ticket.host.ref.host
         backend = self._by_name[name]
         backend.connections += 1
