@@ -13,15 +13,16 @@ release never does.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from itertools import count
 from math import inf
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cluster.errors import Misuse
 from cluster.model import HostRef, LoadReport, Reason
+from director.core.expected import expected_shares
 from director.core.host import Host
 from director.core.schedulers.base import Scheduler
 
@@ -58,6 +59,7 @@ class Considered(NamedTuple):
     eligible: bool
     why_not: str  #: empty when eligible
     factors: Mapping[str, float]
+    share: float  #: of the pool's new connections, as `Pool.shares`
 
 
 class Preview(NamedTuple):
@@ -66,6 +68,7 @@ class Preview(NamedTuple):
     chosen: Host | None
     random: bool  #: somebody would be chosen, but by a draw
     hosts: tuple[Considered, ...]
+    rule: str  #: by which the scheduler chooses, as a sentence that goes on behind its name
 
 
 class Pool:
@@ -248,15 +251,28 @@ class Pool:
 
     def explain(self, client: bytes | None, now: float) -> Preview:
         """What `pick` would answer now; changes nothing. Looks at every host."""
-        chosen = self._scheduler.preview(client, now)
-        return Preview(
-            chosen,
-            chosen is None and self._eligible > 0,
-            tuple(
-                Considered(host, host.eligible, self.why_not(host), self._scheduler.factors(host, client, now))
-                for host in self._hosts.values()
-            ),
-        )
+        scheduler = self._scheduler
+        with scheduler.looking(now):
+            chosen, shares = scheduler.preview(client, now), self.shares(now)
+            return Preview(
+                chosen,
+                chosen is None and self._eligible > 0,
+                tuple(
+                    Considered(host, host.eligible, self.why_not(host), scheduler.factors(host, client, now),
+                               shares.get(host, 0.0))
+                    for host in self._hosts.values()
+                ),
+                scheduler.rule(client, now),
+            )
+
+    def shares(self, now: float, walk: Callable[[Iterable[Any]], Iterable[Any]] = iter) -> dict[Host, float]:
+        """The part of the new connections that each eligible host gets at the present load: `director.core.expected`."""
+        parts, in_flight = {}, 0
+        for host in walk(self._hosts.values()):
+            if host.eligible:
+                parts[host] = self._scheduler.parts(host, now)
+                in_flight += host.in_flight
+        return expected_shares(parts, in_flight)
 
     # --- who is eligible ----------------------------------------------------------------------------------
 

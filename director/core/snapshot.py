@@ -105,6 +105,7 @@ class HostPicture(Picture, frozen=True):
     rate: float | None = None  #: completions per second that its capacity rests on; None: unknown
     rate_of: RateOf = ""  #: what they are; ``agent``: what it calls so
     rate_scale: float = 1.0  #: by what this director's own rate was multiplied, for the clients that others serve
+    share: float = 0.0  #: of its group's new connections, 0 to 1, at the present load (`director.core.expected`)
     rate_doubt: str = ""  #: why turnarounds do not count in its group; empty: they do
 
 
@@ -297,7 +298,10 @@ class CandidatePicture(Picture, frozen=True):
     host: str
     eligible: bool
     why_not: str  #: why it takes no new connection; empty when eligible
-    factors: dict[str, float]  #: every number that matters to the scheduler, by its name there
+    factors: dict[str, float]  #: every number that matters to the scheduler, or that the weight comes from, by its name
+    weight: float = 0.0  #: effective
+    share: float = 0.0  #: of its group's new connections, 0 to 1, at the present load
+    words: tuple[str, ...] = ()  #: where weight, score and share come from, in sentences
 
 
 class Explanation(Picture, frozen=True):
@@ -312,6 +316,7 @@ class Explanation(Picture, frozen=True):
     sticky: bool  #: the client is sent back to the host that it had
     candidates: tuple[CandidatePicture, ...]
     steps: tuple[str, ...]  #: the decision in sentences, in order: access list, maxima, stickiness, rotation, choice
+    rule: str = ""  #: by which the scheduler chooses now; empty where there is none, or several groups take turns
 
 
 class ConnectionPicture(Picture, frozen=True):

@@ -16,13 +16,26 @@ Two rules every scheduler keeps:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Protocol
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple, Protocol
 
 from cluster.model import LoadReport, Reason
 from director.core.host import Host
 
 #: Uniform in [0, 1), like ``random.random``.
 Random = Callable[[], float]
+
+
+class Parts(NamedTuple):
+    """How often new connections come to a host, beside the parts of the other eligible ones, as long as connections last
+    alike on all of them (`director.core.expected`)."""
+
+    idle: float  #: while hosts are mostly idle
+    busy: float  #: while all have connections
+
+
+#: Where all hosts are alike.
+ALIKE = Parts(1.0, 1.0)
 
 
 class Scheduler(Protocol):
@@ -66,6 +79,16 @@ class Scheduler(Protocol):
     def factors(self, host: Host, client: bytes | None, now: float) -> dict[str, float]:
         """Every number that matters in whether *host* is chosen for *client*, to be shown to an operator."""
 
+    def rule(self, client: bytes | None, now: float) -> str:
+        """By which rule `pick` would choose now, as a sentence that goes on behind the scheduler's name."""
+
+    def parts(self, host: Host, now: float) -> Parts:
+        """Of an eligible host. O(1)."""
+
+    def looking(self, now: float) -> AbstractContextManager[None]:
+        """Within it all that is shown is as a pick at *now* would find it; afterwards all is as it was before. Nothing
+        must happen meanwhile. O(n)."""
+
     @property
     def resolved(self) -> str:
         """The scheduler that it has chosen to be for now, by name; empty when it is what it is called."""
@@ -92,6 +115,12 @@ class Quiet:
     def reported(self, host: Host, report: LoadReport, now: float) -> None: ...
 
     def turned(self, host: Host, count: int, total_s: float, now: float) -> None: ...
+
+    def parts(self, host: Host, now: float) -> Parts:
+        return ALIKE
+
+    def looking(self, now: float) -> AbstractContextManager[None]:
+        return nullcontext()
 
     @property
     def resolved(self) -> str:

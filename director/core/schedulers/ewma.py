@@ -26,6 +26,8 @@ TURNED_S = 30.0
 #: connection is a test, many are a herd.
 UNKNOWN_IDLE = -math.inf
 UNKNOWN_BUSY = 1e15
+#: Logarithm of how much more than the usual one a host may be worth: all there is, and a number still.
+MOST_FASTER = 50.0
 
 
 class _Latency:
@@ -46,6 +48,7 @@ class PeakEwma(LeastLoaded):
         self._decay_s = decay_s
         self._latencies: dict[Host, _Latency] = {}
         self._usual = 0.0  # log of a latency, for the turns of hosts of which none is known
+        self._usual_at = 0.0  # the time of the last sample of any
 
     def score(self, host: Host) -> float:
         known = self._latencies.get(host)
@@ -57,6 +60,13 @@ class PeakEwma(LeastLoaded):
         known = self._latencies.get(host)
         faster = math.exp(self._usual - known.log_s) if known is not None else 1.0
         return turns(host.weight / host.capacity, host.capacity * faster)
+
+    def worth(self, host: Host, now: float) -> float:
+        known = self._latencies.get(host)
+        if known is None:
+            return host.weight
+        faster = self._usual - known.log_s + (self._usual_at - known.at) / self._decay_s
+        return host.weight * math.exp(min(faster, MOST_FASTER))
 
     def _sample(self, host: Host, seconds: float, now: float) -> None:
         value = math.log(max(seconds, LEAST_S))
@@ -71,6 +81,7 @@ class PeakEwma(LeastLoaded):
             known.log_s = max(value, math.log(before + math.exp(value) * (1.0 - kept)))
         known.at = now
         self._usual += (value - self._usual) / 16
+        self._usual_at = now
 
     def closed(self, host: Host, duration_s: float, reason: Reason, now: float) -> None:
         known = self._latencies.get(host)

@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from cluster.model import Reason
 from director.core.host import Host
-from director.core.schedulers.base import Quiet, Random
+from director.core.schedulers.base import Parts, Quiet, Random
 from director.core.schedulers.smooth import SmoothRoundRobin
 from director.core.schedulers.structures import LeastTree, ShareTree
 
@@ -82,6 +82,9 @@ class LeastConnections(Quiet):
     def factors(self, host: Host, client: bytes | None, now: float) -> dict[str, float]:
         return {"in_flight": host.in_flight, "last_turn": host.last_turn}
 
+    def rule(self, client: bytes | None, now: float) -> str:
+        return "takes the host with the fewest open connections; among equals, whose last turn is longest ago"
+
 
 class LeastLoaded(Quiet):
     """The eligible host with the least *score* (what it would cost with one more connection); among equals the least
@@ -102,6 +105,10 @@ class LeastLoaded(Quiet):
 
     def share(self, host: Host) -> float:
         """How often an idle host comes, beside other idle ones: see `turns`."""
+        raise NotImplementedError
+
+    def worth(self, host: Host, now: float) -> float:
+        """How many connections *host* has beside others while all are busy: what equal scores make of them."""
         raise NotImplementedError
 
     def _rescore(self, host: Host) -> None:
@@ -148,7 +155,18 @@ class LeastLoaded(Quiet):
                 self._idle.add(host)
 
     def preview(self, client: bytes | None, now: float) -> Host | None:
-        return self.pick(client, (), now)
+        return LeastLoaded.pick(self, client, (), now)
+
+    def rule(self, client: bytes | None, now: float) -> str:
+        best = self._tree.least()
+        if best is None or best.in_flight:
+            return "takes the host with the least score"
+        if len(self._idle) == 1:
+            return "takes the host with the least score, the only idle one"
+        return f"sees the host with the least score idle, so the {len(self._idle)} idle hosts take turns by weight"
+
+    def parts(self, host: Host, now: float) -> Parts:
+        return Parts(self.share(host), self.worth(host, now))
 
     def factors(self, host: Host, client: bytes | None, now: float) -> dict[str, float]:
         score = {"load": self._scores[host]} if host in self._tree else {}
@@ -163,6 +181,9 @@ class WeightedLeastConnections(LeastLoaded):
 
     def share(self, host: Host) -> float:
         return turns(host.weight / host.capacity, host.capacity)
+
+    def worth(self, host: Host, now: float) -> float:
+        return host.weight
 
 
 class PowerOfChoices(Quiet):
@@ -204,3 +225,11 @@ class PowerOfChoices(Quiet):
     def factors(self, host: Host, client: bytes | None, now: float) -> dict[str, float]:
         cost = {"load": load(host)} if host.weight > 0 else {}
         return {"in_flight": host.in_flight, "weight": host.weight, **cost}
+
+    def rule(self, client: bytes | None, now: float) -> str:
+        drawn = min(self._choices, len(self._shares))
+        return f"takes the least loaded of {drawn} hosts drawn by weight; if that is idle, the first drawn of the idle"
+
+    def parts(self, host: Host, now: float) -> Parts:
+        turn = turns(host.weight / host.capacity, host.capacity)
+        return Parts(turn, turn)

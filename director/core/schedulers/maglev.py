@@ -18,7 +18,7 @@ from math import ceil
 
 from cluster.model import Reason
 from director.core.host import Host
-from director.core.schedulers.base import Quiet, Random
+from director.core.schedulers.base import Parts, Quiet, Random
 from director.core.schedulers.structures import ShareTree
 
 #: Prime, and a hundred times as large as the largest group that keeps the guarantee on remapping (655 hosts).
@@ -173,6 +173,21 @@ class Maglev(Quiet):
 
     def preview(self, client: bytes | None, now: float) -> Host | None:
         return self.pick(client, (), now) if client is not None or len(self._ring) == 1 else None
+
+    def rule(self, client: bytes | None, now: float) -> str:
+        if client is None:
+            return "draws a point of its table: the client has no address"
+        own = self._hosts[self._table[point_of(client) % self._size]] if self._table else None
+        if own is None:
+            return "takes the next host around its circle: no weight is configured"
+        if own is self.pick(client, (), now):
+            return f"takes the host that the client's address belongs to, {own.name}"
+        lack = "has all the connections that its bound allows" if own in self._eligible else "takes no connections now"
+        return f"takes the next host of its table: the client's address belongs to {own.name}, which {lack}"
+
+    def parts(self, host: Host, now: float) -> Parts:
+        slots = float(self._slots.get(host, 0))
+        return Parts(slots, slots)
 
     def factors(self, host: Host, client: bytes | None, now: float) -> dict[str, float]:
         numbers = {"configured_weight": host.configured_weight, "table_share": self._slots.get(host, 0) / self._size}

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Collection
 
 from director.core.host import Host
-from director.core.schedulers.base import Quiet, Random
+from director.core.schedulers.base import Parts, Quiet, Random
 from director.core.schedulers.structures import HostArray, ShareTree
 
 
@@ -30,7 +30,10 @@ class Drawn(Quiet):
         return self._roster.only()
 
     def factors(self, host: Host, client: bytes | None, now: float) -> dict[str, float]:
-        return {"share": 1 / len(self._roster) if host in self._roster else 0.0}
+        return {"in_flight": host.in_flight}
+
+    def rule(self, client: bytes | None, now: float) -> str:
+        return "draws one, all equally likely"
 
 
 class Weighted(Quiet):
@@ -56,7 +59,13 @@ class Weighted(Quiet):
         return self._shares.only()
 
     def factors(self, host: Host, client: bytes | None, now: float) -> dict[str, float]:
-        return {"weight": host.weight, "share": host.weight / self._shares.total() if host in self._shares else 0.0}
+        return {"weight": host.weight}
+
+    def rule(self, client: bytes | None, now: float) -> str:
+        return "draws one by weight"
+
+    def parts(self, host: Host, now: float) -> Parts:
+        return Parts(host.weight, host.weight)
 
 
 class RoundRobin(Quiet):
@@ -89,3 +98,6 @@ class RoundRobin(Quiet):
 
     def factors(self, host: Host, client: bytes | None, now: float) -> dict[str, float]:
         return {"last_turn": host.last_turn}
+
+    def rule(self, client: bytes | None, now: float) -> str:
+        return "takes the host whose last turn is longest ago"

@@ -9,11 +9,11 @@ here phases differ, so that many light hosts do not come due all at once between
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from operator import attrgetter
 
 from director.core.host import Host
-from director.core.schedulers.base import Quiet
+from director.core.schedulers.base import Parts, Quiet
 from director.core.schedulers.structures import LeastTree
 
 #: Its multiples modulo 1 spread evenly, however many there are: the golden ratio less 1.
@@ -60,6 +60,9 @@ class SmoothRoundRobin(Quiet):
         self._front = 0.0  #: virtual time: the earliest deadline at the last pick
         self._joined = 0
 
+    def __len__(self) -> int:
+        return len(self._tree)
+
     def configure(self, hosts: Collection[Host]) -> None:
         self._paces = {host: self._paces[host] for host in hosts if host in self._paces}
 
@@ -101,3 +104,19 @@ class SmoothRoundRobin(Quiet):
     def factors(self, host: Host, client: bytes | None, now: float) -> dict[str, float]:
         due = {"due": self._paces[host].due - self._front} if host in self._tree else {}
         return {"weight": host.weight, **due, "last_turn": host.last_turn}
+
+    def rule(self, client: bytes | None, now: float) -> str:
+        return "takes the host that is due first, each as often as its weight says"
+
+    def parts(self, host: Host, now: float) -> Parts:
+        return Parts(host.weight, host.weight)
+
+    def paces(self) -> Mapping[Host, object]:
+        """What `put_back` takes, to undo any `reweigh` since."""
+        return self._paces.copy()
+
+    def put_back(self, paces: Mapping[Host, object]) -> None:
+        for host, pace in paces.items():
+            if isinstance(pace, _Pace) and self._paces[host] is not pace:
+                self._paces[host] = pace
+                self._tree.put(host, pace.due)

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
+from contextlib import AbstractContextManager
 from typing import TypeAlias
 
 from cluster.model import LoadReport, Reason, Sticky
 from director.core.host import Host
-from director.core.schedulers.base import Scheduler
+from director.core.schedulers.base import Parts, Scheduler
 from director.core.schedulers.maglev import Maglev
 
 
@@ -63,6 +64,15 @@ class Around:
     def turned(self, host: Host, count: int, total_s: float, now: float) -> None:
         self._inner.turned(host, count, total_s, now)
 
+    def rule(self, client: bytes | None, now: float) -> str:
+        return self._inner.rule(client, now)
+
+    def parts(self, host: Host, now: float) -> Parts:
+        return self._inner.parts(host, now)
+
+    def looking(self, now: float) -> AbstractContextManager[None]:
+        return self._inner.looking(now)
+
     @property
     def resolved(self) -> str:
         return self._inner.resolved
@@ -102,6 +112,14 @@ class StickyHash(Around):
 
     def factors(self, host: Host, client: bytes | None, now: float) -> dict[str, float]:
         return (self._inner if client is None else self._maglev).factors(host, client, now)
+
+    def rule(self, client: bytes | None, now: float) -> str:
+        if client is None:
+            return self._inner.rule(client, now)
+        return f"is not asked, for clients stick to hosts by their addresses (Maglev): it {self._maglev.rule(client, now)}"
+
+    def parts(self, host: Host, now: float) -> Parts:
+        return self._maglev.parts(host, now)
 
 
 def _never() -> float:
@@ -178,6 +196,15 @@ class StickyTable(Around):
         if memory is None or memory[0] != host.name:
             return {"remembered": 0.0, **numbers}
         return {"remembered": 1.0, "forgotten_in_s": memory[1] - now, **numbers}
+
+    def rule(self, client: bytes | None, now: float) -> str:
+        memory = self._memory(client, now)
+        if memory is None:
+            return self._inner.rule(client, now)
+        if memory[0] in self._eligible:
+            return f"is not asked: the sticky table remembers {memory[0]} for another {memory[1] - now:.0f} s"
+        return (f"{self._inner.rule(client, now)}; the sticky table remembers {memory[0]}, which takes no connections "
+                "now, and forgets it with this one")
 
     @property
     def entries(self) -> int:

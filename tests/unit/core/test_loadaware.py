@@ -85,6 +85,7 @@ class LikeAScanTests(SynchronousTestCase):
             now, factors = 1.0 + SWEEP_S, []
             for _ in range(400):
                 now += SLICE_S
+                scheduler.cleanup(now)
                 factors.append(pool.explain(None, now).hosts[1].factors["x"])
                 known = scheduler._seen[slow].durations
                 fresh = known.factor(scheduler._median, now - SWEEP_S - 5 * SLICE_S)

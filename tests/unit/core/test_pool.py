@@ -169,7 +169,7 @@ class ExplainTests(SynchronousTestCase):
             for name in ("h0", "h1"):
                 pool.set_available(pool.hosts[name], False, False)
             self.assertEqual(pool.explain(address(1), 0.0)[:2], (pool.hosts["h2"], False))
-        self.assertEqual(pool_of("random", []).explain(None, 0.0), (None, False, ()))
+        self.assertEqual(pool_of("random", []).explain(None, 0.0)[:3], (None, False, ()))
 
     def test_factors(self) -> None:
         """Every host comes with its numbers, also one that takes nothing."""

@@ -42,6 +42,12 @@ class Shares:
         self._size = 0
         self._total = 0.0
 
+    def copy(self) -> Shares:
+        other = Shares(self._most)
+        other._picks, other._counts = self._picks.copy(), self._counts.copy()
+        other._size, other._total = self._size, self._total
+        return other
+
     def resize(self, hosts: int, total_weight: float) -> None:
         """The pool has so many hosts, of so much weight."""
         self._size = WINDOW * hosts

@@ -12,7 +12,8 @@ longer in proportion, so that sweeps never cost more than about 2 % of a core.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 from cluster.model import LoadReport, Reason
 from director.core.host import Host
@@ -85,6 +86,10 @@ class LoadAware(LeastLoaded):
         seen = self._seen[host]
         others = 1.0 + max(seen.in_flight.count(0, seen.blend, host.weight, self._load), 0.0)
         return turns(host.weight / host.capacity / others, host.capacity / (seen.x * seen.stall * seen.cap))
+
+    def worth(self, host: Host, now: float) -> float:
+        seen = self._seen[host]
+        return host.weight / (seen.x * seen.stall * seen.cap)
 
     def _slowness(self, seen: _Seen, now: float) -> float:
         if now - seen.turns.at <= TURNED_S:
@@ -159,6 +164,34 @@ class LoadAware(LeastLoaded):
         return {**numbers, "n": n, "x": seen.x, "stall": seen.stall, "cap": seen.cap}
 
     # --- time
+
+    def cleanup(self, now: float) -> int:
+        """Scores do not grow old while nobody comes."""
+        if now - self._swept_at >= SLICE_S:
+            self._sweep(now)
+        return super().cleanup(now)
+
+    @contextmanager
+    def looking(self, now: float) -> Iterator[None]:
+        parts = (self._order, self._next, self._swept_at, self._began_at, self._shares, self._median, self._turn_median,
+                 self._usual_s, self._per_utilisation)
+        seen = [(each, (each.blend, each.x, each.stall, each.cap)) for each in self._seen.values()]
+        scores, paces = self._scores.copy(), self._idle.paces()
+        self._shares = self._shares.copy()
+        if now - self._swept_at >= SLICE_S:
+            self._sweep(now)
+        try:
+            yield
+        finally:
+            (self._order, self._next, self._swept_at, self._began_at, self._shares, self._median, self._turn_median,
+             self._usual_s, self._per_utilisation) = parts
+            for each, factors in seen:
+                each.blend, each.x, each.stall, each.cap = factors
+            for host, score in scores.items():
+                if self._scores[host] != score:
+                    self._scores[host] = score
+                    self._tree.put(host, score)
+            self._idle.put_back(paces)
 
     def _sweep(self, now: float) -> None:
         """Bring as many hosts up to date as are due since the last part."""
