@@ -174,7 +174,7 @@ class LoadAware(LeastLoaded):
     @contextmanager
     def looking(self, now: float) -> Iterator[None]:
         parts = (self._order, self._next, self._swept_at, self._began_at, self._shares, self._median, self._turn_median,
-                 self._usual_s, self._per_utilisation)
+                 self._usual_s, self._load)
         seen = [(each, (each.blend, each.x, each.stall, each.cap)) for each in self._seen.values()]
         scores, paces = self._scores.copy(), self._idle.paces()
         self._shares = self._shares.copy()
@@ -184,7 +184,7 @@ class LoadAware(LeastLoaded):
             yield
         finally:
             (self._order, self._next, self._swept_at, self._began_at, self._shares, self._median, self._turn_median,
-             self._usual_s, self._per_utilisation) = parts
+             self._usual_s, self._load) = parts
             for each, factors in seen:
                 each.blend, each.x, each.stall, each.cap = factors
             for host, score in scores.items():
