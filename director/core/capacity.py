@@ -2,7 +2,9 @@
 
 The *sample* of a report is ``rate * (1 - e) / max(utilisation, 0.05)``: what the host would finish per second if it
 were busy throughout. It is taken only from reports with ``e < 0.2`` and at least 3 completions, and smoothed with a
-time constant of 30 s (the first ones as a plain mean). Then, for each host::
+time constant of 30 s (the first ones as a plain mean). Reports with fewer are gathered until they have 3 together: to
+take only those that happen to have 3 by themselves would flatter, and a host that is slow would never be measured. Then,
+for each host::
 
     W = clamp(believed(capacity / median of the pool's capacities) * (1 - e)^4, 1/32, 2)
 
@@ -19,14 +21,15 @@ where *believed* turns a ratio above 4 into 1. Readings of the source that this 
   what it rests on. A failing host that yields no sample is thus not forgiven while it goes on reporting failures.
 - An agent's own estimate (``LoadReport.capacity``) stands in for the sample, under all the same guards: it counts only
   with traffic that proves the host works, it is smoothed, and above 4 times the median it is not believed.
+- An idle host gives no sample: below a utilisation of 0.05, averaged over 5 s, what would be measured is how much it was
+  given, so that whoever were given less would seem able to carry less. It can take more, whatever was found before: what is
+  below the median rises to it within some 10 s. So a host that was slow and lost its share is tried anew.
 - An agent that knows no rate has that which directors see (`director.core.seen`) put in its place, again under all the
   same guards, and some of its own:
 
   - A rate counts turnarounds, connections or what an application calls a completion: each is compared with the median of
     those that count the same, and whoever begins to count something else begins anew.
-  - Below a utilisation of 0.1 it gives no sample: what the machine does for itself would be taken for the service's, and
-    the less a host were given the less it would seem able to carry. An idle host can take more, whatever was found
-    before: what is below the median rises to it within some 10 s. So a host that was slow and lost its share is tried anew.
+  - It is idle below a utilisation of 0.1: what the machine does for itself would be taken for the service's.
   - A fall counts with 5 s, not with 30, while the host is saturated and its turnarounds take longer than they usually do. At
     saturation nothing is extrapolated: the rate *is* the capacity; and a host whose CPU somebody else burns is to lose its
     share within seconds. Without the second condition a machine that another's patient work keeps at 100 % would
@@ -49,7 +52,7 @@ from director.core.seen import Window
 
 #: Time constant of the capacity's average: at 1 s, weights chase noisy neighbours (SCHEDULING: p99 163 instead of 55).
 SMOOTHING_S = 30.0
-#: Below this an idle host's utilisation is noise, and dividing by it would make giants.
+#: Below this a host is idle: its utilisation is noise, and dividing by it would make giants.
 LEAST_UTILISATION = 0.05
 #: Reports with more errors say how fast the host fails, not how fast it works.
 MOST_ERRORS = 0.2
@@ -69,8 +72,9 @@ STALE_S = 60.0
 DRIFT_S = 60.0
 #: Age at which a capacity leaves the median.
 EXPIRY_S = 180.0
-#: Below this a rate that directors see gives no sample, and a capacity below the median rises to it with this time constant.
+#: The same for rates that directors see.
 IDLE_UTILISATION = 0.1
+#: Time constant by which an idle host's capacity rises to the median.
 IDLE_S = 10.0
 #: Time constant of the utilisation that is compared with it: else only those of an idle host's reports would count that
 #: are busy by chance.
@@ -95,7 +99,7 @@ Key = TypeVar("Key", bound=Hashable)
 class _Known:
     """What is known about one host."""
 
-    __slots__ = ("busy", "capacity", "errors", "reported_at", "sampled_at", "samples", "source", "usual_s")
+    __slots__ = ("busy", "capacity", "errors", "gathered", "reported_at", "sampled_at", "samples", "source", "usual_s")
 
     def __init__(self, now: float) -> None:
         self.capacity = 0.0  #: completions per second; 0 while unknown
@@ -106,6 +110,21 @@ class _Known:
         self.source = REPORTED  #: what its rate counts
         self.usual_s: float | None = None  #: mean of its turnarounds
         self.busy: float | None = None  #: mean of its utilisation
+        #: Of reports since the last sample: completions, those that were no errors, seconds, of these how many busy.
+        self.gathered = (0.0, 0.0, 0.0, 0.0)
+
+    def gather(self, completions: float, errors: float, seconds: float, utilisation: float) -> float | None:
+        """A sample, once there are enough completions."""
+        every, well, lasted, busy = self.gathered
+        every += completions
+        well += completions * (1.0 - errors)
+        lasted += seconds
+        busy += seconds * utilisation
+        if every < LEAST_COMPLETIONS or lasted <= 0.0:
+            self.gathered = every, well, lasted, busy
+            return None
+        self.gathered = (0.0, 0.0, 0.0, 0.0)
+        return well / max(busy, LEAST_UTILISATION * lasted)
 
     def learn(self, sample: float, source: str, now: float, smoothing_s: float = SMOOTHING_S) -> None:
         if source != self.source:
@@ -152,14 +171,18 @@ class Capacity(Generic[Key]):
         if report.utilisation is not None:
             busy = report.utilisation if known.busy is None else known.busy
             known.busy = busy + (report.utilisation - busy) * (1.0 - math.exp(-elapsed / BUSY_S))
-        if blind and report.capacity is None and (known.busy or 0.0) < IDLE_UTILISATION:
+        if report.capacity is None and (known.busy or 0.0) < (IDLE_UTILISATION if blind else LEAST_UTILISATION):
             self._rest(known, report, elapsed, now)
-        elif errors >= MOST_ERRORS or completions < LEAST_COMPLETIONS:
+        elif errors >= MOST_ERRORS:
+            known.gathered = (0.0, 0.0, 0.0, 0.0)
+        elif rate is not None and report.capacity is None and report.utilisation is not None:
+            sample = known.gather(completions, errors, completions / rate if rate else elapsed, report.utilisation)
+            if sample is not None:
+                known.learn(sample, REPORTED, now)
+        elif completions < LEAST_COMPLETIONS:
             return
         elif report.capacity is not None:
             known.learn(report.capacity, REPORTED, now)
-        elif rate and report.utilisation is not None:
-            known.learn(rate * (1.0 - errors) / max(report.utilisation, LEAST_UTILISATION), REPORTED, now)
         elif blind and seen is not None and seen.utilisation is not None:
             sample = seen.rate * (1.0 - errors) / max(seen.utilisation, LEAST_UTILISATION)
             falls = _slower(known, seen, now) and sample < known.capacity and seen.utilisation >= SATURATED
@@ -167,7 +190,7 @@ class Capacity(Generic[Key]):
 
     def _rest(self, known: _Known, report: LoadReport, elapsed: float, now: float) -> None:
         """It is idle, as far as is known: so it can take more than what was found when it was not."""
-        if report.utilisation is None or known.source == REPORTED:
+        if report.utilisation is None:
             return
         if now - self._median_at >= MEDIAN_AGE_S:
             self._take_median(now)

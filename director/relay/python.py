@@ -20,11 +20,10 @@ import os
 import select
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -34,6 +33,7 @@ from cluster.model import Reason
 from director.relay.descriptors import error_of, on_socket, reset_on_close, unsent
 from director.relay.interface import RST_GRACE_S, Counters, Limits, Progress, RelayEvents
 from director.relay.link import End, Link
+from director.relay.outbox import Outbox
 from director.relay.pipes import MAX_PIPES, PipePool
 from director.relay.stream import LOST, forward, pump
 from director.relay.timed_wheel import TimedWheel
@@ -74,8 +74,7 @@ class PythonRelay:
         self._ends: list[End | None] = []
         self._wheel: TimedWheel[Link] = TimedWheel(self._look, reactor=reactor)
         self._pipes = PipePool(maximum=pipes)
-        self._outbox: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
-        self._soon: IDelayedCall | None = None
+        self._outbox = Outbox(reactor)
         self._serial = 0
         self._seldom = Seldom()
         self._tallies = Tallies()
@@ -117,7 +116,7 @@ class PythonRelay:
             if (held := self._seldom.due("epoll")) is not None:
                 self._log.warn("epoll refuses a descriptor: {error}{more}", error=error, more=more(held))
             self._end(link, Reason.RELAY_ERROR, reset=True)
-            self._deliver_soon()
+            self._outbox.deliver_soon()
             return handle
         self._wheel.put(link, now + (limits.connect_s or float("inf")), now)
         return handle
@@ -126,7 +125,7 @@ class PythonRelay:
         link = self._find(handle)
         if link is not None:
             self._end(link, reason, reset=True)
-            self._deliver_soon()
+            self._outbox.deliver_soon()
 
     def progress(self, handle: int) -> Progress | None:
         link = self._find(handle)
@@ -166,10 +165,7 @@ class PythonRelay:
         self._pipes.close()
         self._tallies = Tallies()
         self._wheel.stop()
-        if self._soon is not None and self._soon.active():
-            self._soon.cancel()
-        self._soon = None
-        self._deliver()
+        self._outbox.stop()
 
     # --- the reactor's descriptor -------------------------------------------------------------------------
 
@@ -210,7 +206,7 @@ class PythonRelay:
                 except Exception:
                     self._fail(end)
             if self._outbox:
-                self._deliver()
+                self._outbox.deliver()
             if len(batch) < BATCH:
                 return
 
@@ -421,21 +417,6 @@ class PythonRelay:
             if end is not None and end.link is not None and end is end.link.client:
                 yield end.link
 
-    # --- telling ------------------------------------------------------------------------------------------
-
-    def _deliver(self) -> None:
-        outbox = self._outbox
-        while outbox:
-            tell, about = outbox.popleft()
-            try:
-                tell(*about)
-            except Exception:
-                self._log.failure("an event of the relay was not handled")
-
-    def _deliver_soon(self) -> None:
-        if self._soon is None or not self._soon.active():
-            self._soon = self._reactor.callLater(0, self._deliver)
-
     # --- limits -------------------------------------------------------------------------------------------
 
     def _put_sooner(self, link: Link) -> None:
@@ -455,7 +436,7 @@ class PythonRelay:
                 self._look_at(link)
             except Exception:
                 self._fail(link.client)
-        self._deliver()
+        self._outbox.deliver()
         if self._epoll is not None:
             self._wheel.wind(now)
 

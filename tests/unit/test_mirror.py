@@ -16,7 +16,7 @@ ELSEWHERE = {
     # the agent: its test files carry its name
     "agent/cli.py": "integration/test_cli.py", "agent/config.py": "unit/agent/test_agent_config.py",
     "agent/connections.py": "unit/agent/test_agent_load.py", "agent/load.py": "unit/agent/test_agent_load.py",
-    "agent/process.py": "integration/test_states.py", "agent/reporter.py": "unit/agent/test_agent_service.py",
+    "agent/process.py": "integration/test_states.py", "agent/scraping.py": "integration/test_scraping.py", "agent/reporter.py": "unit/agent/test_agent_service.py",
     "agent/sampler.py": "unit/agent/test_agent_service.py", "agent/service.py": "unit/agent/test_agent_service.py",
     "agent/tap.py": "unit/agent/test_agent_config.py",
     # shared state
@@ -44,7 +44,7 @@ ELSEWHERE = {
     "director/admin/ui/templates.py": "unit/admin/ui/test_pages.py", "director/admin/ui/visitors.py": "unit/admin/ui/test_forms.py",
     # sockets
     "director/checks/bound_client.py": "integration/test_probes.py", "director/checks/knock.py": "integration/test_probes.py",
-    "director/checks/nameservers.py": "unit/checks/test_resolver.py", "director/doors/manhole.py": "integration/test_manhole.py",
+    "director/doors/manhole.py": "integration/test_manhole.py",
     "director/ports/binding.py": "integration/test_listener.py", "director/ports/side_port.py": "integration/test_control_socket.py",
     "director/ports/sockets.py": "integration/test_listener.py", "director/ports/tls.py": "integration/test_admin_endpoints.py",
     "director/ports/twisted_ports.py": "unit/reports/test_agents.py", "director/reports/listening.py": "unit/reports/test_agents.py",

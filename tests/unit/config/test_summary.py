@@ -36,7 +36,7 @@ class SummaryTests(SynchronousTestCase):
             groups.green.hosts = { b = "b:1", c = "c:1" }
         """)
         [line, *_] = start_lines(configuration, native_missing="")
-        self.assertIn("→ 75 % group blue: 1 host, weightedleastconns and 25 % group green: 2 hosts, weightedleastconns,", line)
+        self.assertIn("→ 75 % group blue: 1 host, auto and 25 % group green: 2 hosts, auto,", line)
 
     def test_lines(self) -> None:
         """Services with listeners, group and relay; where agents and operators connect; the store."""

@@ -89,16 +89,25 @@ class FactorTests(PoolTestCase):
         factors = self.run_for(5, a=working(100), b=working(100), c=working(100), liar=working(410))
         self.assertEqual(factors["liar"], 1.0)
 
-    def test_idle_claims_are_bounded(self) -> None:
-        """A utilisation below 5 % is not divided by."""
-        idle = LoadReport(utilisation=0.0, rate=5.0, completions=5.0)
-        factors = self.run_for(5, a=working(100), b=working(100), c=idle)
-        self.assertAlmostEqual(factors["c"], 1.0)
+    def test_idle_claims_are_no_samples(self) -> None:
+        """Below 5 % a host is idle: what it had to do there does not tell what it could do, and it can take more again."""
+        idle = LoadReport(utilisation=0.04, rate=50.0, completions=50.0)
+        self.assertEqual(self.run_for(5, a=working(100), b=working(100), c=idle)["c"], 1.0)
+        self.assertLess(self.run_for(20, a=working(100), b=working(100), c=working(20))["c"], 0.5)
+        self.assertGreater(self.run_for(60, a=working(100), b=working(100), c=idle)["c"], 0.95)
 
-    def test_too_few_completions(self) -> None:
-        """Less than three completions give no sample."""
-        self.run_for(5, a=working(100), b=working(100), c=LoadReport(utilisation=1.0, rate=2.9, completions=2.9))
-        self.assertEqual(self.capacity.factor("c", self.now), 1.0)
+    def test_idle_claims_are_bounded(self) -> None:
+        """Of a host that is mostly busy, a second of hardly any work is not divided by less than 5 %."""
+        moment = LoadReport(utilisation=0.001, rate=5.0, completions=5.0)
+        self.run_for(20, a=working(100), b=working(100), c=working(100))
+        self.assertLess(self.run_for(1, a=working(100), b=working(100), c=moment)["c"], 1.01)
+
+    def test_few_completions(self) -> None:
+        """Fewer than three completions give no sample by themselves; together they do, with all the time they took."""
+        few = LoadReport(utilisation=0.5, rate=1.0, completions=1.0)
+        self.assertEqual(self.run_for(2, a=working(4), b=working(4), c=few)["c"], 1.0)
+        self.assertAlmostEqual(self.run_for(1, a=working(4), b=working(4), c=few)["c"], 0.5)
+        self.assertAlmostEqual(self.run_for(9, a=working(4), b=working(4), c=few)["c"], 0.5)
 
     def test_completions_from_the_rate(self) -> None:
         """A report without a count of completions has its rate times its age."""
