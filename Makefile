@@ -70,9 +70,11 @@ bench-cluster: $(READY) ## takeovers, resignations, drains and reports of a real
 	@bench/prepare.sh
 	@$(BIN)/python -m bench.cluster
 
-bench-schedulers: $(READY) ## a simulation of the schedulers: about an hour on two cores; writes bench/results and a plot
+bench-schedulers: $(READY) ## schedulers in simulation, then live beside other balancers: about three hours; writes bench/results
+	@bench/prepare.sh
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	@$(BIN)/python -m bench.schedulers --reports --keep
+	@$(BIN)/python -m bench.live --save
 
 bench-scale: $(READY) ## a director of 200 services of 50 hosts: what answers, probes and its relay cost; writes bench/results
 	@$(BIN)/python -m bench.scale
