@@ -66,6 +66,7 @@ class OwnProcessTests(CliTestCase):
         path.write_text(text.replace("info", "debug") + 'app2 = "127.0.0.1:2"\n')
         self.assertEqual(reload(), {"reloaded": ["node.log.level"], "restart": ["services.web"]})
         running.says(r"node\.log\.level was reloaded from ")
+        running.says(r"services\.web differs in \S+, and waits for a restart, or for `directorctl apply ")
         path.write_text(text.replace("info", "loud"))
         with self.assertRaises(CallFailed) as refused:
             reload()
