@@ -210,6 +210,19 @@ class CertificateTests(PeersTestCase):
         self.introduce(*directors)
         await self.linked(*directors)
 
+    async def test_only_one_speaks_tls(self) -> None:
+        """Both sides say so."""
+        said: list[str] = []
+
+        def observe(event: Any) -> None:
+            said.append(str(formatEvent(event)))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        self.introduce(await self.with_certificate("d1", "d1.directors.test"), await self.director("d2"))
+        for words in ("no link with d2: the other side speaks no TLS", "TLS is spoken there, and no peer link of ours"):
+            await until(lambda words=words: any(words in line for line in said), words)
+
     async def test_renewed_certificates(self) -> None:
         """What is dialled and accepted after a renewal, even of the authority, is with the new ones."""
         directors = [await self.with_certificate(name, f"{name}.directors.test") for name in ("d1", "d2")]
