@@ -10,6 +10,7 @@ from typing import Any
 import bcrypt
 
 from director.ctl.client import CallFailed, Client
+from tests.integration.pki import Authority
 from tests.integration.test_cli import SERVICE, CliTestCase, Running, address, listening, until
 from tests.unit.admin.small_director import HASHER
 
@@ -39,6 +40,24 @@ class OwnProcessTests(CliTestCase):
             visitor.close()
             host.close()
             self.assertEqual(running.ended(), 0)
+
+    def test_certificates(self) -> None:
+        """A reload reads certificates that have changed at once; a broken one is refused, and nothing else is reloaded."""
+        authority = Authority(self.directory)
+        certificate, key = authority.issue("d1.example")
+        agents = f"[node.agents]\nlisten = ['127.0.0.1:0']\ntls = {{ certificate = '{certificate}', key = '{key}' }}\n"
+        running, path = self.begin("127.0.0.1:1", f"level = 'info'\n{agents}")
+        client = Client(running.says(ADMIN)[1])
+        running.says("ready\n")
+        authority.issue("d1.example")
+        self.assertEqual(client.post("process", "reload"), {"reloaded": ["node.agents.tls"], "restart": []})
+        Path(key).write_text("no key")
+        path.write_text(path.read_text().replace("info", "debug"))
+        with self.assertRaises(CallFailed) as refused:
+            client.post("process", "reload")
+        self.assertIn("node.agents.tls.key", str(refused.exception))
+        authority.issue("d1.example")
+        self.assertEqual(client.post("process", "reload"), {"reloaded": ["node.log.level", "node.agents.tls"], "restart": []})
 
     def test_logs(self) -> None:
         """After the log's file was moved away, reopening makes a new one."""
