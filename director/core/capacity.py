@@ -45,7 +45,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable
 from statistics import median
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from cluster.model import LoadReport
 from director.core.seen import Window
@@ -133,6 +133,19 @@ class _Known:
         share = max(1.0 / self.samples, 1.0 - math.exp(-max(now - self.sampled_at, 0.0) / smoothing_s))
         self.capacity += (sample - self.capacity) * share
         self.sampled_at = now
+
+
+class Basis(NamedTuple):
+    """What a host's W rests on."""
+
+    capacity: float  #: completions per second if it were busy throughout; 0: not known
+    median: float  #: of the group's hosts that count the same
+    errors: float  #: share of completions, smoothed
+    sample_age_s: float  #: of what the capacity rests on; inf: nothing
+
+    @property
+    def believed(self) -> bool:
+        return self.capacity <= MOST_BELIEVED * self.median
 
 
 class Capacity(Generic[Key]):
@@ -237,14 +250,22 @@ class Capacity(Generic[Key]):
             self._take_median(now)
         return self._factor(known, now)
 
+    def bases(self, now: float) -> dict[Key, Basis]:
+        """Of every host that reported, to be shown; changes nothing. O(n log n)."""
+        medians = self._medians_at(now)
+        return {key: Basis(each.capacity, medians.get(each.source, 0.0), each.errors, now - each.sampled_at)
+                for key, each in self._known.items()}
+
     def _take_median(self, now: float) -> None:
+        self._medians, self._median_at = self._medians_at(now), now
+
+    def _medians_at(self, now: float) -> dict[str, float]:
         oldest = now - EXPIRY_S
         values: dict[str, list[float]] = {}
         for known in self._known.values():
             if known.sampled_at >= oldest:
                 values.setdefault(known.source, []).append(known.capacity)
-        self._medians = {source: median(each) for source, each in values.items()}
-        self._median_at = now
+        return {source: median(each) for source, each in values.items()}
 
     def _factor(self, known: _Known, now: float) -> float:
         ratio = 1.0

@@ -88,6 +88,11 @@ class Conduct:
                 self._counted_until += whole * policy.ejection_s
         return self.ejections
 
+    def counted(self, now: float, policy: Outliers) -> int:
+        """`times`, without a change."""
+        whole = 0 if self.ejected else math.floor((now - self._counted_until) / policy.ejection_s)
+        return max(0, self.ejections - max(0, whole))
+
     def out(self, why: str, now: float, policy: Outliers) -> float:
         """Eject it, for the returned seconds."""
         self.ejections = self.times(now, policy) + 1

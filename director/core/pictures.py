@@ -10,7 +10,6 @@ from cluster.model import AdminState
 from director.core.entries import GroupEntry, HostEntry, ServiceEntry
 from director.core.inventory import Inventory
 from director.core.orders import LOCAL, counting
-from director.core.pool import Considered
 from director.core.snapshot import (
     CheckPicture,
     GroupPicture,
@@ -86,6 +85,7 @@ def _group(
     waiting: tuple[WaitingPicture, ...], host: str | None,
 ) -> GroupPicture:
     pool = group.pool
+    shares = pool.shares(now, inventory.walk)
     return GroupPicture(
         service=service.name,
         name=group.name,
@@ -96,7 +96,8 @@ def _group(
         backups_in_use=pool.backups_in_use,
         in_flight=pool.in_flight,
         hosts=tuple(
-            picture_host(group, entry, now, epoch, _seen_by_others(inventory, entry), _elsewhere(inventory, entry))
+            picture_host(group, entry, now, epoch, shares.get(entry.host, 0.0), _seen_by_others(inventory, entry),
+                         _elsewhere(inventory, entry))
             for entry in inventory.walk(_only(group.hosts, host))
         ),
         waiting=waiting,
@@ -136,18 +137,9 @@ def _elsewhere(inventory: Inventory, entry: HostEntry) -> Mapping[str, int | Non
     return inventory.elsewhere(entry.ref) if entry.admin is AdminState.DRAIN else {}
 
 
-def factors(group: GroupEntry, considered: Considered) -> dict[str, float]:
-    """What decided about a host, and the rate that its capacity rests on."""
-    found = dict(considered.factors)
-    window = group.seen.window(considered.host.ref)
-    if window is not None:
-        found["rate"] = round(window.rate, 3)
-    return found
-
-
 def picture_host(
-    group: GroupEntry, entry: HostEntry, now: float, epoch: float, seen_by_others: tuple[SeenPicture, ...] = (),
-    in_flight_elsewhere: Mapping[str, int | None] = MappingProxyType({}),
+    group: GroupEntry, entry: HostEntry, now: float, epoch: float, share: float = 0.0,
+    seen_by_others: tuple[SeenPicture, ...] = (), in_flight_elsewhere: Mapping[str, int | None] = MappingProxyType({}),
 ) -> HostPicture:
     health, host = entry.health, entry.host
     check, totals, seen = health.last_check, entry.totals, group.seen.window(entry.ref)
@@ -214,4 +206,5 @@ def picture_host(
         rate_of=rate_of,
         rate_scale=group.seen.scale(entry.ref) if seen is not None and reported is None else 1.0,
         rate_doubt=group.seen.why,
+        share=share,
     )

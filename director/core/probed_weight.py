@@ -31,6 +31,15 @@ class _Said(NamedTuple):
     at: float
 
 
+class Basis(NamedTuple):
+    """What a host's factor rests on."""
+
+    said: float
+    median: float  #: of the group's hosts that say more than 0; 0: none does
+    age_s: float
+    factor: float
+
+
 class ProbedWeights(Generic[Key]):
     """Of one group's hosts, under whatever keys the caller has. Times are monotonic seconds."""
 
@@ -66,10 +75,22 @@ class ProbedWeights(Generic[Key]):
         if said is None:
             return 1.0
         if now - self._median_at >= MEDIAN_AGE_S:
-            fresh = (each.weight for each in self._said.values() if now - each.at < EXPIRY_S)
-            self._median = median_of(weight for weight in fresh if weight > 0)
-            self._median_at = now
-        if not self._median:
-            return 1.0
-        factor = min(max(said.weight / self._median, LEAST_FACTOR), MOST_FACTOR) if said.weight else 0.0
-        return drift(factor, now - said.at)
+            self._median, self._median_at = self._median_now(now), now
+        return _factor(said, self._median, now)
+
+    def bases(self, now: float) -> dict[Key, Basis]:
+        """Of every host that said something, to be shown; changes nothing. O(n log n)."""
+        median = self._median_now(now)
+        return {key: Basis(said.weight, median, now - said.at, _factor(said, median, now))
+                for key, said in self._said.items()}
+
+    def _median_now(self, now: float) -> float:
+        fresh = (each.weight for each in self._said.values() if now - each.at < EXPIRY_S)
+        return median_of(weight for weight in fresh if weight > 0)
+
+
+def _factor(said: _Said, median: float, now: float) -> float:
+    if not median:
+        return 1.0
+    factor = min(max(said.weight / median, LEAST_FACTOR), MOST_FACTOR) if said.weight else 0.0
+    return drift(factor, now - said.at)

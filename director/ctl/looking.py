@@ -32,7 +32,7 @@ def status(client: Client, as_json: bool) -> None:
 @as_json
 @click.pass_obj
 def hosts(client: Client, service: str | None, as_json: bool) -> None:
-    """Every host, or those of SERVICE: state, weight, load, and why one is not in rotation."""
+    """Every host, or those of SERVICE: state, weight, share, load, and why one is not in rotation."""
     found = client.get("hosts", **({"service": service} if service else {}))
     if as_json:
         print_json(found)
@@ -80,6 +80,8 @@ def explain(client: Client, client_ip: str, service: str, as_json: bool) -> None
     for line in tables.explain_lines(explanation):
         out.print(line, markup=False)
     out.print(tables.candidates_table(explanation))
+    for line in tables.candidate_lines(explanation):
+        out.print(line, markup=False)
 
 
 @click.command()

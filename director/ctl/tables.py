@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich import box
@@ -56,6 +56,7 @@ def hosts_table(hosts: list[dict[str, Any]], *, title: str = "", width: int = NA
         "address": ("left", lambda host: str(host["address"])),
         "state": ("left", _state),
         "weight": ("right", lambda host: _number(host["weight"])),
+        "share": ("right", _share),
         "open": ("right", lambda host: str(host["in_flight"]) + (f"/{most}" if (most := host["max_connections"]) else "")),
         "load": ("right", lambda host: _number((host["report"] or {}).get("utilisation"), "{:.0%}")),
         "answers": ("right", _rate),
@@ -237,19 +238,32 @@ def explain_lines(explanation: dict[str, Any]) -> list[str]:
 
 
 def candidates_table(explanation: dict[str, Any]) -> Table:
-    """Every host's part in the decision."""
-    names = sorted({name for each in explanation["candidates"] for name in each["factors"]})
+    """Every host's part in the decision; where its numbers come from, `candidate_lines` tell."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("host")
-    for name in names:
-        table.add_column(name, justify="right")
-    table.add_column("why not")
+    for name in ("host", "share", "weight", "open", "score", "why not"):
+        table.add_column(name, justify="left" if name in ("host", "why not") else "right", no_wrap=name != "why not")
     for each in explanation["candidates"]:
-        marked = "> " if each["host"] == explanation["host"] else "  "
-        host = each["host"] if explanation["group"] else f"{each['group']}/{each['host']}"
-        table.add_row(marked + host, *(_number(each["factors"].get(name), "{:g}") for name in names),
-                      each["why_not"])
+        factors = each["factors"]
+        table.add_row(("> " if each["host"] == explanation["host"] else "  ") + _candidate(explanation, each),
+                      _share(each), _number(each["weight"], "{:.4g}"), _number(factors.get("in_flight"), "{:g}"),
+                      _number(factors.get("load"), "{:.4g}"), escape(each["why_not"]))
     return table
+
+
+def candidate_lines(explanation: dict[str, Any]) -> Iterator[str]:
+    """Where each host's numbers come from."""
+    for each in explanation["candidates"]:
+        yield f"{_candidate(explanation, each)}:"
+        yield from (f"  {line}" for line in each["words"])
+
+
+def _candidate(explanation: dict[str, Any], candidate: dict[str, Any]) -> str:
+    return str(candidate["host"]) if explanation["group"] else f"{candidate['group']}/{candidate['host']}"
+
+
+def _share(host: dict[str, Any]) -> str:
+    """Of new connections; a host that takes none has none."""
+    return _number(host["share"] or None, "{:.0%}" if host["share"] >= 0.095 else "{:.1%}")
 
 
 def all_hosts(status: dict[str, Any]) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -16,11 +15,9 @@ from cluster.model import AdminState, AuditEntry, Configuration, Host, HostRef, 
 from cluster.store import Compare, Delete, PastWrite, Put, Record, Store
 from cluster.view import Unreadable, decode
 from director.admin.offers import Edit, Process, Stored, UserPicture
-from director.core.entries import GroupEntry, ServiceEntry
 from director.core.orders import LOCAL
-from director.core.pictures import factors, picture_services, scheduler_of, why_not
+from director.core.pictures import picture_services
 from director.core.snapshot import (
-    CandidatePicture,
     ClusterPicture,
     ConnectionsPicture,
     DirectorPicture,
@@ -40,9 +37,9 @@ from director.ha.clustering import Clustering
 from director.operations.audit import AuditTrail
 from director.operations.clients import kill_client, picture_connections
 from director.operations.echo import Echo
+from director.operations.explaining import explanation
 from director.operations.past import told
 from director.operations.services import ServiceChanges
-from director.operations.sides import side_of
 from director.operations.users import UserChanges
 from director.ports.tls import Renewal
 from director.traffic.frontend import Frontend
@@ -118,46 +115,10 @@ class NodeOperations:
         return happened(self._node.inventory, self._node.wall() - self._node.monotonic(), limit, downs=downs)
 
     def explain(self, service: str, client: str) -> Explanation:
-        node = self._node
-        entry = node.inventory.services.get(service)
+        entry = self._node.inventory.services.get(service)
         if entry is None:
             raise NotFound(f"no service is called {service!r}")
-        packed = ipaddress.ip_address(client).packed
-        now = node.monotonic()
-        side = side_of(entry, packed, now)
-        steps = [_access_step(entry, packed, client), *_limit_steps(entry), *side.steps]
-        if len(side.groups) != 1:
-            return Explanation(
-                service=service, client=client, group=None, scheduler="", host=None,
-                random=any(group.pool.eligible for group in side.groups), sticky=False,
-                candidates=tuple(each for group in side.groups for each in _candidates(group, packed, now)),
-                steps=tuple(steps),
-            )
-        [group] = side.groups
-        explanation = group.pool.explain(packed, now)
-        sticky = entry.spec.sticky is not None
-        if group.pool.failing_open:
-            steps.append("every host is bad and the group fails open: all hosts that no order forbids are tried")
-        if group.pool.backups_in_use:
-            steps.append("no other host is available: backups are in use")
-        if sticky:
-            steps.append("the service is sticky: the client's former host is preferred")
-        steps += [f"{name}: {entry.verdict.why}" for name, entry in group.hosts.items() if entry.verdict.why]
-        if group.seen.words:
-            steps.append(group.seen.words)
-        chosen, scheduler = explanation.chosen, scheduler_of(group)
-        if chosen is not None:
-            steps.append(f"{scheduler} chooses {chosen.name}")
-        elif explanation.random:
-            steps.append(f"{scheduler} draws among them by weight or chance")
-        else:
-            steps.append("nobody can take the client now")
-        return Explanation(
-            service=service, client=client, group=group.name, scheduler=scheduler,
-            host=chosen.name if chosen is not None else None, random=explanation.random, sticky=sticky,
-            candidates=_candidates(group, packed, now),
-            steps=tuple(steps),
-        )
+        return explanation(entry, client, self._node.monotonic())
 
     # --- changing
 
@@ -331,36 +292,3 @@ def _with_weight(spec: Service | None, ref: HostRef, weight: float) -> Service:
     host: Host = msgspec.structs.replace(group.hosts[ref.host], weight=weight)
     group = msgspec.structs.replace(group, hosts={**group.hosts, ref.host: host})
     return msgspec.structs.replace(spec, groups={**spec.groups, ref.group: group})
-
-
-def _candidates(group: GroupEntry, packed: bytes, now: float) -> tuple[CandidatePicture, ...]:
-    def probed(ref: HostRef) -> dict[str, float]:
-        return {"probed_weight": group.probed.factor(ref, now)} if group.probed.keys else {}
-
-    return tuple(
-        CandidatePicture(
-            group=group.name, host=each.host.name, eligible=each.eligible,
-            why_not=why_not(group, group.hosts[each.host.name], now),
-            factors={**factors(group, each), **probed(each.host.ref)},
-        )
-        for each in group.pool.explain(packed, now).hosts
-    )
-
-
-def _access_step(entry: ServiceEntry, packed: bytes, client: str) -> str:
-    if entry.access.allows(packed):
-        return f"the access list lets {client} in"
-    return f"the access list denies {client}: the connection is closed at once"
-
-
-def _limit_steps(entry: ServiceEntry) -> list[str]:
-    limits, admission = entry.spec.limits, entry.admission
-    if not limits.max_connections:
-        return []
-    step = f"{admission.connections} of at most {admission.maximum:g} connections are open"
-    if admission.maximum < limits.max_connections:
-        step += f" (this director's part of {limits.max_connections})"
-    if admission.connections < admission.maximum:
-        return [step]
-    waits = f"; the client waits behind {admission.queued} others" if limits.queue else "; the client is refused"
-    return [step + waits]

@@ -249,11 +249,10 @@ async def users(look: Look) -> Values:
 async def explain(look: Look) -> Values:
     client, service = (look.query.get(name, "").strip() for name in ("client", "service"))
     values: Values = {"services": (await look.ask("totals")).services, "client": client, "service": service, "answer": None,
-                      "factors": [], "live": ()}
+                      "live": ()}
     if client and service:
         try:
-            answer = values["answer"] = await look.ask("explain", client=client, service=service)
-            values["factors"] = sorted({name for each in answer.candidates for name in each.factors})
+            values["answer"] = await look.ask("explain", client=client, service=service)
         except (Invalid, NotFound) as error:
             values["refused"] = error
     return values

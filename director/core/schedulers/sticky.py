@@ -116,7 +116,7 @@ class StickyHash(Around):
     def rule(self, client: bytes | None, now: float) -> str:
         if client is None:
             return self._inner.rule(client, now)
-        return f"is not asked, for clients stick to hosts by their addresses (Maglev): it {self._maglev.rule(client, now)}"
+        return f"is not asked: clients stick to hosts by their addresses, and Maglev {self._maglev.rule(client, now)}"
 
     def parts(self, host: Host, now: float) -> Parts:
         return self._maglev.parts(host, now)

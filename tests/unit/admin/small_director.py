@@ -175,7 +175,9 @@ class SmallDirector:
             host=chosen and chosen.name, random=False, sticky=False,
             candidates=tuple(
                 CandidatePicture(group=host.group, host=host.name, eligible=host.in_rotation, why_not=host.why_not,
-                                 factors={"in_flight": host.in_flight, "weight": host.weight})
+                                 factors={"in_flight": host.in_flight, "load": 1.5},
+                                 weight=host.weight, share=host.share,
+                                 words=("weight 1: configured 1 × capacity 1", "capacity 1: no report has come"))
                 for host in hosts
             ),
             steps=("the access list lets the client in", "the least loaded host is chosen"),

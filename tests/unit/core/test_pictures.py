@@ -7,7 +7,7 @@ from typing import Any
 from cluster.model import AdminState, HostState, Limits, LoadReport, Service, Sticky
 from director.core.pictures import picture_services
 from director.core.snapshot import CheckPicture, HostPicture, TransitionPicture
-from tests.unit.core.inventory_kit import InventoryTestCase, group
+from tests.unit.core.inventory_kit import InventoryTestCase, group, order
 
 #: What is POSIX time when the monotonic clock says 0.
 EPOCH = 1e9
@@ -59,6 +59,15 @@ class HostTests(PictureTestCase):
             TransitionPicture(EPOCH + 102, HostState.UP, HostState.SUSPECT, "a check failed: refused"),
         ))
         self.assertEqual(host.since, EPOCH + 102)
+
+
+    def test_share(self) -> None:
+        """Of its group's new connections; of one host that is asked for, too; none of who takes none."""
+        self.assertEqual((self.host("a").share, self.host("b").share), (0.5, 0.5))
+        one = picture_services(self.inventory, self.now, EPOCH, lambda name: (), host="a")[0].groups[0].hosts
+        self.assertEqual([each.share for each in one], [0.5])
+        self.inventory.set_order(self.entry("b").ref, "operator", order(AdminState.DRAIN), self.now)
+        self.assertEqual((self.host("a").share, self.host("b").share), (1.0, 0.0))
 
 
 class ServiceTests(PictureTestCase):

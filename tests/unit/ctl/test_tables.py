@@ -16,7 +16,7 @@ MEMBER: dict[str, Any] = {
 HOST: dict[str, Any] = {
     "service": "storefront", "group": "blue", "name": "application-17", "address": "10.10.20.30:8080", "state": "suspect",
     "admin": "drain", "weight": 1.25, "in_flight": 4711, "max_connections": 5000, "report": {"utilisation": 0.5},
-    "heartbeat_age_s": 0.3, "why_not": "drained by ada: new kernel", "rate": 1234.5, "turnaround_s": 0.0123,
+    "heartbeat_age_s": 0.3, "why_not": "drained by ada: new kernel", "share": 0.25, "rate": 1234.5, "turnaround_s": 0.0123,
 }
 
 
@@ -34,6 +34,7 @@ class NarrowTests(SynchronousTestCase):
         self.assertIn("NO LINK", shown(tables.members_table([MEMBER | {"linked": False}])))
         self.assertIn(MEMBER["name"], shown(tables.members_table([MEMBER, MEMBER | {"name": "b", "leads": False}])))
         self.assertIn("storefront/blue/application-17", shown(tables.hosts_table([HOST], width=80)))
+        self.assertIn(" 25% ", shown(tables.hosts_table([HOST], width=80)))
 
     def test_answers(self) -> None:
         """Where there is room: how many a second and how long each took, as far as is known."""
@@ -45,6 +46,28 @@ class NarrowTests(SynchronousTestCase):
         """What folds is all there."""
         text = shown(tables.members_table([MEMBER])).replace("\n", " ")
         self.assertNotIn("…", text)
+
+
+class ExplainTests(SynchronousTestCase):
+    def explanation(self, group: str | None) -> dict[str, Any]:
+        candidate = {"group": "blue", "host": "a", "eligible": True, "why_not": "", "weight": 0.5, "share": 0.256,
+                     "factors": {"in_flight": 3, "load": 8.0}, "words": ["weight 0.5: configured 1 × capacity 0.5"]}
+        other = candidate | {"host": "b", "share": 0.0, "factors": {}, "why_not": "ejected [for now]", "words": []}
+        return {"group": group, "host": "a", "candidates": [candidate, other, other | {"host": "c", "share": 0.012}]}
+
+    def test_candidates(self) -> None:
+        """Share, weight, connections and score of each on 80 columns; a share that is none is a dash."""
+        lines = [line.split() for line in shown(tables.candidates_table(self.explanation("blue"))).splitlines()]
+        self.assertIn(["host", "share", "weight", "open", "score", "why", "not"], lines)
+        self.assertIn([">", "a", "26%", "0.5", "3", "8"], lines)
+        self.assertIn(["b", "-", "0.5", "-", "-", "ejected", "[for", "now]"], lines)
+        self.assertIn(["c", "1.2%", "0.5", "-", "-", "ejected", "[for", "now]"], lines)
+
+    def test_words(self) -> None:
+        """Under each host's name, with its group where several take turns."""
+        self.assertEqual(list(tables.candidate_lines(self.explanation("blue")))[:2],
+                         ["a:", "  weight 0.5: configured 1 × capacity 0.5"])
+        self.assertEqual(next(iter(tables.candidate_lines(self.explanation(None)))), "blue/a:")
 
 
 class SplitTests(SynchronousTestCase):

@@ -432,6 +432,8 @@ class ExplainTests(PageCase):
         self.assertIn("192.0.2.7 would get app1", page.text)
         self.assertIn("the access list lets the client in", page.text)
         self.assertIn("chosen", page.text)
+        self.assertIn("weight 1: configured 1 × capacity 1", page.text)
+        self.assertIn("capacity 1: no report has come", page.text)
 
     def test_nonsense(self) -> None:
         """A client that is no address, or a service that is not there, is told on the form, which keeps what was typed."""
