@@ -6,8 +6,8 @@ States (`cluster.model.HostState`): an *up* host is in rotation; a *suspect* one
 Rules:
 
 1. Silence is no reason to take a host out while a probe or real traffic still reaches it; silence and a failed check
-   together are. A host without probes is taken out by silence alone, unless a client's connect succeeded since
-   the silence began.
+   together are: at once where the agent's connection broke and a client's connect is refused, which no broken network does.
+   A host without probes is taken out by silence alone, unless a client's connect succeeded since the silence began.
 2. Silence means that an agent which was heard is not heard any more. It counts from the last heartbeat; a broken
    connection makes a host suspect at once. After a goodbye it is expected. While the director is isolated it means
    nothing, and it counts anew from the isolation's end.
@@ -62,8 +62,8 @@ class HostHealth:
     __slots__ = (
         "_back_off", "_beats", "_by_silence", "_connect_detail", "_connect_failures", "_connected_at", "_expected",
         "_flapping", "_grace_until", "_isolated", "_last_heard", "_lost", "_next_probe", "_now", "_policy",
-        "_probe_failures", "_probe_passes", "_probing", "_random", "_reset_until", "_silent_from", "_trial", "_trial_at",
-        "fresh_until", "held_until", "history", "last_check", "since", "state", "verified", "why",
+        "_probe_failures", "_probe_passes", "_probing", "_random", "_refused", "_reset_until", "_silent_from", "_trial",
+        "_trial_at", "fresh_until", "held_until", "history", "last_check", "since", "state", "verified", "why",
     )
 
     def __init__(self, policy: Health, *, now: float, grace_until: float, random: Callable[[], float],
@@ -95,6 +95,7 @@ class HostHealth:
         self._next_probe = now + self._jittered(policy.interval_s) if verified else now
         self._connect_failures = 0  #: in a row
         self._connect_detail = ""  #: of the last failure
+        self._refused = False  #: that was a refusal: nobody listens
         self._reset_until = -math.inf  #: until then, only a client that was served answers for failed connects
         self._connected_at = -math.inf  #: when a client's connect last succeeded
         self._trial = 0  #: connects that must still succeed
@@ -236,8 +237,8 @@ class HostHealth:
         self._probing = False
         self._next_probe = now + self._jittered(self._policy.suspect_interval_s)
 
-    def connect_result(self, ok: bool, detail: str, now: float) -> Transition | None:
-        """A client's connect succeeded or failed."""
+    def connect_result(self, ok: bool, detail: str, now: float, *, refused: bool = False) -> Transition | None:
+        """A client's connect succeeded or failed. *refused*: by the host, where nobody listens."""
         self._advance(now)
         if ok:
             self.verified = True
@@ -252,7 +253,7 @@ class HostHealth:
                 self._probe_failures = 0
         else:
             self._connect_failures += 1
-            self._connect_detail = detail
+            self._connect_detail, self._refused = detail, refused
         return self._settle("a client's connect succeeded")
 
     def reset_at_once(self, now: float) -> Transition | None:
@@ -366,6 +367,8 @@ class HostHealth:
                 return f"{self._probe_failures} probes in a row failed: {self._failure()}"
             case Cause.CONNECTS_FAILED if self._connect_failures >= policy.fall:
                 return f"{self._connect_failures} connects in a row failed: {self._connect_detail}"
+            case Cause.GONE if self._lost and self._silent(0.0) and self._refused and self._connect_failures:
+                return f"{self._silence()}, and a client's connect failed: {self._connect_detail}"
             case Cause.SILENT_AND_FAILING if self._silent(policy.timeout_s) and self._last_check_failed():
                 return f"{self._silence()}, and the last check failed: {self._failure()}"
             case Cause.SILENT_UNREACHED if (not self._has_probe and self._silent(policy.timeout_s)
@@ -434,13 +437,9 @@ class HostHealth:
         self._back_off = min(2 * self._back_off, self._policy.down_interval_s)
 
     def _interval_s(self) -> float:
-        match self.state:
-            case HostState.UP:
-                return self._policy.interval_s
-            case HostState.SUSPECT:
-                return self._policy.suspect_interval_s
-            case HostState.DOWN:
-                return self._back_off
+        if self.state is HostState.DOWN:
+            return self._back_off
+        return self._policy.interval_s if self.state is HostState.UP else self._policy.suspect_interval_s
 
     def _jittered(self, interval_s: float) -> float:
         return interval_s * (1.0 + self._policy.jitter * (2.0 * self._random() - 1.0))

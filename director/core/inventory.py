@@ -230,12 +230,13 @@ class Inventory:
         if now < entry.health.held_until and not self._group_of(entry).pool.available:
             self._judging.moved(entry, entry.health.release(now), now)
 
-    def connect_failed(self, host: Host, why: str, now: float) -> None:
-        """A client's connect failed. The caller serves the queue, after the client that this happened to."""
+    def connect_failed(self, host: Host, why: str, now: float, *, refused: bool = False) -> None:
+        """A client's connect failed; *refused*: because nobody listens. The caller serves the queue, after the client that
+        this happened to."""
         entry = self._by_host.get(host)
         if entry is not None:
             entry.connect_failures += 1
-            self._judging.moved(entry, entry.health.connect_result(False, why, now), now)
+            self._judging.moved(entry, entry.health.connect_result(False, why, now, refused=refused), now)
             self._failed(entry, now)
             self._conclude(now, serve=False)
 

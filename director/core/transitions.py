@@ -13,6 +13,7 @@ class Cause(enum.Enum):
 
     PROBES_FAILED = "`fall` probes in a row failed"
     CONNECTS_FAILED = "`fall` connects of clients in a row failed"
+    GONE = "its agent's connection broke, and a client's connect was refused"
     SILENT_AND_FAILING = "silent for `timeout_s` and the last check failed"
     SILENT_UNREACHED = "no probe configured, silent for `timeout_s`, no connect succeeded since"
     TRIAL_FAILED = "a connect failed on trial"
@@ -38,6 +39,7 @@ class Evidence(enum.Enum):
 _TAKE_OUT = (
     (Cause.PROBES_FAILED, HostState.DOWN),
     (Cause.CONNECTS_FAILED, HostState.DOWN),
+    (Cause.GONE, HostState.DOWN),
     (Cause.SILENT_AND_FAILING, HostState.DOWN),
     (Cause.SILENT_UNREACHED, HostState.DOWN),
 )

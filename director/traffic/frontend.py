@@ -317,7 +317,7 @@ class Frontend:
         assert ticket is not None
         tail, host = self._tail_of(connection, ticket), ticket.host
         self._metrics.host(host.ref.group, host.ref.host).connect_failures += 1
-        self._inventory.connect_failed(host, why, now)
+        self._inventory.connect_failed(host, why, now, refused=error == errno.ECONNREFUSED)
         tail.failed += 1
         if now >= tail.deadline:
             self._leave(connection, Reason.CONNECT_TIMEOUT)

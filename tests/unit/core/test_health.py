@@ -43,8 +43,8 @@ class HealthTestCase(SynchronousTestCase):
     def fail_probe(self, detail: str = "refused") -> Transition | None:
         return self.host.probe_result(False, detail, 0.01, self.now)
 
-    def connect(self, ok: bool) -> Transition | None:
-        return self.host.connect_result(ok, "ECONNREFUSED", self.now)
+    def connect(self, ok: bool, *, refused: bool = False) -> Transition | None:
+        return self.host.connect_result(ok, "ECONNREFUSED", self.now, refused=refused)
 
     def pass_time(self, seconds: float, *, isolated: bool = False) -> Transition | None:
         self.now += seconds
@@ -193,6 +193,40 @@ class SilenceTests(HealthTestCase):
         self.assertEqual(self.host.next_probe_at, 10.5)
         self.now = 11.0
         self.fail_probe()
+        self.assert_state(SUSPECT)
+
+    def test_killed(self) -> None:
+        """A broken connection and a refused connect, whichever comes first, take the host out at once."""
+        self.connect(False, refused=True)
+        self.assert_state(SUSPECT)
+        self.host.agent_lost(self.now, "reset")
+        self.assert_state(DOWN, "its agent is silent for 0.0 s (reset), and a client's connect failed: ECONNREFUSED")
+        self.setUp()
+        self.host.agent_lost(self.now, "reset")
+        self.connect(False, refused=True)
+        self.assert_state(DOWN)
+        self.assertIs(self.host.evidence(self.now), Evidence.FAILED)
+
+    def test_not_killed(self) -> None:
+        """Each of the two alone is not enough; nor is a connect that failed otherwise, one that was answered since, or an
+        agent that said goodbye, or whose silence is one of many."""
+        self.connect(False, refused=True)
+        self.assert_state(SUSPECT)
+        self.pass_probe()
+        self.host.agent_lost(self.now, "reset")
+        self.assert_state(SUSPECT)
+        self.connect(False)
+        self.assert_state(SUSPECT)
+        self.connect(True)
+        self.host.heartbeat(self.now)
+        self.assert_state(UP)
+        self.host.agent_left(self.now)
+        self.connect(False, refused=True)
+        self.assert_state(SUSPECT)
+        self.setUp()
+        self.host.agent_lost(self.now, "reset")
+        self.pass_time(0.0, isolated=True)
+        self.connect(False, refused=True)
         self.assert_state(SUSPECT)
 
     def test_goodbye(self) -> None:

@@ -87,11 +87,11 @@ class HealthMachine(RuleBasedStateMachine):
             assert due is not None
             assert self.now <= due <= self.now + 2 * self.policy.down_interval_s
 
-    @rule(ok=st.booleans())
-    def connect(self, ok: bool) -> None:
+    @rule(ok=st.booleans(), refused=st.booleans())
+    def connect(self, ok: bool, refused: bool = False) -> None:
         if not ok:
             self.failed_since_passed = True
-        self.follow(self.host.connect_result(ok, "refused", self.now), "connect")
+        self.follow(self.host.connect_result(ok, "why", self.now, refused=refused and not ok), "connect")
 
     @rule()
     def retry(self) -> None:
