@@ -90,8 +90,12 @@ class Clients:
     def failed(self) -> int:
         return sum(not attempt.host for attempt in self.seen)
 
-    def stop(self) -> None:
+    def over(self) -> None:
+        """The next is the last."""
         self._over.set()
+
+    def stop(self) -> None:
+        self.over()
         for thread in self._threads:
             thread.join()
 
