@@ -123,6 +123,15 @@ class FactorTests(SynchronousTestCase):
         self.assertGreater(factors["h2"], 3)
         self.assertLess(factors["h0"], 1.1)
 
+    def test_turnarounds_of_short_connections(self) -> None:
+        """Short connections tell by themselves, and sooner: turnarounds do not stand in for them."""
+        pool = pool_of("loadaware", [1.0] * 4)
+        for name, host in pool.hosts.items():
+            serve(pool, host, 0.8 if name == "h2" else 0.01, 60, 100.0)
+            pool.turned(host, 60, 60 * 0.05, 100.0)
+        pool.pick(None, 101.0)
+        self.assertGreater({each.host.name: each.factors["x"] for each in pool.explain(None, 101.2).hosts}["h2"], 3)
+
     def test_hanging_host(self) -> None:
         """A host that finishes nothing while others do gets no more, well before anything times out."""
         pool = pool_of("loadaware", [1.0] * 4)

@@ -33,6 +33,18 @@ class SlownessTests(TestCase):
         slow, now = fed(0.08, 60)
         self.assertGreater(slow.factor(usual, now), 3.0)
 
+    def test_counted_up(self) -> None:
+        """A mean over many counts as they would one by one, for how far it moves and for how much it is trusted."""
+        many, single = Slowness(), Slowness()
+        for slowness in (many, single):
+            for number in range(60):
+                slowness.sample(0.01, number * 0.01)
+        for _ in range(20):
+            single.sample(0.08, 0.62)
+        many.sample(0.08, 0.62, 20)
+        self.assertAlmostEqual(many.mean, single.mean, delta=0.05)
+        self.assertGreater(many.factor(math.log(0.01), 0.62), 1.3)
+
     def test_noise(self) -> None:
         """Of hosts alike, next to none is told from the others."""
         pool = [fed(0.01, 300, seed=seed)[0] for seed in range(40)]

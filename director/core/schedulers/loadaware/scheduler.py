@@ -30,6 +30,9 @@ SLICE = 64
 SWEEP_MOST = SLICE * round(SWEEP_S / SLICE_S)
 #: Turnarounds older than this no longer stand in for durations.
 TURNED_S = 30.0
+#: Nor do they where connections live shorter, on average: those tell sooner by themselves than turnarounds, which are
+#: counted up once a second.
+LONG_S = 2.0
 
 
 class _Seen:
@@ -92,7 +95,8 @@ class LoadAware(LeastLoaded):
         return host.weight / (seen.x * seen.stall * seen.cap)
 
     def _slowness(self, seen: _Seen, now: float) -> float:
-        if now - seen.turns.at <= TURNED_S:
+        long = not self._duration.count or self._duration.seconds >= LONG_S
+        if long and now - seen.turns.at <= TURNED_S:
             return seen.turns.factor(self._turn_median, now, self._fade_s)
         return seen.durations.factor(self._median, now, self._fade_s)
 
@@ -144,7 +148,7 @@ class LoadAware(LeastLoaded):
     def turned(self, host: Host, count: int, total_s: float, now: float) -> None:
         seen = self._seen.get(host)
         if seen is not None and count:
-            seen.turns.sample(total_s / count, now)
+            seen.turns.sample(total_s / count, now, count)
             seen.x = self._slowness(seen, now)
             self._rescore(host)
 

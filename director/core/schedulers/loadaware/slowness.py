@@ -52,21 +52,23 @@ class Slowness:
         self.variance = PRIOR_VARIANCE
         self.spread = 1.0  #: variance of the mean over that of a sample: the sum of squared shares
 
-    def sample(self, seconds: float, now: float) -> None:
-        """Something that took *seconds* ended."""
+    def sample(self, seconds: float, now: float, count: int = 1) -> None:
+        """So many things ended that took *seconds* each on average."""
         value = math.log(seconds) if seconds > LEAST_S else math.log(LEAST_S)
         if now - self.at > EXPIRY_S:
             self.mean, self.variance, self.spread, self.samples = value, PRIOR_VARIANCE, 1.0, 0
         else:
             step = 1.0 - math.exp((self.at - now) / SMOOTHING_S)
             step = LEAST_STEP if step < LEAST_STEP else MOST_STEP if step > MOST_STEP else step
+            if count > 1:
+                step = 1.0 - (1.0 - step) ** count
             if self.samples < FIRST:
-                step = max(step, 1.0 / (self.samples + 1))
+                step = max(step, count / (self.samples + count))
             off = value - self.mean
             self.mean += step * off
-            self.variance = (1.0 - step) * (self.variance + step * off * off)
-            self.spread = (1.0 - step) ** 2 * self.spread + step * step
-        self.samples += 1
+            self.variance = (1.0 - step) * (self.variance + step * off * off * count)
+            self.spread = (1.0 - step) ** 2 * self.spread + step * step / count
+        self.samples += count
         self.at = now
 
     def factor(self, median: float | None, now: float, fade_s: float = FADE_S) -> float:
