@@ -17,6 +17,7 @@ from director.core.pictures import scheduler_of, why_not
 from director.core.pool import Considered, Preview
 from director.core.schedulers import follows_reports
 from director.core.snapshot import CandidatePicture, Explanation
+from director.core.weighing import Walk
 from director.core.weights import slow_start
 from director.operations.sides import side_of
 
@@ -30,13 +31,13 @@ _SCORES = (
 )
 
 
-def explanation(service: ServiceEntry, client: str, now: float) -> Explanation:
-    """*client*: an IP address."""
+def explanation(service: ServiceEntry, client: str, now: float, walk: Walk = iter) -> Explanation:
+    """*client*: an IP address. *walk*: goes through many hosts."""
     packed = ipaddress.ip_address(client).packed
     side = side_of(service, packed, now)
     before = (_access_step(service, packed, client), *_limit_steps(service), *side.steps)
     previews = [(group, group.pool.explain(packed, now)) for group in side.groups]
-    candidates = tuple(each for group, preview in previews for each in _candidates(group, preview, now))
+    candidates = tuple(each for group, preview in previews for each in _candidates(group, preview, now, walk))
     if len(previews) != 1:
         return Explanation(
             service=service.name, client=client, group=None, scheduler="", host=None,
@@ -59,9 +60,9 @@ class _Known(NamedTuple):
     probed: probed_weight.Basis | None
 
 
-def _candidates(group: GroupEntry, preview: Preview, now: float) -> Iterator[CandidatePicture]:
+def _candidates(group: GroupEntry, preview: Preview, now: float, walk: Walk) -> Iterator[CandidatePicture]:
     capacities, probed = group.capacity.bases(now), group.probed.bases(now)
-    for each in preview.hosts:
+    for each in walk(preview.hosts):
         entry = group.hosts[each.host.name]
         known = _Known(capacities.get(entry.ref), probed.get(entry.ref))
         factors = {**each.factors, **_weight_factors(group, entry, known, now)}

@@ -118,7 +118,7 @@ class NodeOperations:
         entry = self._node.inventory.services.get(service)
         if entry is None:
             raise NotFound(f"no service is called {service!r}")
-        return explanation(entry, client, self._node.monotonic())
+        return explanation(entry, client, self._node.monotonic(), self._node.inventory.walk)
 
     # --- changing
 
