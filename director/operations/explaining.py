@@ -7,8 +7,8 @@ the numbers themselves.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from director.core import probed_weight
 from director.core.capacity import STALE_S, Basis
@@ -17,9 +17,11 @@ from director.core.pictures import scheduler_of, why_not
 from director.core.pool import Considered, Preview
 from director.core.schedulers import follows_reports
 from director.core.snapshot import CandidatePicture, Explanation
-from director.core.weighing import Walk
 from director.core.weights import slow_start
 from director.operations.sides import side_of
+
+#: See `director.core.weighing`.
+Walk = Callable[[Iterable[Any]], Iterable[Any]]
 
 #: How the score comes about, by a factor that only its scheduler has; the first that fits.
 _SCORES = (
@@ -62,6 +64,8 @@ class _Known(NamedTuple):
 
 def _candidates(group: GroupEntry, preview: Preview, now: float, walk: Walk) -> Iterator[CandidatePicture]:
     capacities, probed = group.capacity.bases(now), group.probed.bases(now)
+    takers = [each.host.in_flight for each in preview.hosts if each.eligible]
+    each_has = sum(takers) / max(len(takers), 1)
     for each in walk(preview.hosts):
         entry = group.hosts[each.host.name]
         known = _Known(capacities.get(entry.ref), probed.get(entry.ref))
@@ -69,7 +73,7 @@ def _candidates(group: GroupEntry, preview: Preview, now: float, walk: Walk) -> 
         yield CandidatePicture(
             group=group.name, host=entry.ref.host, eligible=each.eligible, why_not=why_not(group, entry, now),
             factors=factors, weight=entry.host.weight, share=each.share,
-            words=(*_weight_words(group, entry, known, factors, now), *_score_words(factors), *_share_words(each)),
+            words=(*_weight_words(group, entry, known, factors, now), *_score_words(factors), *_share_words(each, each_has)),
         )
 
 
@@ -154,9 +158,11 @@ def _score_words(factors: Mapping[str, float]) -> Iterator[str]:
             return
 
 
-def _share_words(considered: Considered) -> Iterator[str]:
+def _share_words(considered: Considered, each_has: float) -> Iterator[str]:
+    """*each_has*: open connections per host that takes them."""
     if considered.eligible:
-        yield f"share {considered.share:.1%} of the group's new connections at the present load"
+        yield (f"share {considered.share:.1%} of the group's new connections at the present load, {each_has:.3g} open "
+               "connections a host")
 
 
 def _group_steps(service: ServiceEntry, group: GroupEntry) -> Iterator[str]:
