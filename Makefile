@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
+# Tests at a time: most of them wait.
+JOBS   ?= 4
 
 .PHONY: help demo cluster-demo run test test-clients test-chaos test-native-sanitizers lint bench bench-cluster bench-scale bench-schedulers soak repeat clean coverage mutation
 help: ## this list
@@ -22,7 +24,7 @@ run: $(READY) ## the director on deploy/examples/director.toml
 	@$(BIN)/director run deploy/examples/director.toml
 
 test: $(READY) ## the test suite; what needs a browser: test-browser
-	$(BIN)/pytest --ignore=tests/browser $(PYTEST_ARGS)
+	$(BIN)/pytest --ignore=tests/browser -n $(JOBS) --dist loadscope $(PYTEST_ARGS)
 
 test-clients: $(READY) ## real clients and servers (PostgreSQL, Redis, ssh, nginx ...) with a director between them
 	$(BIN)/pytest tests/clients $(PYTEST_ARGS)

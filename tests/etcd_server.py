@@ -29,7 +29,9 @@ _TIED = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
 DEADLINE_S = 30.0
 #: In memory, where there is one: a test of ours is no test of a disk.
 _FAST = Path("/dev/shm")
-_PORTS = (15_000, 32_000)
+#: Below the kernel's own; those who run tests at the same time have a part each.
+_PORTS, _PART = range(14_000, 32_000), 1_125
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % (len(_PORTS) // _PART)
 
 
 def require_etcd() -> None:
@@ -44,7 +46,7 @@ def free_port() -> int:
     """A port for a server that may die and come back: below those that the kernel gives to outgoing connections, one of
     which might take it meanwhile."""
     while True:
-        port = random.randrange(*_PORTS)
+        port = _PORTS[_WORKER * _PART + random.randrange(_PART)]
         with socket.socket() as sock, suppress(OSError):
             sock.bind(("127.0.0.1", port))
             return port

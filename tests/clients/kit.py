@@ -15,7 +15,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ import psutil
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from director.relay.choice import native_missing
+from tests.etcd_server import free_port
 
 #: What does not come about by then never will, on however slow a machine.
 PATIENCE_S = 20.0
@@ -287,9 +287,10 @@ def on_both_relays(base: type[Clients]) -> tuple[type[Clients], type[Clients]]:
 
 
 def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        socks = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [sock.getsockname()[1] for sock in socks]
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return list(found)
 
 
 def is_listened_at(port: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +19,7 @@ from zope.interface import implementer
 from cluster.model import Configuration
 from director.config.files import checked
 from director.service import DirectorService, make_service
+from tests.etcd_server import free_port
 
 reactor: Any = _reactor
 
@@ -99,11 +99,8 @@ class Client(Protocol):
 
 
 def closed_port() -> int:
-    """A port nobody listens on, for this moment at least."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A port nobody listens on."""
+    return free_port()
 
 
 async def until(holds: Callable[[], object], what: str = "") -> None:

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.address import Address
 from director.core.proxy_protocol import Header, Version, decode, encode
+from tests.etcd_server import free_port
 
 HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 DEADLINE_S = 10.0
@@ -47,12 +48,11 @@ frontend accepts
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens at, on either family."""
-    sockets = [socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    """Ports that nobody listens at."""
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return list(found)
 
 
 class HAProxyTests(SynchronousTestCase):
