@@ -55,11 +55,13 @@ class Scraper(Service):
 
     def startService(self) -> None:
         super().startService()
-        self._loop.start(self._config.interval_s)
+        if not self._loop.running:
+            self._loop.start(self._config.interval_s)
 
     def stopService(self) -> None:
         super().stopService()
-        self._loop.stop()
+        if self._loop.running:
+            self._loop.stop()
         if self._fetching is not None:
             self._fetching.cancel()
 

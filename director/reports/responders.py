@@ -66,12 +66,14 @@ class Responders(Service):
     def startService(self) -> None:
         super().startService()
         self._loop.startService()
-        self._look.start(LOOK_S)
+        if not self._look.running:
+            self._look.start(LOOK_S)
 
     def stopService(self) -> None:
         """What was said stays said."""
         super().stopService()
-        self._look.stop()
+        if self._look.running:
+            self._look.stop()
         self._loop.stopService()
         for asked in self._asked.values():
             if asked.asking is not None:

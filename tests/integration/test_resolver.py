@@ -14,6 +14,7 @@ from twisted.trial.unittest import TestCase
 from director.checks import nameservers
 from director.checks.nameservers import LookupFailed, NameServers
 from director.checks.resolver import Known, Resolver, Unresolvable
+from tests.etcd_server import free_port
 
 DEADLINE_S = 10.0
 
@@ -153,9 +154,9 @@ class NameServersTests(Base):
         addresses = {f"192.0.2.{number}" for number in range(1, 200)}
         self.zone.set("big.example", *(dns.Record_A(address, 0) for address in addresses))
         factory = Cutting(authorities=[self.zone])
-        port = self.listen(dns.DNSDatagramProtocol(factory))
-        listening = reactor.listenTCP(port.getHost().port, factory, interface="127.0.0.1")
+        listening = reactor.listenTCP(free_port(), factory, interface="127.0.0.1")
         self.addCleanup(listening.stopListening)
+        port = self.listen(dns.DNSDatagramProtocol(factory), listening.getHost().port)
         answer = await self.servers(self.address(port)).lookup("big.example")
         self.assertEqual(set(answer.v4 or ()), addresses)
         await until(lambda: not factory.connections)

@@ -17,7 +17,8 @@ from twisted.trial.unittest import TestCase
 
 import agent.process
 import agent.service
-from agent.config import AgentConfig
+from agent.config import AgentConfig, Prometheus
+from agent.scraping import Scraper
 from cluster.address import Address
 from cluster.keys import Keys
 from cluster.memory import MemoryStore
@@ -50,6 +51,9 @@ class StatesTests(TestCase):
         self.addCleanup(holder.cleanup)
         self.directory = holder.name
         self.taken: dict[str, int] = {}  # ports, by who is to listen there
+        gc.collect()
+        gc.freeze()  # what is there already need not be looked at after each of hundreds of sequences
+        self.addCleanup(gc.unfreeze)
 
     def configuration(self, **ports: int) -> Configuration:
         ports |= self.taken
@@ -109,6 +113,8 @@ class StatesTests(TestCase):
             "Probing": part(lambda tree: tree.node.probing),
             "Prober": part(lambda tree: tree.node.probing.prober),
             "ProbeLoop": part(lambda tree: tree.node.probing.loop),
+            "Scripts": part(lambda tree: tree.node.probing.scripts),
+            "Responders": part(lambda tree: tree.responders),
             "Sync": part(lambda tree: tree.sync),
             "Swapping": part(lambda tree: tree.swapping),
             "AuditTrail": part(lambda tree: tree.audit),
@@ -135,6 +141,8 @@ class StatesTests(TestCase):
             "Listener": listener,
             "LoadReporter": lambda: agent.service.LoadReporter(config, reactor=reactor),
             "AgentProcess": lambda: agent.process.AgentProcess(config, reactor=reactor),
+            "Scraper": lambda: Scraper(Prometheus(url="http://127.0.0.1:1/", requests="x"), reactor=reactor,
+                                       monotonic=time.monotonic),
         }
 
     def on(self, tree: DirectorService) -> DirectorService:
