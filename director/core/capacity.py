@@ -139,13 +139,13 @@ class Basis(NamedTuple):
     """What a host's W rests on."""
 
     capacity: float  #: completions per second if it were busy throughout; 0: not known
-    median: float  #: of the group's hosts that count the same
+    median: float  #: of the group's hosts that count the same; 0: of none lately
     errors: float  #: share of completions, smoothed
     sample_age_s: float  #: of what the capacity rests on; inf: nothing
 
     @property
     def believed(self) -> bool:
-        return self.capacity <= MOST_BELIEVED * self.median
+        return not self.median or self.capacity <= MOST_BELIEVED * self.median
 
 
 class Capacity(Generic[Key]):

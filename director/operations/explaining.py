@@ -129,8 +129,9 @@ def _capacity_words(capacity: float, basis: Basis | None) -> str:
     penalty = f"; {basis.errors:.1%} of what it does fails, which lowers it" if basis.errors > 0.0005 else ""
     if not basis.capacity:
         return f"capacity {capacity:.4g}: reports tell no rate yet, or no utilisation{penalty}"
-    told = (f"capacity {capacity:.4g}: {basis.capacity:.4g}/s if it were busy throughout, the median is "
-            f"{basis.median:.4g}/s; learnt up to {basis.sample_age_s:.1f} s ago")
+    beside = f"the median is {basis.median:.4g}/s" if basis.median else "no host's is known lately"
+    told = (f"capacity {capacity:.4g}: {basis.capacity:.4g}/s if it were busy throughout, {beside}; "
+            f"learnt up to {basis.sample_age_s:.1f} s ago")
     if not basis.believed:
         told += "; so much is not believed, and taken for the median"
     if basis.sample_age_s > STALE_S:

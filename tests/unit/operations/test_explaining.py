@@ -55,6 +55,7 @@ class ExplainingTestCase(InventoryTestCase):
         for name, load in reports.items():
             self.report(name, **load)
         self.inventory.recompute(self.now)
+        self.inventory.clean_up(self.now)
 
 
 class WeightTests(ExplainingTestCase):
@@ -107,6 +108,9 @@ class WeightTests(ExplainingTestCase):
         self.assertIn("of what it does fails, which lowers it", self.words("b"))
         self.now += 100.0
         self.assertIn("too long ago, so it drifts to 1", self.words("c"))
+        self.now += 100.0
+        self.assertIn("no host's is known lately", self.words("a"))
+        self.assertNotIn("not believed", self.words("a"))
 
     def test_turnarounds(self) -> None:
         """What this director sees, scaled for the clients of others; and what counts where turnarounds mean nothing."""
