@@ -263,7 +263,8 @@ def _candidate(explanation: dict[str, Any], candidate: dict[str, Any]) -> str:
 
 def _share(host: dict[str, Any]) -> str:
     """Of new connections; a host that takes none has none."""
-    return _number(host["share"] or None, "{:.0%}" if host["share"] >= 0.095 else "{:.1%}")
+    share = host["share"]
+    return _number(share or None, "{:.0%}") if share >= 0.095 else _number(100 * share or None, "{:.2g}%")
 
 
 def all_hosts(status: dict[str, Any]) -> list[dict[str, Any]]:

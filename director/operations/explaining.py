@@ -162,8 +162,8 @@ def _score_words(factors: Mapping[str, float]) -> Iterator[str]:
 def _share_words(considered: Considered, each_has: float) -> Iterator[str]:
     """*each_has*: open connections per host that takes them."""
     if considered.eligible:
-        yield (f"share {considered.share:.1%} of the group's new connections at the present load, {each_has:.3g} open "
-               "connections a host")
+        yield (f"share {100 * considered.share:.3g} % of the group's new connections at the present load, "
+               f"{each_has:.3g} open connections a host")
 
 
 def _group_steps(service: ServiceEntry, group: GroupEntry) -> Iterator[str]:

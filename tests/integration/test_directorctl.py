@@ -40,7 +40,7 @@ class DirectorctlTests(DirectorTestCase):
         self.assertIn("web/main/b", (await self.ctl("top", "--once")).stdout)
         explained = await self.ctl("explain", "192.0.2.7", "web")
         self.assertIn("192.0.2.7 would get a", explained.stdout)
-        self.assertIn("share 50.0% of the group's new connections at the present load", explained.stdout)
+        self.assertIn("share 50 % of the group's new connections at the present load", explained.stdout)
         told = json.loads((await self.ctl("explain", "192.0.2.7", "web", "--json")).stdout)
         self.assertIn(told["rule"], told["steps"][-1])
         self.assertEqual([host["share"] for host in hosts], [0.5, 0.5])

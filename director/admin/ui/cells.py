@@ -236,7 +236,7 @@ def _host(host: HostPicture, loads: Loads) -> dict[str, Cell]:
         f"{name}:admin": (host.admin.value, ORDERED[host.admin]),
         f"{name}:why_not": host.why_not,
         f"{name}:weight": text.fixed(host.weight),
-        f"{name}:share": text.percent(host.share or None),
+        f"{name}:share": text.share(host.share),
         f"{name}:load": text.percent(utilisation(host)),
         f"{name}:line": loads.line(host),
         f"{name}:in_flight": text.count(host.in_flight, host.max_connections),

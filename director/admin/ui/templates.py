@@ -25,7 +25,7 @@ class Templates:
             loader=PackageLoader("director.admin.ui"), autoescape=True, undefined=StrictUndefined, auto_reload=False,
             trim_blocks=True, lstrip_blocks=True,
         )
-        for function in (text.number, text.fixed, text.percent, text.duration, text.size, text.heard, text.iso,
+        for function in (text.number, text.fixed, text.percent, text.share, text.duration, text.size, text.heard, text.iso,
                          text.utc, text.value, ref):
             self._environment.filters[function.__name__] = function
         self._environment.globals |= {

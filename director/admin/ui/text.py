@@ -40,6 +40,11 @@ def percent(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value * 100:.0f} %"
 
 
+def share(value: float) -> str:
+    """A small one with two digits, for a thousand hosts have a thousandth each; none is a dash."""
+    return percent(value or None) if value >= 0.095 or not value else f"{value * 100:.2g} %"
+
+
 def count(value: int, most: int = 0) -> str:
     """Of at most *most*; 0 is no maximum."""
     return f"{number(value, 0)} / {number(most, 0)}" if most else number(value, 0)

@@ -61,6 +61,7 @@ class ExplainTests(SynchronousTestCase):
         self.assertIn(["host", "share", "weight", "open", "score", "why", "not"], lines)
         self.assertIn([">", "a", "26%", "0.5", "3", "8"], lines)
         self.assertIn(["b", "-", "0.5", "-", "-", "ejected", "[for", "now]"], lines)
+        self.assertIn("0.01%", shown(tables.hosts_table([HOST | {"share": 0.0001}], width=80)))
         self.assertIn(["c", "1.2%", "0.5", "-", "-", "ejected", "[for", "now]"], lines)
 
     def test_words(self) -> None:

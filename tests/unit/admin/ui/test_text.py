@@ -17,6 +17,8 @@ class TextTests(SynchronousTestCase):
             self.assertEqual(text.number(value), says)
         self.assertEqual((text.number(100.0, 0), text.fixed(3), text.fixed(12345.6)), ("100", "3.00", f"12{THIN}346"))
         self.assertEqual((text.percent(0.256), text.percent(None)), ("26 %", text.UNKNOWN))
+        self.assertEqual([text.share(each) for each in (1.0, 0.256, 0.0951, 0.0123, 0.0001, 0.0)],
+                         ["100 %", "26 %", "10 %", "1.2 %", "0.01 %", text.UNKNOWN])
         self.assertEqual((text.count(5), text.count(5, 1000)), ("5", f"5 / 1{THIN}000"))
 
     def test_sizes(self) -> None:
