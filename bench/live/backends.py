@@ -33,7 +33,7 @@ class Pretended:
     def __init__(self, scenario: Scenario, directors: list[str], stack: contextlib.ExitStack) -> None:
         self._process = subprocess.Popen([sys.executable, "-m", "bench.live.hosts"], text=True, stdin=subprocess.PIPE,
                                          stdout=subprocess.PIPE, cwd=HERE.parent)
-        stack.callback(_end, self._process)
+        stack.callback(end, self._process)
         told = self._tell({"scenario": scenario.name, "directors": directors})
         self.ports = [(port, check) for port, check in told]
 
@@ -54,17 +54,17 @@ class Limited:
     def __init__(self, scenario: Scenario, directors: list[str], stack: contextlib.ExitStack) -> None:
         self.ports = [(port, 0) for port in free_ports(len(scenario.quotas))]
         for number, (quota, (port, _)) in enumerate(zip(scenario.quotas, self.ports, strict=True)):
-            folders = _cgroup(f"txdirector-bench-{os.getpid()}-{port}", quota)
+            folders = cgroup(f"txdirector-bench-{os.getpid()}-{port}", quota)
             for folder in folders:
                 stack.callback(folder.rmdir)
             server = subprocess.Popen([sys.executable, "-m", "bench.live.burner", str(port)], cwd=HERE.parent)
-            stack.callback(_end, server)
+            stack.callback(end, server)
             for folder in folders:
                 (folder / "cgroup.procs").write_text(str(server.pid))
-            _await(port)
+            await_port(port)
             for director in directors:
                 words = ["--director", director, "--host", f"all/main/h{number}", "--port", str(port)]
-                stack.callback(_end, subprocess.Popen(
+                stack.callback(end, subprocess.Popen(
                     [sys.executable, "-m", "agent.cli", *words, "--log-level", "warn"], cwd=HERE.parent,
                     stderr=subprocess.DEVNULL))
 
@@ -77,7 +77,7 @@ class Limited:
         return counts
 
 
-def _cgroup(name: str, cores: float) -> list[Path]:
+def cgroup(name: str, cores: float) -> list[Path]:
     """A new cgroup that may use so much of a core: where version 1 counts and limits in two places, both."""
     if (GROUPS / "cpuacct").is_dir():
         folders = [GROUPS / "cpu" / name, GROUPS / "cpuacct" / name]
@@ -92,7 +92,7 @@ def _cgroup(name: str, cores: float) -> list[Path]:
     return folders
 
 
-def _await(port: int) -> None:
+def await_port(port: int) -> None:
     deadline = time.monotonic() + START_S
     while True:
         with socket.socket() as sock:
@@ -103,6 +103,6 @@ def _await(port: int) -> None:
         time.sleep(0.05)
 
 
-def _end(process: subprocess.Popen[Any]) -> None:
+def end(process: subprocess.Popen[Any]) -> None:
     process.kill()
     process.communicate()
