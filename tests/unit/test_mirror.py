@@ -46,7 +46,7 @@ ELSEWHERE = {
     "director/checks/bound_client.py": "integration/test_probes.py", "director/checks/knock.py": "integration/test_probes.py",
     "director/doors/manhole.py": "integration/test_manhole.py",
     "director/ports/binding.py": "integration/test_listener.py", "director/ports/side_port.py": "integration/test_control_socket.py",
-    "director/ports/sockets.py": "integration/test_listener.py", "director/ports/tls.py": "integration/test_admin_endpoints.py",
+    "director/ports/sockets.py": "integration/test_listener.py",
     "director/ports/twisted_ports.py": "unit/reports/test_agents.py", "director/reports/listening.py": "unit/reports/test_agents.py",
     "director/traffic/departures.py": "integration/test_departures.py", "director/traffic/listener.py": "integration/test_listener.py",
     "director/traffic/listening.py": "integration/test_listener.py", "director/traffic/proxy_in.py": "integration/test_listener.py",
