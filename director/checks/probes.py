@@ -1,6 +1,6 @@
 """Active probes: connecting to a host, or asking it over HTTP, to see whether it still answers.
 
-`Prober` runs probes; `ProbeLoop` says when, with one timer for all hosts. What a result means, and when the next one is
+`Prober` runs probes; `director.checks.probe_loop` says when, with one timer for all hosts. What a result means, and when the next one is
 due, is decided in `director.core.health`.
 
 The host's program does not notice a TCP probe, see `director.checks.knock`, unless it leads to a UNIX socket. Any other
@@ -12,12 +12,10 @@ A probe that this director could not make, for want of a descriptor, a port or m
 
 from __future__ import annotations
 
-import heapq
-import math
 import os
 import re
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -41,7 +39,6 @@ from director.checks.knock import knock
 from director.checks.weight_header import name_of, weight_in
 from director.ports.sockets import lacked, sources_for
 from director.resources.shortages import PROBE, Shortages
-from director.timing.alarm import Alarm
 
 #: Probes under way at the same time; each holds a descriptor. At 200, ten thousand hosts that all time out after 1 s
 #: still get a probe every 50 s each, and those that answer in milliseconds never wait.
@@ -51,11 +48,6 @@ MAX_HEAD_BYTES = 8192
 #: How long, and how much, a host may go on sending after the result is known.
 CLOSE_GRACE_S = 0.2
 MAX_DISCARDED_BYTES = 262_144
-#: Probes started in one turn of the reactor; more than a few hundred microseconds would delay connections.
-START_BATCH = 20
-#: Between two looks at which probes are due: thousands of hosts share a timer instead of having one each. No probe's time
-#: matters to a hundredth of a second, and jitter is more.
-REST_S = 0.01
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?\r?\n")
 _HEADERS_END = re.compile(rb"\r?\n\r?\n")
@@ -397,66 +389,3 @@ def _endpoint(reactor: Any, target: Address, timeout_s: float) -> Any:
         return UNIXClientEndpoint(reactor, path, timeout=timeout_s)
     kind = TCP6ClientEndpoint if ":" in target.host else TCP4ClientEndpoint
     return kind(reactor, target.host, target.port, timeout=timeout_s)
-
-
-class ProbeLoop(Service):
-    """Calls back when a key's time comes, or up to `REST_S` later, with one timer for all keys.
-
-    :param monotonic: the clock of the times given to `schedule`; the reactor only wakes.
-    """
-
-    log = Logger()
-
-    def __init__(self, *, reactor: Any, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self.setName("probe loop")
-        self._monotonic = monotonic
-        self._alarm = Alarm(self._rung, reactor=reactor, monotonic=monotonic)
-        self._due: dict[Hashable, tuple[float, int, Callable[[], None]]] = {}
-        # Forgotten and superseded entries stay until their time comes or they outnumber the others.
-        self._heap: list[tuple[float, int, Hashable]] = []
-        self._entries = 0
-        self._rested_at = -math.inf  # the next look, when none is late
-
-    def schedule(self, key: Hashable, at: float, start: Callable[[], None]) -> None:
-        """Call *start* at *at*, once; replaces what was scheduled for *key*. Before the service runs, it waits."""
-        self._entries += 1
-        self._due[key] = (at, self._entries, start)
-        heapq.heappush(self._heap, (at, self._entries, key))
-        if len(self._heap) > 2 * len(self._due) + START_BATCH:
-            self._heap = [(at, entry, key) for key, (at, entry, _) in self._due.items()]
-            heapq.heapify(self._heap)
-        self._arm()
-
-    def forget(self, key: Hashable) -> None:
-        """Drop what was scheduled for *key*, if anything."""
-        self._due.pop(key, None)
-
-    def startService(self) -> None:
-        super().startService()
-        self._arm()
-
-    def stopService(self) -> None:
-        super().stopService()
-        self._alarm.cancel()
-
-    def _arm(self) -> None:
-        if self.running and self._heap:
-            self._alarm.at(max(self._heap[0][0], self._rested_at))
-
-    def _rung(self) -> None:
-        now, started = self._monotonic(), 0
-        self._rested_at = -math.inf
-        while self._heap and self._heap[0][0] <= now and started < START_BATCH:
-            _, entry, key = heapq.heappop(self._heap)
-            due = self._due.get(key)
-            if due is None or due[1] != entry:
-                continue
-            del self._due[key]
-            started += 1
-            try:
-                due[2]()
-            except Exception:
-                self.log.failure("starting the probe of {key} broke", key=key)
-        if not self._heap or self._heap[0][0] > now:
-            self._rested_at = now + REST_S
-        self._arm()

@@ -16,7 +16,8 @@ from twisted.logger import Logger
 
 from cluster.address import parse_address
 from cluster.model import Health, HostRef, Probe
-from director.checks.probes import ProbeLoop, Prober, ProbeResult
+from director.checks.probe_loop import ProbeLoop
+from director.checks.probes import Prober, ProbeResult
 from director.checks.resolver import Resolver
 from director.checks.scripts import Scripts
 from director.core.entries import HostEntry, policy_of

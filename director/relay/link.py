@@ -7,7 +7,7 @@ memory is these three records, two places in the table of descriptors and one in
 from __future__ import annotations
 
 from cluster.model import Reason
-from director.relay.interface import Limits
+from director.relay.interface import Limits, Progress
 from director.relay.pipes import Pipe, PipePool
 from director.relay.turnarounds import STILL_S, Tally
 
@@ -133,6 +133,9 @@ class Link:
     def active(self) -> float:
         """Last progress in either direction."""
         return max(self.client.active, self.host.active)
+
+    def progress(self, now_s: float) -> Progress:
+        return Progress(max(self.client.moved, 0), max(self.host.moved, 0), now_s - self.active)
 
     def deadline(self) -> tuple[float, Reason | None]:
         """When the next limit runs out if nothing moves until then, and the reason it gives; None for a connect."""

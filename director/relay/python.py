@@ -129,9 +129,7 @@ class PythonRelay:
 
     def progress(self, handle: int) -> Progress | None:
         link = self._find(handle)
-        if link is None:
-            return None
-        return Progress(max(link.client.moved, 0), max(link.host.moved, 0), self._seconds() - link.active)
+        return None if link is None else link.progress(self._seconds())
 
     def tokens(self) -> list[object]:
         return [link.token for link in self._links()]

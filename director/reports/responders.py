@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from cluster.agent_check import parse
 from cluster.model import Health, HostRef, Order
 from director.checks.agent_check import Asker, NoAnswer
-from director.checks.probes import ProbeLoop
+from director.checks.probe_loop import ProbeLoop
 from director.core.entries import HostEntry
 from director.core.responders import Relayed, Responder, Said
 from director.engine.node import Node
