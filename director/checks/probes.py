@@ -1,7 +1,7 @@
 """Active probes: connecting to a host, or asking it over HTTP, to see whether it still answers.
 
-`Prober` runs probes; `director.checks.probe_loop` says when, with one timer for all hosts. What a result means, and when the next one is
-due, is decided in `director.core.health`.
+`Prober` runs probes; `director.checks.probe_loop` says when, with one timer for all hosts. What a result means, and when
+the next one is due, is decided in `director.core.health`.
 
 The host's program does not notice a TCP probe, see `director.checks.knock`, unless it leads to a UNIX socket. Any other
 probe leaves a host in peace: it sends FIN, reads what the host still wants to say, and only then closes, so that a

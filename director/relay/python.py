@@ -276,9 +276,7 @@ class PythonRelay:
         if link.reset_from is not None:
             self._pass_reset(link)
             return
-        turn_is_over = False
-        if not source.done:
-            turn_is_over = self._pump(source)
+        turn_is_over = not source.done and self._pump(source)
         if source.broken or target.broken:
             self._broke(link, source if source.broken else target)
         elif source.done:
