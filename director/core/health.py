@@ -62,7 +62,7 @@ class HostHealth:
     __slots__ = (
         "_back_off", "_beats", "_by_silence", "_connect_detail", "_connect_failures", "_connected_at", "_expected",
         "_flapping", "_grace_until", "_isolated", "_last_heard", "_lost", "_next_probe", "_now", "_policy",
-        "_probe_failures", "_probe_passes", "_probing", "_random", "_refused", "_reset_until", "_silent_from", "_trial",
+        "_probe_failures", "_probe_passes", "_probing", "_random", "_refused_at", "_reset_until", "_silent_from", "_trial",
         "_trial_at", "fresh_until", "held_until", "history", "last_check", "since", "state", "verified", "why",
     )
 
@@ -95,7 +95,7 @@ class HostHealth:
         self._next_probe = now + self._jittered(policy.interval_s) if verified else now
         self._connect_failures = 0  #: in a row
         self._connect_detail = ""  #: of the last failure
-        self._refused = False  #: that was a refusal: nobody listens
+        self._refused_at = -math.inf  #: when that was, if it was a refusal: nobody listens
         self._reset_until = -math.inf  #: until then, only a client that was served answers for failed connects
         self._connected_at = -math.inf  #: when a client's connect last succeeded
         self._trial = 0  #: connects that must still succeed
@@ -253,7 +253,7 @@ class HostHealth:
                 self._probe_failures = 0
         else:
             self._connect_failures += 1
-            self._connect_detail, self._refused = detail, refused
+            self._connect_detail, self._refused_at = detail, now if refused else -math.inf
         return self._settle("a client's connect succeeded")
 
     def reset_at_once(self, now: float) -> Transition | None:
@@ -367,7 +367,8 @@ class HostHealth:
                 return f"{self._probe_failures} probes in a row failed: {self._failure()}"
             case Cause.CONNECTS_FAILED if self._connect_failures >= policy.fall:
                 return f"{self._connect_failures} connects in a row failed: {self._connect_detail}"
-            case Cause.GONE if self._lost and self._silent(0.0) and self._refused and self._connect_failures:
+            case Cause.GONE if (self._lost and self._silent(0.0) and self._connect_failures
+                                and self._now < self._refused_at + policy.timeout_s):
                 return f"{self._silence()}, and a client's connect failed: {self._connect_detail}"
             case Cause.SILENT_AND_FAILING if self._silent(policy.timeout_s) and self._last_check_failed():
                 return f"{self._silence()}, and the last check failed: {self._failure()}"

@@ -208,7 +208,7 @@ class SilenceTests(HealthTestCase):
         self.assertIs(self.host.evidence(self.now), Evidence.FAILED)
 
     def test_not_killed(self) -> None:
-        """Each of the two alone is not enough; nor is a connect that failed otherwise, one that was answered since, or an
+        """Each of the two alone is not enough; nor is a connect that failed otherwise or long ago, one that was answered since, or an
         agent that said goodbye, or whose silence is one of many."""
         self.connect(False, refused=True)
         self.assert_state(SUSPECT)
@@ -222,6 +222,11 @@ class SilenceTests(HealthTestCase):
         self.assert_state(UP)
         self.host.agent_left(self.now)
         self.connect(False, refused=True)
+        self.assert_state(SUSPECT)
+        self.setUp()
+        self.connect(False, refused=True)
+        self.beat(6)
+        self.host.agent_lost(self.now, "reset")
         self.assert_state(SUSPECT)
         self.setUp()
         self.host.agent_lost(self.now, "reset")
