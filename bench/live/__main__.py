@@ -34,19 +34,22 @@ class Bench:
     """One balancer, its hosts and its clients, in one round."""
 
     def __init__(self, proxy: Proxy, scenario: Scenario, directory: Path, stack: contextlib.ExitStack) -> None:
-        listen, agents = free_ports(2)
-        directors = [f"127.0.0.1:{agents}"] if proxy.reports else []
+        listen, agents = free_ports(proxy.count), free_ports(proxy.count)
+        directors = [f"127.0.0.1:{port}" for port in agents] if proxy.reports else []
         hosts: Hosts = Limited(scenario, directors, stack) if scenario.quotas else Pretended(scenario, directors, stack)
-        directory.mkdir()
         self._listen, self._scenario, self._hosts = listen, scenario, hosts
-        running = Running(proxy.command(Place(directory, listen, agents, hosts.ports)), core="0,1", cwd=HERE.parent)
-        stack.callback(running.stop)
-        self._running = running
+        self._running = []
+        for number in range(proxy.count):
+            place = Place(directory / str(number), listen[number], agents[number], hosts.ports)
+            place.directory.mkdir(parents=True)
+            self._running.append(Running(proxy.command(place), core="0,1", cwd=HERE.parent))
+            stack.callback(self._running[-1].stop)
 
     def start(self, seconds: float, seed: int) -> None:
-        self._running.await_port(self._listen)
+        for running, port in zip(self._running, self._listen, strict=True):
+            running.await_port(port)
         scenario = self._scenario
-        words = [self._listen, seconds, seed, scenario.rate, scenario.work_s]
+        words = [",".join(map(str, self._listen)), seconds, seed, scenario.rate, scenario.work_s]
         if scenario.lives_s is not None:
             words += [*scenario.lives_s, scenario.per_s]
         self._clients = subprocess.Popen([sys.executable, "-m", "bench.live.clients", *map(str, words)], text=True,

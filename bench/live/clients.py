@@ -1,8 +1,10 @@
-"""Clients that do not wait for each other: ``python -m bench.live.clients PORT SECONDS SEED RATE WORK_S [FROM TO PER_S]``.
+"""Clients that do not wait for each other::
 
-Open loop: requests begin at random moments (Poisson) which the answers do not move, and latency counts from the moment at
-which a request should have begun. Without FROM and TO each request has a connection of its own; else connections live
-between FROM and TO seconds, and each has PER_S requests a second, one after the other.
+    python -m bench.live.clients PORT[,PORT] SECONDS SEED RATE WORK_S [FROM TO PER_S]
+
+Several ports take turns. Open loop: requests begin at random moments (Poisson) which the answers do not move, and latency
+counts from the moment at which a request should have begun. Without FROM and TO each request has a connection of its own;
+else connections live between FROM and TO seconds, and each has PER_S requests a second, one after the other.
 
 The work of each request is drawn from the seed: so every peer that is measured gets the same. Prints one line of JSON.
 """
@@ -14,6 +16,7 @@ import random
 import sys
 import time
 from collections import deque
+from itertools import cycle
 from typing import Any
 
 from twisted.internet import protocol
@@ -122,7 +125,8 @@ class _Dial(protocol.ClientFactory):
 
 
 def main() -> None:
-    port, seconds, seed, rate = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+    ports = cycle(map(int, sys.argv[1].split(",")))
+    seconds, seed, rate = float(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     work_s = float(sys.argv[5])
     lives = tuple(map(float, sys.argv[6:8])) if len(sys.argv) > 6 else None
     per_s = float(sys.argv[8]) if lives else 0.0
@@ -133,7 +137,7 @@ def main() -> None:
 
     def dial(last: bool) -> Asking:
         asking = Asking(tally, last)
-        reactor.connectTCP("127.0.0.1", port, _Dial(asking), timeout=TIMEOUT_S)
+        reactor.connectTCP("127.0.0.1", next(ports), _Dial(asking), timeout=TIMEOUT_S)
         return asking
 
     def single(at: float) -> None:

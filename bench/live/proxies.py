@@ -25,6 +25,7 @@ class Proxy(NamedTuple):
     command: Callable[[Place], list[str]]
     missing: str = ""
     reports: bool = False  #: hosts report to it
+    count: int = 1  #: so many of it, which share nothing, take the clients in turn
 
 
 def director(scheduler: str) -> Callable[[Place], list[str]]:
@@ -90,4 +91,5 @@ PROXIES = (
     Proxy("director leastconns", director("leastconns"), reports=True),
     Proxy("director weightedleastconns", director("weightedleastconns"), reports=True),
     Proxy("director default", director(""), reports=True),
+    Proxy("2 directors default", director(""), reports=True, count=2),
 )
