@@ -112,15 +112,19 @@ class Admission:
         return None
 
     def redispatch(
-        self, ticket: Ticket, client: bytes | None, reason: Reason, now: float, exclude: Collection[Host]
+        self, ticket: Ticket, client: bytes | None, reason: Reason, now: float, exclude: Collection[Host],
+        avoid: Collection[Host] = (),
     ) -> Ticket | None:
-        """A try of *client* failed: release *ticket* and pick another host outside *exclude*, before anyone who waits.
+        """A try of *client* failed: release *ticket* and pick another host outside *exclude*, before anyone who waits; and
+        outside *avoid*, if there is one.
 
         The client keeps its place in the service. With None nobody is left to try: `leave` with None follows.
         Call `serve` next, for those who waited for a place on the failed host.
         """
         ticket.release(reason, now)
-        another = self._pick(client, self._turn, now, exclude)
+        another = self._pick(client, self._turn, now, {*exclude, *avoid}) if avoid else None
+        if another is None:
+            another = self._pick(client, self._turn, now, exclude)
         if another is None:
             self._holding -= 1
             self._between += 1

@@ -43,7 +43,7 @@ from director.traffic.departures import Departures
 from director.traffic.limits import TimeLimits
 from director.traffic.origins import Origins
 from director.traffic.proxy_in import HeaderReader
-from director.traffic.tries import MAX_ADDRESSES, MAX_TRIES, NO_PORT_S, Tries
+from director.traffic.tries import MAX_ADDRESSES, MAX_TRIES, NO_PORT_S, Failing, Tries
 
 #: Between tries of a UNIX connect whose listener's backlog is full: the kernel tells no one when there is room again.
 UNIX_RETRY_S = 0.01
@@ -74,6 +74,7 @@ class Frontend:
         self.relay = relay
         self.open = 0  #: connections that have not ended
         self._no_port: dict[Host, float] = {}  # to be passed over until then
+        self._failing = Failing()
         self._retrying: set[Connection] = set()  # those that wait for a UNIX socket's backlog
         self._inventory = inventory
         self._metrics = metrics
@@ -317,6 +318,7 @@ class Frontend:
         assert ticket is not None
         tail, host = self._tail_of(connection, ticket), ticket.host
         self._metrics.host(host.ref.group, host.ref.host).connect_failures += 1
+        self._failing.failed(host, now)
         self._inventory.connect_failed(host, why, now, refused=error == errno.ECONNREFUSED)
         tail.failed += 1
         if now >= tail.deadline:
@@ -333,7 +335,7 @@ class Frontend:
         tail.tried += (ticket.host,)
         tail.next_host()
         reason = Reason.OUT_OF_RESOURCES if tail.short else reason
-        again = self._admission.redispatch(ticket, connection.ip, reason, now, tail.tried)
+        again = self._admission.redispatch(ticket, connection.ip, reason, now, tail.tried, self._failing.hosts(now))
         connection.ticket = again
         if self._admission.queued:
             self.serve(self._admission.serve(now))

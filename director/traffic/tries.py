@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from cluster.address import Address
 from director.core.host import Host
 
@@ -16,6 +18,11 @@ MAX_PASSED = 16
 #: After a host had no port left it is passed over for so long, unasked: that search takes 1 ms for 9,000 ports (measured),
 #: 3 ms for Linux's 28,000, and they are the reactor's.
 NO_PORT_S = 0.05
+#: A host that failed a client is avoided for so long by those whose first try failed: until its health has been judged, by
+#: the next clients or probes. When many hosts die at once, else, a client may meet none but dead ones in all of its tries.
+AVOID_S = 1.0
+#: Of so many hosts, the last ones: a set of them is made for each failed try.
+MAX_AVOIDED = 64
 
 
 class Tries:
@@ -46,3 +53,21 @@ class Tries:
     def next_host(self) -> None:
         """The host at hand was given up."""
         self.address, self.addresses = None, 0
+
+
+class Failing:
+    """Hosts that have failed a client lately."""
+
+    def __init__(self) -> None:
+        self._until: dict[Host, float] = {}  # in the order of time
+
+    def failed(self, host: Host, now: float) -> None:
+        self._until.pop(host, None)
+        self._until[host] = now + AVOID_S
+        if len(self._until) > MAX_AVOIDED:
+            del self._until[next(iter(self._until))]
+
+    def hosts(self, now: float) -> Collection[Host]:
+        for host in [host for host, until in self._until.items() if until <= now]:
+            del self._until[host]
+        return self._until.keys()

@@ -83,13 +83,15 @@ class SilenceTests(LossTestCase):
 class KillTests(LossTestCase):
     """Sixteen servers, each with its agent."""
 
-    async def served(self, **group: Any) -> tuple[DirectorService, dict[str, Machine]]:
+    async def served(self, *, agents: bool = True, **group: Any) -> tuple[DirectorService, dict[str, Machine]]:
         machines = self.machines(HOSTS)
         hosts = {name: f"127.0.0.1:{machine.port()}" for name, machine in machines.items()}
         director = await self.director(service(hosts, group={"health": HEALTH, **group}) | AGENTS)
-        for name, machine in machines.items():
+        for name, machine in machines.items() if agents else ():
             machine.reports_to(director.agents.ports[0].address, str(HostRef("web", "main", name)))
-        await self.heard(director)
+        if agents:
+            await self.heard(director)
+        await until(lambda: not director.node.inventory.in_grace(director.node.monotonic()), "the grace is over")
         return director, machines
 
     async def test_one_of_sixteen_under_load(self) -> None:
@@ -131,7 +133,14 @@ class KillTests(LossTestCase):
     async def test_half_of_sixteen(self) -> None:
         """Eight are killed at once while clients come: those are out, and of the clients that come from then on at least 99.9 %
         are served by the others; who was with them just then is lost, as with any relay."""
-        director, machines = await self.served()
+        await self.half_of_sixteen(agents=True)
+
+    async def test_half_of_sixteen_without_agents(self) -> None:
+        """The same, where nothing but clients and probes tells that they died."""
+        await self.half_of_sixteen(agents=False)
+
+    async def half_of_sixteen(self, *, agents: bool) -> None:
+        director, machines = await self.served(agents=agents)
         clients = self.ask(director, 4)
         await until(lambda: len(clients.seen) > 200, "clients are served")
         victims = [f"h{number}" for number in range(HOSTS // 2)]

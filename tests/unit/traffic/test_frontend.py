@@ -25,6 +25,7 @@ from cluster.model import (
 )
 from director.engine.node import HOUSEKEEPING_S
 from director.traffic.connection import Connection
+from director.traffic.tries import AVOID_S
 from tests.unit.engine.virtual_director import VirtualDirector
 
 HEALTH = Health(probe=Probe(kind="none"), jitter=0.0)
@@ -35,7 +36,7 @@ def ref(host: str) -> HostRef:
 
 
 def address(host: str) -> str:
-    return f"10.0.0.{'abc'.index(host) + 1}:80"
+    return f"10.0.0.{'abcd'.index(host) + 1}:80"
 
 
 class FrontendTestCase(SynchronousTestCase):
@@ -146,6 +147,42 @@ class LimitsTests(FrontendTestCase):
             (client,) = self.arrive()
             limits = self.director.relay.limits[client.handle]
             self.assertEqual((limits.idle_s, limits.half_closed_s), (timeouts.idle_s, half_closed_s))
+
+
+class FailingTests(FrontendTestCase):
+    """Three of four hosts do not answer, which is not judged yet."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        hosts = {name: Host(address=address(name)) for name in "abcd"}
+        self.director.node.apply_service("web", Service(
+            groups={"blue": Group(hosts=hosts, health=HEALTH, scheduler="roundrobin")}))
+        self.director.run(HEALTH.timeout_s)
+        self.director.world.unreachable.update(map(address, "abc"))
+
+    def client(self) -> str | None:
+        [client] = self.arrive()
+        while not client.established and client.handle:
+            self.director.relay.turn()
+        return client.host.name if client.established and client.host is not None else None
+
+    def test_avoided(self) -> None:
+        """The first client meets all three. Whoever comes after and meets one of them is not sent to the others."""
+        self.assertEqual([self.client() for _ in range(3)], [None, "d", "d"])
+        self.assertEqual(self.director.metrics.service("web").retries, 3)
+
+    def test_better_than_nobody(self) -> None:
+        """Where nobody else is left they are tried all the same."""
+        self.client()
+        self.director.world.heal(address("b"))
+        self.order("d", AdminState.DOWN)
+        self.assertEqual(self.client(), "b")
+
+    def test_not_for_long(self) -> None:
+        """They are avoided for a second."""
+        self.client()
+        self.director.run(AVOID_S)
+        self.assertEqual([self.client() for _ in range(2)], ["d", None])
 
 
 class SplitTests(FrontendTestCase):
