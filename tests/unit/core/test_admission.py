@@ -164,6 +164,17 @@ class QueueTests(SynchronousTestCase):
 
 
 class RedispatchTests(SynchronousTestCase):
+    def test_avoided(self) -> None:
+        """A host that is to be avoided is picked where no other is left, and only there."""
+        gate = Admission(pool_of("leastconns", [1, 1, 1]), Limits())
+        ticket = gate.arrive(None, 1, 0.0)
+        second = gate.redispatch(ticket, None, FAILED, 0.0, [ticket.host])
+        third = gate.redispatch(second, None, FAILED, 0.0, [second.host], [ticket.host])
+        self.assertEqual(len({ticket.host, second.host, third.host}), 3)
+        fourth = gate.redispatch(third, None, FAILED, 0.0, [second.host, third.host], [ticket.host, third.host])
+        self.assertIs(fourth.host, ticket.host)
+        self.assertEqual(gate.connections, 1)
+
     def test_keeps_its_place(self) -> None:
         """A failed try moves the client to another host; the service counts it once, ahead of those who wait."""
         pool = pool_of("leastconns", [1, 1])
