@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from typing import Any
@@ -10,15 +11,16 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 
 from agent.agent_check import Responder
-from agent.config import AgentConfig
+from agent.config import LEAVE_S, AgentConfig
 from agent.service import LoadReporter
+from cluster.systemd import Notifier
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class AgentProcess(MultiService):
     """Holds the reporter. The first signal stops the reactor and so begins the leaving; a second one, which the reactor
-    would only call a mistake, ends the wait."""
+    would only call a mistake, ends the wait. systemd is told, if it started the process."""
 
     def __init__(self, config: AgentConfig, *, reactor: Any) -> None:
         super().__init__()
@@ -27,15 +29,19 @@ class AgentProcess(MultiService):
         self.reporter.setServiceParent(self)
         self.responder = None if config.agent_check is None else Responder(
             config.agent_check, lambda: self.reporter.current, reactor=reactor, monotonic=time.monotonic)
+        self._leave_s = LEAVE_S if config.leave_deadline_s is None else config.leave_deadline_s
+        self._systemd = Notifier(os.environ, reactor=reactor)
         self._reactor = reactor
 
     def startService(self) -> None:
         super().startService()
         if self.responder is not None:
             self.responder.startService()
+        self._systemd.ready("reporting")
 
     def stopService(self) -> Deferred[Any]:
         """The reporter leaves first: meanwhile the responder says so."""
+        self._systemd.stopping("leaving", within_s=self._leave_s)
         before = {number: signal.signal(number, self._again) for number in _SIGNALS}
         stopped: Deferred[Any] = super().stopService()
         responder = self.responder
@@ -45,6 +51,7 @@ class AgentProcess(MultiService):
         def restore(result: Any) -> Any:
             for number, action in before.items():
                 signal.signal(number, action)
+            self._systemd.stop()
             return result
 
         return stopped.addBoth(restore)

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from cluster.errors import ConfigError, StoreUnavailable
 from cluster.model import Configuration
 from cluster.store import StoreDamaged
+from cluster.systemd import Notifier
 from director.admin.offers import Reloaded, Stopping
 from director.config.files import load
 from director.config.reload import differences
@@ -40,7 +41,7 @@ class Process:
 
     SIGTERM or SIGINT stops the reactor, and the tree lets its connections finish. A second one cuts them (reset, and in
     the access log) and ends the process; so does a third, whatever the process is busy with. SIGUSR1 reopens the log,
-    SIGHUP reads the file again. The admin can order the same.
+    SIGHUP reads the file again. The admin can order the same. systemd is told of all that, if it started the process.
 
     :param file: the configuration was read from it.
     :raises ConfigError: the configuration asks for what there is not.
@@ -57,6 +58,7 @@ class Process:
         self._file = file
         self._effective = configuration
         self._reactor = reactor
+        self._systemd = Notifier(os.environ, reactor=reactor)
         self._stopping = False
         self._cutting = False
         self.why_failed = ""  #: why the director could not start
@@ -90,6 +92,8 @@ class Process:
         gc.freeze()  # what is there now stays for good
         gc.set_threshold(_COLLECT_AFTER)
         self.log.info("ready")
+        if not self._stopping:
+            self._systemd.ready("serving")
 
     def _failed(self, failure: Failure) -> None:
         if self._stopping:
@@ -115,7 +119,20 @@ class Process:
         return self._output.target
 
     def reload(self) -> Deferred[Reloaded]:
-        return Deferred.fromCoroutine(self._reload())
+        if not self._serving:
+            return Deferred.fromCoroutine(self._reload())
+        self._systemd.reloading()
+
+        def over(result: Any) -> Any:
+            if self._serving:
+                self._systemd.ready(f"serving; {result.getErrorMessage()}" if isinstance(result, Failure) else "serving")
+            return result
+
+        return Deferred.fromCoroutine(self._reload()).addBoth(over)
+
+    @property
+    def _serving(self) -> bool:
+        return self._tree.ready.called and not self._stopping
 
     async def _reload(self) -> Reloaded:
         try:
@@ -175,4 +192,6 @@ class Process:
 
     def _begin_to_stop(self, why: str) -> None:
         self.log.info("{why}: stopping; a signal more to stop without waiting for connections", why=why)
+        node = self._tree.node
+        self._systemd.stopping(f"{why}: waiting for {node.open_connections} connections", within_s=node.longest_drain_s)
         self._reactor.stop()
