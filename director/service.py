@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, GCCollector, PlatformCollector
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.task import deferLater
@@ -67,6 +67,7 @@ from director.reports.http import ReportResource
 from director.reports.responders import Responders
 from director.resources.backlog import BacklogCollector
 from director.resources.descriptors import pipes_for
+from director.resources.own_process import OwnProcess
 from director.resources.places import soft_limit
 from director.resources.usage import ResourceCollector
 from director.traffic.connection import Closed
@@ -139,6 +140,9 @@ class DirectorService(MultiService):
         self.registry.register(SnapshotCollector(self.operations.picture, self.node.counters))
         self.registry.register(ResourceCollector(self.node.inventory, self.node.descriptors, self.node.shortages))
         self.registry.register(BacklogCollector(self.node.listeners.queues))
+        self.registry.register(OwnProcess())
+        for of_python in (GCCollector, PlatformCollector):
+            of_python(registry=self.registry)
         self.agents = AgentListener(
             configuration.node.agents, self.attendance, reactor=reactor, name=configuration.node.name,
             monotonic=self.node.monotonic, wall=self.node.wall,

@@ -1,3 +1,3 @@
 """What a director needs of its own machine, and what it does when that runs short."""
 
-__all__ = ["backlog", "descriptors", "places", "shortages", "usage"]
+__all__ = ["backlog", "descriptors", "own_process", "places", "shortages", "usage"]
