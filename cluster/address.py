@@ -7,8 +7,8 @@ import re
 from typing import NamedTuple
 
 _LOOKS_IPV6 = re.compile(r"[0-9A-Fa-f:.]+(%.*)?")
-_HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-                        r"(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?$")
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+                        r"(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?\Z")
 #: sockaddr_un.sun_path of Linux, less its closing NUL
 MAX_UNIX_PATH = 107
 

@@ -18,6 +18,8 @@ class WordsTests(SynchronousTestCase):
             ("2001:db8::1:80", "write an IPv6 address as [2001:db8::1]:80"),
             ("app.example:80:81", "'app.example:80' is neither an IP address nor a host name"),
             ("10.0.0.1", "expected host:port"),
+            ("app.example\n:80", "neither an IP address nor a host name"),
+            ("10.0.0.1\n:80", "neither an IP address nor a host name"),
         ):
             error = self.assertRaises(ValueError, parse_address, text)
             self.assertIn(words, str(error))
