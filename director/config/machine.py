@@ -28,6 +28,9 @@ from director.config.secret import read_secret
 from director.ports.binding import FileAccess, ids, refusal
 from director.ports.tls import server_options
 
+#: What adding addresses and telling the neighbours take, by their numbers in linux/capability.h.
+_VIP_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
+
 
 def errors(configuration: Configuration) -> Iterator[Problem]:
     """What keeps the configuration from being run here. It is sound as far as `check` can tell."""
@@ -65,6 +68,13 @@ def warnings(configuration: Configuration) -> Iterator[Problem]:
             if command and (why := refusal_of_program(command[0], configuration.node.scripts)):
                 yield Problem(join("services", name, "groups", group_name, "health", "probe", "command", 0),
                               f"{command[0]} is not run, so nobody is probed: {why}")
+
+
+    lacking = _lacking_capabilities() if configuration.node.vips.addresses and "manage" in configuration.node.roles else ()
+    if lacking:
+        yield Problem("node.vips.addresses", "a leader could not take them: whoever asks here lacks the "
+                      f"{'capability' if len(lacking) == 1 else 'capabilities'} {' and '.join(lacking)}",
+                      "run it as root, or with AmbientCapabilities= in the systemd unit")
 
 
 def at_present(configuration: Configuration) -> Iterator[Problem]:
@@ -121,6 +131,21 @@ def _no_socket(address: Address) -> str:
     if not os.path.lexists(path):
         return _unwritable(path)
     return "" if stat.S_ISSOCK(os.lstat(path).st_mode) else "something else is there, and no socket"
+
+
+def _lacking_capabilities() -> tuple[str, ...]:
+    """Of those that virtual addresses take, the ones that this process does not have; none where that cannot be told."""
+    effective = _effective_capabilities()
+    return tuple(name for name, bit in _VIP_CAPABILITIES.items() if effective is not None and not effective >> bit & 1)
+
+
+def _effective_capabilities() -> int | None:
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            [effective] = [int(line.split()[1], 16) for line in file if line.startswith("CapEff:")]
+    except (OSError, ValueError):
+        return None
+    return effective
 
 
 def _interface_errors(vips: Vips) -> Iterator[Problem]:

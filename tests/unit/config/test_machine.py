@@ -10,6 +10,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.errors import ConfigError
+from director.config import machine
 from director.config.files import examine, load
 from director.config.self_signed import self_signed
 
@@ -149,6 +150,33 @@ class WarningTests(MachineTestCase):
         [(place, words)] = self.warned(ETCD + "etcd.snapshot = 'DIR/no/file'\n")
         self.assertEqual(place, "node.etcd.snapshot")
         self.assertIn("there is no directory", words)
+
+    def test_capabilities(self) -> None:
+        """Virtual addresses take capabilities of whoever may lead; those that are missing are named."""
+        if os.geteuid() != 0:
+            self.skipTest("only root can be somebody else")
+        text = "[node.vips]\ninterface = 'lo'\naddresses = ['10.0.0.1/24']\n"
+        both = "the capabilities CAP_NET_ADMIN and CAP_NET_RAW"
+
+        def lacking(text: str) -> list[str]:
+            return [message for place, message in self.warned(text) if place == "node.vips.addresses"]
+
+        self.directory.chmod(0o755)
+        self.assertEqual(lacking(text), [])
+        Path(self.write(text)).chmod(0o644)
+        os.seteuid(65534)
+        try:
+            found = [each.message for each in examine(str(self.directory / "d.toml"), here=True).warnings]
+        finally:
+            os.seteuid(0)
+        self.assertTrue(any(both in message for message in found), found)
+        for bits, expected in ((1 << 12, "the capability CAP_NET_RAW"), (1 << 13, "the capability CAP_NET_ADMIN"), (0, both)):
+            self.patch(machine, "_effective_capabilities", lambda bits=bits: bits)
+            [message] = lacking(text)
+            self.assertIn(f"lacks {expected}", message)
+            self.assertEqual(lacking(text + "[node]\nroles = ['balance']\n"), [])
+        self.patch(machine, "_effective_capabilities", lambda: None)
+        self.assertEqual(lacking(text), [], "where that cannot be told")
 
     def test_scripts(self) -> None:
         """A program that would not be run as a probe here is told, and what that means."""
