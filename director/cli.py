@@ -21,6 +21,7 @@ from cluster.errors import ConfigError, Problem, StoreUnavailable
 from cluster.file import salvage as salvage_file
 from cluster.store import StoreDamaged
 from director.config import extra
+from director.config.init.command import init
 from director.relay.choice import choose, native_missing
 from director.version import VERSION
 
@@ -47,6 +48,9 @@ def _version() -> str:
 @click.version_option(VERSION, message=_version())
 def main() -> None:
     """A TCP balancer of a director cluster."""
+
+
+main.add_command(init)
 
 
 @main.command()

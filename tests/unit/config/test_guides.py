@@ -53,9 +53,10 @@ COMMANDS = {"director": director, "directorctl": directorctl, "director-agent": 
 def commands(page: Path) -> list[str]:
     """Our commands in the page's blocks and in its text, without comments; those with placeholders are left out."""
     text = page.read_text()
-    fenced = "\n".join(re.findall(r"^ *```sh\n(.*?)^ *```", text, flags=re.M | re.S)).splitlines()
+    fenced = "\n".join(re.findall(r"^ *```sh\n(.*?)^ *```", text, flags=re.M | re.S))
+    fenced_lines = re.sub(r"\\\n\s*", "", fenced).splitlines()  # one command over several lines
     indented = [line for line in text.splitlines() if line.startswith("    ")]
-    typed = [line.partition(" #")[0].strip() for line in [*fenced, *indented]]
+    typed = [line.partition(" #")[0].strip() for line in [*fenced_lines, *indented]]
     written = [re.sub(r"\s+", " ", code) for code in re.findall(r"`([^`]+)`", text)]
     found = [line.partition(" > ")[0].removesuffix("&").strip() for line in [*typed, *written]
              if line.partition(" ")[0] in COMMANDS and re.match(r"\S+ [a-z-]", line)]

@@ -1,0 +1,1 @@
+"""A cluster's files from a few answers: `director init`. What is written is decided first, and written as one."""

@@ -1,0 +1,145 @@
+"""`director init`, the command: what it writes, says and refuses, with its exit codes."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tempfile
+from pathlib import Path
+
+from argon2 import PasswordHasher
+from click.testing import CliRunner, Result
+from twisted.trial.unittest import SynchronousTestCase
+
+from director.cli import main
+from director.config.files import examine
+from director.config.init import command
+
+ONE = ("--director", "lb1=127.80.0.1", "--host", "app1=127.80.0.9:80")
+TWO = (*ONE, "--director", "lb2=127.80.0.2", "--etcd", "127.80.0.21:2379")
+
+
+class CommandTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.parent = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.directory = self.parent / "cluster"
+
+    def init(self, *words: str, typed: str = "") -> Result:
+        return CliRunner().invoke(main, ["init", *words], input=typed)
+
+    def good(self, *words: str) -> str:
+        result = self.init(str(self.directory), *words)
+        self.assertEqual(result.exit_code, 0, result.output)
+        return result.output
+
+    def refused(self, words: str, *given: str, code: int = 2) -> None:
+        """Told in *words*, with exit code *code*; nothing is written."""
+        before = sorted(os.walk(self.parent))
+        result = self.init(*given)
+        self.assertEqual(result.exit_code, code, result.output)
+        self.assertIn(words, result.output)
+        self.assertNotIn("Traceback", result.output)
+        self.assertEqual(sorted(os.walk(self.parent)), before)
+
+
+class InitTests(CommandTestCase):
+    def test_alone(self) -> None:
+        """One director: its file, the agent's, and the three commands; the password told is the user's."""
+        output = self.good(*ONE)
+        examine(str(self.directory / "directors/lb1/director.toml"), here=True)
+        self.assertEqual(re.findall(r"^  (\S+(?: [a-z]\S*)?)", output, flags=re.M),
+                         ["director run", "director-agent", "directorctl"])
+        (password,) = re.findall(r"with the password (\S+) ", output)
+        user, _, hashed = (self.directory / "directors/lb1/htpasswd").read_text().strip().partition(":")
+        self.assertEqual(user, "admin")
+        self.assertTrue(PasswordHasher().verify(hashed, password))
+        self.assertEqual(stat.S_IMODE(self.directory.stat().st_mode), 0o700)
+
+    def test_cluster(self) -> None:
+        """Several: their services go into etcd first."""
+        output = self.good(*TWO)
+        self.assertEqual(re.findall(r"^  (\S+(?: [a-z]+)?)", output, flags=re.M),
+                         ["director bootstrap", "director run", "director-agent"])
+        self.assertIn("# on lb1; likewise lb2", output)
+
+    def test_relative(self) -> None:
+        """A directory is named from here, and the files name each other by whole paths."""
+        before = os.getcwd()
+        os.chdir(self.parent)
+        try:
+            self.assertEqual(self.init("cluster", *ONE).exit_code, 0)
+        finally:
+            os.chdir(before)
+        examine(str(self.directory / "directors/lb1/director.toml"), here=True)
+
+    def test_refused(self) -> None:
+        """One clear sentence each."""
+        there = str(self.directory)
+        for words, given in (
+            ("--director NAME=ADDRESS", ()),
+            ("it takes one director at least", ("--host", "a=10.0.0.1:80")),
+            ("expected NAME=ADDRESS", ("--director", "lb1")),
+            ("--etcd HOST:PORT", (*ONE, "--director", "lb2=127.80.0.2")),
+            ("two directors cannot be called lb1 and LB1", (*TWO, "--director", "LB1=127.80.0.3")),
+            ("two hosts cannot be called app1 and app1", (*ONE, "--host", "app1=127.80.0.8:80")),
+            ("--interface", (*ONE, "--vip", "10.0.0.100/24")),
+            ("it takes the length", (*ONE, "--vip", "10.0.0.100")),
+            ("in a circle", (*ONE, "--host", "app2=127.80.0.1:8080")),
+            ("--renew takes --days only", (*ONE, "--renew")),
+            ("ca.pem: No such file", ("--renew",)),
+        ):
+            self.refused(words, there, *given)
+
+    def test_there(self) -> None:
+        """A second time, and over a file: one sentence, and what is there stays. Nobody is asked for anything first."""
+        self.good(*ONE)
+        for given in ((), ONE, TWO):
+            self.refused(f"director: {self.directory} is there already, and stays as it is\n", str(self.directory), *given)
+        (self.parent / "file").write_text("mine")
+        self.refused("file", str(self.parent / "file"), *ONE)
+        self.assertEqual((self.parent / "file").read_text(), "mine")
+
+    def test_cannot_write(self) -> None:
+        """No parent directory, or a path that no disk takes."""
+        self.refused("cannot write", str(self.parent / "no" / "cluster"), *ONE, code=1)
+        self.refused("cannot write", str(self.parent / ("x" * 300)), *ONE, code=1)
+
+    def test_renew(self) -> None:
+        """It names each file to copy, and until when they are valid; then nothing else has changed."""
+        self.good(*TWO, "--days", "5")
+        before = {path: path.read_bytes() for path in self.directory.rglob("*") if path.is_file()}
+        output = self.good("--renew", "--days", "90")
+        self.assertRegex(output, r"^5 certificates are valid until \d{4}-\d\d-\d\d, the authority until")
+        named = {Path(line.strip()) for line in output.splitlines() if line.startswith("  ")}
+        self.assertEqual({path for path in before if path.read_bytes() != before[path]}, named)
+
+
+class AskedTests(CommandTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(command, "_on_terminal", lambda: True)
+
+    def test_asked(self) -> None:
+        """Everything that options would say; a bad answer is told and asked again, and the password is not repeated."""
+        answers = ["", "lb1", "lb1=127.80.0.1", "lb2=127.80.0.2", "", "", "127.80.0.21:2379", "", "10.9.0.100/24", "", "lo",
+                   "app1=127.80.0.9:80", "", "", "pass word", "passwort", "pass word", "pass word"]
+        result = self.init(str(self.directory), typed="\n".join(answers) + "\n")
+        self.assertEqual(result.exit_code, 0, result.output)
+        self.assertEqual(result.output.count("Error: "), 4)
+        self.assertNotIn("pass word", result.output)
+        node = examine(str(self.directory / "directors/lb2/director.toml"), here=True).configuration.node
+        self.assertEqual((node.etcd.endpoints, node.vips.addresses, node.vips.interface),
+                         (("127.80.0.21:2379",), ("10.9.0.100/24",), "lo"))
+        hashed = (self.directory / "directors/lb2/htpasswd").read_text().strip().partition(":")[2]
+        self.assertTrue(PasswordHasher().verify(hashed, "pass word"))
+
+    def test_made(self) -> None:
+        """No password is one that is made and told."""
+        result = self.init(str(self.directory), typed="lb1=127.80.0.1\n\n\n\n\n\n\n")
+        self.assertEqual(result.exit_code, 0, result.output)
+        self.assertIn("with the password ", result.output)
+
+    def test_broken_off(self) -> None:
+        """Nothing is written when the answers end."""
+        self.refused("Aborted", str(self.directory), code=1)
