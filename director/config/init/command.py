@@ -21,6 +21,8 @@ _EXIT_REFUSED = 2
 _EXIT_FAILED = 1
 #: Bytes of a password that nobody chose; 16 characters.
 _PASSWORD_BYTES = 12
+#: Machines that a line names: a screen has room for so many.
+_NAMED = 8
 #: The first user of the admin.
 _USER = "admin"
 
@@ -202,7 +204,9 @@ def _tell(directory: Path, wanted: Any, password: str) -> None:
 
 
 def _also(first: str, others: list[str]) -> str:
-    return f"    # on {first}; likewise {', '.join(others)}" if others else f"    # on {first}"
+    """Where a command is run, and where its likes are."""
+    named = others if len(others) <= _NAMED else [*others[:_NAMED], f"{len(others) - _NAMED} more"]
+    return f"    # on {first}" + (f"; likewise {', '.join(named)}" if named else "")
 
 
 def _fail(why: str, code: int = _EXIT_FAILED) -> NoReturn:

@@ -10,6 +10,7 @@ import re
 from typing import NamedTuple
 
 from cluster.address import Address, parse_address
+from cluster.wire import MAX_DIRECTORS
 from director.config.addresses import WILDCARDS
 
 #: Names of files and first labels of DNS names, too: narrower than those of the model.
@@ -92,6 +93,8 @@ def whole(wanted: Wanted) -> None:
     """
     if not wanted.directors:
         raise ValueError("it takes one director at least: --director NAME=ADDRESS")
+    if len(wanted.directors) > MAX_DIRECTORS:
+        raise ValueError(f"{len(wanted.directors)} directors are more than an agent reports to: {MAX_DIRECTORS} at most")
     if len(wanted.directors) > 1 and not wanted.etcd:
         raise ValueError("several directors share what they know in etcd: --etcd HOST:PORT, once for each member")
     addresses = list(wanted.directors.values())

@@ -63,6 +63,11 @@ class InitTests(CommandTestCase):
                          ["director bootstrap", "director run", "director-agent"])
         self.assertIn("# on lb1; likewise lb2", output)
 
+    def test_many(self) -> None:
+        """A line that names machines stays one that can be read."""
+        output = self.good(*ONE, *(word for number in range(2, 30) for word in ("--host", f"app{number}=127.80.0.9:{number}")))
+        self.assertIn("# on app1; likewise app2, app3, app4, app5, app6, app7, app8, app9, 20 more\n", output)
+
     def test_relative(self) -> None:
         """A directory is named from here, and the files name each other by whole paths."""
         before = os.getcwd()

@@ -50,7 +50,8 @@ class WholeTests(SynchronousTestCase):
     def test_whole(self) -> None:
         """What does not go together is told by the option that is missing."""
         two = {"a": "10.0.0.1", "b": "10.0.0.2"}
-        for answers, option in ((Wanted({}), "--director"), (Wanted(two), "--etcd"),
+        for answers, option in ((Wanted({}), "--director"),
+                                (Wanted({f"d{n}": f"10.0.1.{n}" for n in range(65)}, etcd=("e:1",)), "at most"), (Wanted(two), "--etcd"),
                                 (Wanted({"a": "10.0.0.1"}, vips=("10.0.0.9/24",)), "--interface"),
                                 (Wanted({"a": "10.0.0.1"}, interface="eth0"), "--vip"),
                                 (Wanted({"a": "10.0.0.1", "b": "10.0.0.1"}, etcd=("e:1",)), "10.0.0.1")):
