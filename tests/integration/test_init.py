@@ -118,6 +118,19 @@ class AloneTests(InitTestCase):
         self.agent("app1")
         until(lambda: self.heard(self.admin(1)) == ["app1"])
 
+    def test_added(self) -> None:
+        """One more host: with the lines told, a director hears its agent."""
+        self.made("--director", f"lb1={self.network}.1", "--host", "app1=127.0.0.1:1", "--listen", f"{self.network}.1:8080")
+        output = self.command("init", "--add", str(self.cluster), "--host", "app2=127.0.0.1:2")
+        path = self.node("lb1")
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(output.partition("\n\n")[2].partition("Next:")[0])
+        running = self.start("-m", "director", "run", self.node("lb1"))
+        running.says("ready\n")
+        self.admin(1).put("services", "web", "groups", "main", "hosts", "app2", address="127.0.0.1:2")
+        self.agent("app2")
+        until(lambda: self.heard(self.admin(1)) == ["app2"])
+
     def test_strangers(self) -> None:
         """An agent without a certificate of this authority, with another's, or with another agent's token is not heard."""
         self.made("--director", f"lb1={self.network}.1", "--host", "app1=127.0.0.1:1", "--host", "app2=127.0.0.1:2",

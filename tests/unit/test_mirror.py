@@ -68,6 +68,7 @@ ELSEWHERE = {
     "director/ctl/process.py": "integration/test_ctl_commands.py", "director/ctl/structure.py": "integration/test_ctl_commands.py",
     "director/ctl/together.py": "integration/test_ctl_commands.py",
     # configuration
+    "director/config/init/adding.py": "unit/config/test_command.py",
     "director/config/node.py": "unit/config/test_files.py",
     "director/config/check.py": "unit/config/test_files.py", "director/config/secret.py": "integration/test_peers.py",
     "director/config/self_signed.py": "unit/config/test_machine.py",

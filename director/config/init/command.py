@@ -56,7 +56,8 @@ def _read(read: str) -> Callable[[click.Context, click.Parameter, tuple[str, ...
 @click.option("--days", default=365, show_default=True, type=click.IntRange(1, 3650),
               help="How long certificates are valid.")
 @click.option("--renew", is_flag=True, help="New dates for all certificates of DIRECTORY, which `director init` made.")
-def init(directory: Path, renew: bool, days: int, **answers: Any) -> None:
+@click.option("--add", is_flag=True, help="Write one more --host's agent into DIRECTORY, which `director init` made.")
+def init(directory: Path, renew: bool, add: bool, days: int, **answers: Any) -> None:
     """Write all that a new cluster needs into DIRECTORY: an authority and certificates, secrets and tokens, a file for each
     director and each agent, the first service, the admin's first user. Asks on a terminal when no option is given.
 
@@ -67,10 +68,19 @@ def init(directory: Path, renew: bool, days: int, **answers: Any) -> None:
         _fail(why)
     now = datetime.datetime.now(datetime.UTC)
     directory = Path(os.path.abspath(directory))
+    if renew and add:
+        raise click.UsageError("--renew or --add, not both")
     if renew:
         if any(answers.values()):
             raise click.UsageError("--renew takes --days only: names and addresses stay as they are")
         _renew(directory, days, now)
+        return
+    if add:
+        hosts = answers.pop("hosts")
+        if len(hosts) != 1 or any(answers.values()):
+            raise click.UsageError("--add takes one --host, and --days")
+        [(name, address)] = hosts
+        _add(directory, name, address, days, now)
         return
     _make(directory, days, now, answers)
 
@@ -102,12 +112,40 @@ def _make(directory: Path, days: int, now: datetime.datetime, answers: dict[str,
     except (AlreadyThere, ValueError) as error:
         _fail(str(error), _EXIT_REFUSED)
     except ConfigError as error:
-        for problem in error.problems:
-            click.echo(f"director: {problem}", err=True)
-        sys.exit(_EXIT_REFUSED)
+        _refuse(error)
     except OSError as error:
         _fail(f"cannot write {directory}: {error.strerror}")
     _tell(directory, wanted, "" if chosen else password)
+
+
+def _add(directory: Path, name: str, address: Any, days: int, now: datetime.datetime) -> None:
+    from cluster.errors import ConfigError
+    from director.config.init.adding import added
+    from director.config.init.authority import NotOurs
+    from director.config.init.layout import GROUP, SERVICE
+    from director.config.init.writing import AlreadyThere, write_tree
+
+    try:
+        agent = added(directory, name, address.port, days=days, now=now)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}", _EXIT_REFUSED)
+    except NotOurs as error:
+        _fail(str(error), _EXIT_REFUSED)
+    except ConfigError as error:
+        _refuse(error)
+    try:
+        agent.directory.parent.mkdir(mode=0o700, exist_ok=True)
+        write_tree(agent.directory, agent.files)
+    except AlreadyThere as error:
+        _fail(str(error), _EXIT_REFUSED)
+    except OSError as error:
+        _fail(f"cannot write {agent.directory}: {error.strerror}")
+    click.echo(f"The agent's files are in {agent.directory}: copy it to the host, to the same path. Append to director.toml "
+               "of each director, here and on its machine, and restart one after the other:")
+    click.echo(f"\n{agent.lines}")
+    click.echo("Next:")
+    click.echo(f"  directorctl host new {SERVICE}/{GROUP}/{name} {address}    # with its --url, --user and --ca")
+    click.echo(f"  director-agent --config {shlex.quote(str(agent.directory))}/agent.toml    # on {name}")
 
 
 def _renew(directory: Path, days: int, now: datetime.datetime) -> None:
@@ -207,6 +245,12 @@ def _also(first: str, others: list[str]) -> str:
     """Where a command is run, and where its likes are."""
     named = others if len(others) <= _NAMED else [*others[:_NAMED], f"{len(others) - _NAMED} more"]
     return f"    # on {first}" + (f"; likewise {', '.join(named)}" if named else "")
+
+
+def _refuse(error: Any) -> NoReturn:
+    for problem in error.problems:
+        click.echo(f"director: {problem}", err=True)
+    sys.exit(_EXIT_REFUSED)
 
 
 def _fail(why: str, code: int = _EXIT_FAILED) -> NoReturn:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import tomli_w
@@ -81,7 +81,7 @@ def layout(wanted: Wanted, terms: Terms) -> dict[str, File]:
     authority = Authority.made(now=terms.now)
     secret = File(f"{secrets.token_hex(SECRET_BYTES)}\n".encode(), _PRIVATE)
     users = File(f"{terms.user}:{terms.password_hash}\n".encode(), _PRIVATE)
-    tokens = {name: secrets.token_urlsafe(SECRET_BYTES) for name in wanted.hosts}
+    tokens = {name: new_token() for name in wanted.hosts}
     services = {SERVICE: _service(wanted)}
     nodes = {name: _node(name, wanted, tokens, f"{terms.directory}/directors/{name}") for name in wanted.directors}
     alone = not wanted.etcd
@@ -106,14 +106,9 @@ def layout(wanted: Wanted, terms: Terms) -> dict[str, File]:
         }
     for name, served_at in wanted.hosts.items():
         here = f"agents/{name}"
-        agent = _agent(name, served_at.port, wanted, f"{terms.directory}/{here}")
-        files |= {
-            f"{here}/agent.toml": _toml(f"The agent beside host {name}: `director-agent --config` with this file.",
-                                        tomli_w.dumps(agent)),
-            f"{here}/ca.pem": files[CA], f"{here}/token": File(f"{tokens[name]}\n".encode(), _PRIVATE),
-            **_signed(f"{here}/agent", authority.issue((f"{name}.{AGENTS_DOMAIN}",), (DIALS,),
-                                                       days=terms.days, now=terms.now)),
-        }
+        made = agent_files(name, served_at.port, _agents_ports(wanted), tokens[name], authority,
+                           here=f"{terms.directory}/{here}", days=terms.days, now=terms.now)
+        files |= {f"{here}/{path}": file for path, file in made.items()}
     return files
 
 
@@ -127,10 +122,7 @@ def _node(name: str, wanted: Wanted, tokens: Mapping[str, str], here: str) -> No
     own = TLS(certificate=f"{here}/director{CERTIFICATE_SUFFIX}", key=f"{here}/director{KEY_SUFFIX}",
               client_ca=f"{here}/ca.pem")
     admin = TLS(certificate=f"{here}/admin{CERTIFICATE_SUFFIX}", key=f"{here}/admin{KEY_SUFFIX}")
-    identities = {
-        host: Identity(hosts=(f"{SERVICE}/{GROUP}/{host}",), token_sha256=hashlib.sha256(token.encode()).hexdigest())
-        for host, token in tokens.items()
-    }
+    identities = {host: identity(host, token) for host, token in tokens.items()}
     agents, peers = AgentListeners(), Peers()
     if identities:
         agents = AgentListeners(listen=(_at(address, AGENTS_PORT),), advertise=_agents_ports(wanted), tls=own,
@@ -150,14 +142,30 @@ def _node(name: str, wanted: Wanted, tokens: Mapping[str, str], here: str) -> No
     )
 
 
-def _agent(name: str, port: int, wanted: Wanted, here: str) -> dict[str, object]:
-    """As `agent.config.AgentConfig` takes it."""
-    return {
-        "name": name, "directors": list(_agents_ports(wanted)), "hosts": [f"{SERVICE}/{GROUP}/{name}"], "port": port,
+def agent_files(name: str, port: int, directors: Sequence[str], token: str, authority: Authority, *, here: str, days: int,
+                now: datetime.datetime) -> dict[str, File]:
+    """Of the agent beside host *name*, which serves at *port*; *here* is where they will be."""
+    config = {  # as `agent.config.AgentConfig` takes it
+        "name": name, "directors": list(directors), "hosts": [f"{SERVICE}/{GROUP}/{name}"], "port": port,
         "token_file": f"{here}/token",
         "tls": {"ca": f"{here}/ca.pem", "certificate": f"{here}/agent{CERTIFICATE_SUFFIX}",
                 "key": f"{here}/agent{KEY_SUFFIX}"},
     }
+    return {
+        "agent.toml": _toml(f"The agent beside host {name}: `director-agent --config` with this file.",
+                            tomli_w.dumps(config)),
+        "ca.pem": File(authority.pem.certificate), "token": File(f"{token}\n".encode(), _PRIVATE),
+        **_signed("agent", authority.issue((f"{name}.{AGENTS_DOMAIN}",), (DIALS,), days=days, now=now)),
+    }
+
+
+def identity(host: str, token: str) -> Identity:
+    """What directors know of the agent with *token*."""
+    return Identity(hosts=(f"{SERVICE}/{GROUP}/{host}",), token_sha256=hashlib.sha256(token.encode()).hexdigest())
+
+
+def new_token() -> str:
+    return secrets.token_urlsafe(SECRET_BYTES)
 
 
 def _judge(configurations: list[Configuration], wanted: Wanted) -> None:

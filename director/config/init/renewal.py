@@ -23,15 +23,21 @@ def renewed(directory: Path, *, days: int, now: datetime.datetime) -> tuple[dict
     :raises NotOurs: something there is not what `director init` made, or the authority itself has ended.
     :raises OSError: a file cannot be read.
     """
-    authority = _of(directory / CA, lambda content: Authority.read(Signed(content, (directory / CA_KEY).read_bytes())))
-    if authority.ends <= now:
-        raise NotOurs(f"{directory / CA}: the authority itself ended at {authority.ends:%Y-%m-%d}: make a new cluster's "
-                      "files in another directory")
+    authority = authority_of(directory, now=now)
     files = {path: _of(path, lambda content: authority.renew(content, days=days, now=now))
              for path in sorted(directory.rglob(f"*{CERTIFICATE_SUFFIX}"))}
     if not files:
         raise NotOurs(f"{directory}: there is no certificate (*{CERTIFICATE_SUFFIX})")
     return files, authority
+
+
+def authority_of(directory: Path, *, now: datetime.datetime) -> Authority:
+    """Who signs for the cluster whose files are in *directory*; raises as `renewed` does."""
+    authority = _of(directory / CA, lambda content: Authority.read(Signed(content, (directory / CA_KEY).read_bytes())))
+    if authority.ends <= now:
+        raise NotOurs(f"{directory / CA}: the authority itself ended at {authority.ends:%Y-%m-%d}: make a new cluster's "
+                      "files in another directory")
+    return authority
 
 
 def _of(path: Path, read: Callable[[bytes], T]) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -12,6 +13,7 @@ from argon2 import PasswordHasher
 from click.testing import CliRunner, Result
 from twisted.trial.unittest import SynchronousTestCase
 
+from agent.config import configure
 from director.cli import main
 from director.config.files import examine
 from director.config.init import command
@@ -118,6 +120,50 @@ class InitTests(CommandTestCase):
         self.assertRegex(output, r"^5 certificates are valid until \d{4}-\d\d-\d\d, the authority until")
         named = {Path(line.strip()) for line in output.splitlines() if line.startswith("  ")}
         self.assertEqual({path for path in before if path.read_bytes() != before[path]}, named)
+
+
+class AddTests(CommandTestCase):
+    def test_added(self) -> None:
+        """One more host: its agent's file is good, and with the lines told each director knows its token."""
+        self.good(*TWO)
+        output = self.good("--add", "--host", "app.2=127.80.0.10:81")
+        agent = configure(str(self.directory / "agents/app.2/agent.toml"), {})
+        self.assertEqual((agent.directors, agent.hosts, agent.port),
+                         (("127.80.0.1:7946", "127.80.0.2:7946"), ("web/main/app.2",), 81))
+        lines = output.partition("\n\n")[2].partition("Next:")[0]
+        for name in ("lb1", "lb2"):
+            path = self.directory / f"directors/{name}/director.toml"
+            path.write_text(path.read_text() + lines)
+            identities = examine(str(path), here=True).configuration.node.agents.identities
+            token = (self.directory / "agents/app.2/token").read_text().strip()
+            self.assertEqual(identities["app.2"].token_sha256, hashlib.sha256(token.encode()).hexdigest())
+            self.assertEqual(identities["app.2"].hosts, ("web/main/app.2",))
+        self.assertIn("directorctl host new web/main/app.2 127.80.0.10:81", output)
+        self.assertRegex(self.good("--renew"), r"^6 certificates")
+
+    def test_refused(self) -> None:
+        """A host that is there, none or two, a directory that is no cluster's."""
+        there = str(self.directory)
+        self.refused("No such file", there, "--add", "--host", "app2=127.80.0.10:81")
+        self.good(*ONE)
+        (self.directory / "agents/app3").mkdir()
+        (self.directory / "agents/app3/mine").write_text("mine")
+        for words, given in (
+            ("an agent is called app1 already", ("--host", "APP1=127.80.0.10:81")),
+            ("app3 is there already", ("--host", "app3=127.80.0.10:81")),
+            ("takes one --host", ()), ("takes one --host", ("--host", "a=127.80.0.10:1", "--host", "b=127.80.0.10:2")),
+            ("takes one --host", ("--host", "a=127.80.0.10:1", "--director", "lb3=127.80.0.3")),
+            ("not both", ("--renew",)),
+        ):
+            self.refused(words, there, "--add", *given)
+        path = self.directory / "directors/lb1/director.toml"
+        path.write_text(path.read_text().replace("node.agents", "node.agnets"))
+        self.refused("agnets", there, "--add", "--host", "app2=127.80.0.10:81")
+
+    def test_no_port(self) -> None:
+        """A cluster that began without hosts has no port for agents."""
+        self.good(*ONE[:2])
+        self.refused("port for agents", str(self.directory), "--add", "--host", "app2=127.80.0.10:81")
 
 
 class AskedTests(CommandTestCase):
