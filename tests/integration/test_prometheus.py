@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tempfile
 from pathlib import Path
@@ -56,44 +57,59 @@ class RunbookTests(SynchronousTestCase):
         self.assertEqual(urls, [name.lower() for name in ALERTS])
 
 
-class ScrapeTests(DirectorTestCase):
+class ScrapeCase(DirectorTestCase):
     timeout = 120
 
-    async def scraped(self, folder: Path) -> Prometheus:
-        """A Prometheus that has scraped a director with clients, by TLS and with a password, twice at least."""
-        authority = Authority(folder)
+    def setUp(self) -> None:
+        require_prometheus()
+        super().setUp()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    async def scraped(self, **hosts: str) -> Prometheus:
+        """A Prometheus that has scraped a director with clients, by TLS and with a password, twice at least.
+
+        :param hosts: addresses of hosts beside ``a``, which answers.
+        """
+        authority = Authority(self.folder)
         certificate, key = authority.issue("127.0.0.1", days=60)
         site = await self.backend("a")
-        data = service({"a": site.address})
+        data = service({"a": site.address, **hosts})
         users = {**USERS_DATA, "prometheus": {"password": HASHER.hash("scraping"), "role": "readonly"}}
-        data["node"] = {"admin": {
-            "endpoints": [{"listen": "127.0.0.1:0", "tls": {"certificate": certificate, "key": key}}], "users": users,
-        }}
-        director = await self.director(data)
-        prometheus = Prometheus(folder, targets=addresses(director), ca=authority.path, password="scraping")
+        data["node"] = {
+            "admin": {
+                "endpoints": [{"listen": "127.0.0.1:0", "tls": {"certificate": certificate, "key": key}}], "users": users,
+            },
+            "agents": {"listen": ["127.0.0.1:0"], "identities": {"app": {
+                "hosts": ["*/*/*"], "token_sha256": hashlib.sha256(b"token").hexdigest(),
+            }}},
+        }
+        self.running = await self.director(data)
+        prometheus = Prometheus(self.folder, targets=addresses(self.running), ca=authority.path, password="scraping")
         self.addCleanup(prometheus.stop)
         await deferToThread(prometheus.start)
         await deferToThread(prometheus.wait_for, 'up{job="txdirector"} == 1')
         for _ in range(3):
-            self.assertEqual(await self.served_by(director), "a")
-        await until(lambda: self.ended(director, "client_closed") >= 3, "three clients")
+            self.assertEqual(await self.served_by(self.running), "a")
+        await until(lambda: self.ended(self.running, "client_closed") >= 3, "three clients")
         await deferToThread(prometheus.wait_for, "service:txdirector_connections_accepted:rate5m > 0")
         return prometheus
 
+
+class ScrapeTests(ScrapeCase):
     async def test_a_real_one_scrapes_a_real_director(self) -> None:
         """Every rule is without fault, every metric that one names is exposed, and no alert is about to be raised."""
-        require_prometheus()
-        with tempfile.TemporaryDirectory() as folder:
-            prometheus = await self.scraped(Path(folder))
-            self.assertIn("SUCCESS", promtool("check", "config", str(prometheus.config)))
-            exposed: dict[str, Any] = await deferToThread(prometheus.ask, "metadata")
-            groups = (await deferToThread(prometheus.ask, "rules"))["groups"]
-            found = [rule for group in groups for rule in group["rules"]]
-            self.assertEqual([each["name"] for each in found if each["type"] == "alerting"], ALERTS)
-            for rule in found:
-                self.assertEqual(rule.get("lastError", ""), "", rule["name"])
-                await deferToThread(prometheus.query, rule["query"])
-                for name in METRIC.findall(rule["query"]):
-                    self.assertIn(family(name), exposed, rule["name"])
-            await deferToThread(prometheus.wait_for, "absent(ALERTS)")  # on a busy machine a scrape may be late
-            self.assertEqual(len(await deferToThread(prometheus.query, "txdirector_build_info")), 1)
+        prometheus = await self.scraped()
+        self.assertIn("SUCCESS", promtool("check", "config", str(prometheus.config)))
+        exposed: dict[str, Any] = await deferToThread(prometheus.ask, "metadata")
+        groups = (await deferToThread(prometheus.ask, "rules"))["groups"]
+        found = [rule for group in groups for rule in group["rules"]]
+        self.assertEqual([each["name"] for each in found if each["type"] == "alerting"], ALERTS)
+        for rule in found:
+            self.assertEqual(rule.get("lastError", ""), "", rule["name"])
+            await deferToThread(prometheus.query, rule["query"])
+            for name in METRIC.findall(rule["query"]):
+                self.assertIn(family(name), exposed, rule["name"])
+        await deferToThread(prometheus.wait_for, "absent(ALERTS)")  # on a busy machine a scrape may be late
+        self.assertEqual(len(await deferToThread(prometheus.query, "txdirector_build_info")), 1)

@@ -27,6 +27,7 @@ WALL = {
     "cluster/renewal.py": "until when a certificate is valid",
     "cluster/log/storms.py": "when a line was written",
     "director/cli.py": "from when to when a certificate is valid",
+    "director/config/init/command.py": "from when to when a certificate is valid",
     "director/ha/clustering.py": "when this process started: shown to operators",
     "director/ctl/tables.py": "how a time is written for an operator",
     "director/ha/keeping.py": "when the snapshot on disk was saved",
