@@ -28,7 +28,10 @@ class AlreadyThere(Exception):
 
 
 def refuse_if_there(directory: Path) -> None:
-    """:raises AlreadyThere: something is there, but for an empty directory."""
+    """For a look before anything is asked; `write_tree` decides by itself.
+
+    :raises AlreadyThere: something is there, but for an empty directory.
+    """
     if directory.is_symlink() or (directory.exists() and not (directory.is_dir() and not any(directory.iterdir()))):
         raise AlreadyThere(f"{directory} is there already, and stays as it is")
 
@@ -36,12 +39,12 @@ def refuse_if_there(directory: Path) -> None:
 def write_tree(directory: Path, files: Mapping[str, File]) -> None:
     """Make *directory* with *files*, by their paths within it; one that is there and empty is replaced.
 
-    They are written beside it and renamed, so that nobody ever sees a part of them.
+    They are written beside it and renamed, so that nobody ever sees a part of them; the kernel refuses to rename onto
+    anything else.
 
     :raises AlreadyThere: there is something.
     :raises OSError: it cannot be written; nothing is left.
     """
-    refuse_if_there(directory)
     beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
         for name, file in files.items():

@@ -18,6 +18,7 @@ from director.cli import main
 from director.config.files import examine
 from director.config.init import command
 
+PAGE = Path(__file__).parents[3] / "docs" / "operations" / "init.md"
 ONE = ("--director", "lb1=127.80.0.1", "--host", "app1=127.80.0.9:80")
 TWO = (*ONE, "--director", "lb2=127.80.0.2", "--etcd", "127.80.0.21:2379")
 
@@ -120,6 +121,14 @@ class InitTests(CommandTestCase):
         self.assertRegex(output, r"^5 certificates are valid until \d{4}-\d\d-\d\d, the authority until")
         named = {Path(line.strip()) for line in output.splitlines() if line.startswith("  ")}
         self.assertEqual({path for path in before if path.read_bytes() != before[path]}, named)
+
+
+class ReferenceTests(SynchronousTestCase):
+    def test_every_option(self) -> None:
+        """The page tells of each, and of no other."""
+        table = "\n".join(line.split("|")[1] for line in PAGE.read_text().splitlines() if line.startswith("| `--"))
+        options = {name for parameter in command.init.params for name in parameter.opts if name.startswith("--")}
+        self.assertEqual(set(re.findall(r"--[a-z]+", table)), options)
 
 
 class AddTests(CommandTestCase):

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from director.config.init import writing
-from director.config.init.writing import AlreadyThere, File, replace, write_tree
+from director.config.init.writing import AlreadyThere, File, refuse_if_there, replace, write_tree
 
 FILES = {"a/b/key": File(b"secret", 0o600), "a/public": File(b"known"), "top": File(b"")}
 
@@ -46,6 +45,7 @@ class TreeTests(WritingTestCase):
     def test_empty_directory(self) -> None:
         """One that is there and empty will do."""
         self.there.mkdir()
+        refuse_if_there(self.there)
         write_tree(self.there, FILES)
         self.assertEqual((self.there / "a/public").read_bytes(), b"known")
 
@@ -64,6 +64,7 @@ class TreeTests(WritingTestCase):
         for make in (file, directory, link):
             make()
             before = sorted(os.walk(self.parent))
+            self.assertRaises(AlreadyThere, refuse_if_there, self.there)
             self.assertRaises(AlreadyThere, write_tree, self.there, FILES)
             self.assertEqual(sorted(os.walk(self.parent)), before)
             self.nothing_beside()
@@ -72,19 +73,6 @@ class TreeTests(WritingTestCase):
                 self.there.rmdir()
             else:
                 self.there.unlink()
-
-    def test_comes_meanwhile(self) -> None:
-        """So it does when it comes between the look and the end."""
-        self.patch(writing, "refuse_if_there", lambda directory: None)
-        self.there.mkdir()
-        (self.there / "mine").write_text("mine")
-        self.assertRaises(AlreadyThere, write_tree, self.there, FILES)
-        (self.there / "mine").unlink()
-        self.there.rmdir()
-        self.there.write_text("mine")
-        self.assertRaises(AlreadyThere, write_tree, self.there, FILES)
-        self.assertEqual(self.there.read_text(), "mine")
-        self.nothing_beside()
 
     def test_fails_amid(self) -> None:
         """A file that cannot be written leaves nothing of the others."""
