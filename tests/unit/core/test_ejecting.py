@@ -84,6 +84,21 @@ class EjectingTests(EjectingTestCase):
                 self.client("b", reason=reason)
             self.assertIs(self.entry("b").conduct.ejected, reason is Reason.HOST_CLOSED, reason)
 
+    def test_open_elsewhere(self) -> None:
+        """Clients that other hosts have still may fail yet: nobody is measured by them."""
+        for held in (True, False):
+            self.setUp()
+            self.group("a", "b", "c")
+            self.wait(HEALTH.timeout_s)
+            for _ in range(60):
+                ticket = self.arrive()
+                assert isinstance(ticket, Ticket)
+                if ticket.host.name == "b" or not held:
+                    ticket.release(Reason.HOST_CLOSED, self.now)
+                if ticket.host.name == "b":
+                    self.inventory.client_ended(ticket.host, Reason.HOST_CLOSED, 0, 0.0, self.now)
+            self.assertIs(self.entry("b").conduct.ejected, not held)
+
     def test_sinkhole(self) -> None:
         """Of ten minutes' clients, a host that closes all of its gets 20 at most; one that is mended gets its share again."""
         self.group("a", "b", "c", "d")

@@ -246,6 +246,7 @@ class SilenceTests(HealthTestCase):
     def test_age(self) -> None:
         """The age of the last heartbeat, and when the next one is overdue."""
         self.assertEqual(self.host.heartbeat_age(12.5), 2.5)
+        self.assertEqual(self.host.heartbeat_age(1010.0), 1000.0)
         self.assertEqual(self.host.overdue_at, 13.0)
         self.host.agent_left(12.5)
         self.assertEqual(self.host.overdue_at, math.inf)

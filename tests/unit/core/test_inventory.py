@@ -84,12 +84,13 @@ class ConfigurationTests(InventoryTestCase):
         """Nothing observed of the old backend is believed of the one that took its name."""
         self.web("a", "b")
         self.now += 60
-        self.take_down("a")
-        self.assertEqual(self.rotation(), {"b"})
-        blue = group("a", "b")
-        blue.hosts["a"] = Host(address="10.9.9.9:80")
-        self.apply(Service(groups={"blue": blue}))
-        self.assertEqual(self.rotation(), {"a", "b"})
+        for address in ("10.9.9.9:80", "10.0.0.1:80"):
+            self.take_down("a")
+            self.assertEqual(self.rotation(), {"b"})
+            blue = group("a", "b")
+            blue.hosts["a"] = Host(address=address)
+            self.apply(Service(groups={"blue": blue}))
+            self.assertEqual(self.rotation(), {"a", "b"})
 
     def test_enabling_another_group_keeps_counts(self) -> None:
         """In-flight of the former group stays right after a switch."""
@@ -321,6 +322,16 @@ class RegistrationTests(InventoryTestCase):
         self.web("a")
         self.assertEqual(self.entry("a").spec.address, "10.0.0.1:80")
         self.assertFalse(self.entry("a").registered)
+
+    def test_registered_as_configured(self) -> None:
+        """The same host passes from the operator to its agent and back, and stays what it was."""
+        blue = group("b")
+        blue.hosts["n"] = self.registered(approved=True).host
+        for registered in (False, True, False):
+            self.apply(Service(groups={"blue": group("b") if registered else blue}))
+            self.inventory.set_registered(ref("n"), self.registered(approved=True), self.now)
+            self.assertIs(self.entry("n").registered, registered)
+        self.assertEqual(len([event for event in self.inventory.drain() if isinstance(event, HostRemoved)]), 0)
 
     def test_late_host_ramps_up(self) -> None:
         """A host that joins a running director starts at a tenth of its weight and reaches it with time."""

@@ -176,6 +176,16 @@ class WindowTests(ComparisonTestCase):
                     self.client(*((0, 2, 3) if count % 2 else ()), *((1,) if count % 4 else ()))
             self.assertEqual(self.window(), outliers, clients)
 
+    def test_beside_fewer_others(self) -> None:
+        """The others' share is theirs alone, and what nobody has seen of them counts as one failure of two clients."""
+        self.begin(2)
+        for count in range(100):
+            for _ in self.conducts:
+                self.client(1, *((0,) if count % 5 == 0 else ()))
+        self.now += self.policy.window_s
+        [(conduct, why)] = self.comparison.close_window(self.now, self.policy)
+        self.assertEqual((conduct.host.name, why), ("h1", "100% of its 100 clients failed, of others 21%"))  # (20 + 1) / (100 + 2)
+
     def test_few_clients(self) -> None:
         """A window goes on until there are enough, five minutes at most; a share of fewer says nothing."""
         for count in range(40):

@@ -81,6 +81,8 @@ class ServiceTests(PictureTestCase):
         self.assertEqual([(part.name, part.enabled, part.scheduler, part.available) for part in service.groups],
                          [("blue", False, "leastconns", 1), ("red", True, "random", 1)])
         self.assertEqual(self.pictured(web=("0.0.0.0:80",)).listen, ("0.0.0.0:80",))
+        self.apply(Service(groups={"blue": group("a"), "red": group("b")}, enable="blue"))
+        self.assertEqual([(part.name, part.enabled) for part in self.pictured().groups], [("blue", True), ("red", False)])
 
     def test_sticky(self) -> None:
         """How clients stick, where they do."""

@@ -138,6 +138,12 @@ class OrderTests(SynchronousTestCase):
         after = {"a": Service(listen=("10.0.0.1:80",)), "b": Service(listen=("10.0.0.1:0",))}
         self.assertEqual([step.service for step in plan(before, after)], ["b", "a"])
 
+    def test_wildcards_of_another_port(self) -> None:
+        """Every interface's port does not stand in the way of another port."""
+        before = {"a": Service(listen=("10.0.0.1:82",)), "b": Service(listen=("0.0.0.0:80",))}
+        after = {"a": Service(listen=("10.0.0.1:81",)), "b": Service(listen=("10.0.0.9:83",))}
+        self.assertEqual([step.service for step in plan(before, after)], ["a", "b"])
+
     def test_swap(self) -> None:
         """Two services that swap addresses still give a plan of both."""
         one, two = Service(listen=("127.0.0.1:1",)), Service(listen=("127.0.0.1:2",))

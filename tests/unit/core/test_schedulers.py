@@ -117,6 +117,18 @@ class RandomTests(SynchronousTestCase):
             self.assertEqual(pool.pick(None, 0.0).host.name, other.pick(None, 0.0).host.name)
 
 
+    def test_choices_foretold(self) -> None:
+        """Who is next is known where all hosts are drawn, unless the order of the draw decides between idle ones."""
+        for in_flight, foretold in (((1, 2), "h0"), ((3, 2), "h1"), ((0, 1), "h0"), ((1, 0), "h1"), ((0, 0), None),
+                                    ((1, 2, 3), None), ((), None), ((7,), "h0")):
+            pool = pool_of("p2c", [1.0] * len(in_flight))
+            for host, count in zip(pool.hosts.values(), in_flight, strict=True):
+                for _ in range(count):
+                    pool.pick(None, 0.0, [each for each in pool.hosts.values() if each is not host])
+            chosen = pool.explain(None, 0.0).chosen
+            self.assertEqual(chosen.name if chosen else None, foretold, in_flight)
+
+
 class RoundRobinTests(SynchronousTestCase):
     def test_in_turn(self) -> None:
         """Hosts take turns in the order of configuration; one that was away joins at the end."""

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from cluster.model import Reason
 from director.core.host import Host
 from director.core.pool import Ticket
-from director.core.splitting import Shares, Split
+from director.core.splitting import _STEP, Shares, Split
 from tests.unit.core.core_pools import address, pool_of, split_of
 
 CLIENTS = 3000
@@ -54,6 +54,11 @@ class SharesTests(SynchronousTestCase):
         for name, part in shares.parts.items():
             self.assertLessEqual(abs(counts[name] - part * number), 4, (name, part))
             self.assertLessEqual(abs(apart[name] / CLIENTS - part), bound(part), (name, part))
+
+    def test_last_turn(self) -> None:
+        """A turn whose place rounds up to 1 is the last group's that has a share."""
+        turn = (2**64 - 1) * pow(_STEP, -1, 2**64) % 2**64
+        self.assertEqual(Shares({"blue": 1, "green": 1, "red": 0}).of_turn(turn), "green")
 
     @given(SPLITS, st.binary(min_size=4, max_size=16), st.sampled_from([0.01, 3.0]), st.randoms(use_true_random=False))
     def test_stable(self, weights: dict[str, float], client: bytes, factor: float, shuffle: random.Random) -> None:

@@ -195,6 +195,11 @@ class SharingTests(SynchronousTestCase):
         self.assertEqual(self.tables[1].changes(10, 3.0), [])
         self.assertEqual(self.tables[1].factors(self.pools[1].hosts["h0"], address(1), 5.0)["forgotten_in_s"], 8.0)
 
+    def test_told_late(self) -> None:
+        """What was seen some time before it is told has only the rest of its time."""
+        self.go(0, 1, 2.0)
+        self.assertEqual(self.tables[0].changes(10, 6.0), [(address(1), "h0", 6.0)])
+
     def test_moved(self) -> None:
         """A client that went to another host is told of at once, and the later sight of it counts."""
         self.go(0, 1, 0.0)

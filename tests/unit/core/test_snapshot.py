@@ -1,0 +1,28 @@
+"""What is looked up in a director's picture of itself."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from cluster.model import Service
+from director.core.inventory import Inventory
+from director.core.pictures import picture_services
+from director.core.snapshot import DirectorPicture
+from tests.unit.core.inventory_kit import group
+
+
+class DirectorPictureTests(SynchronousTestCase):
+    def test_host(self) -> None:
+        """The host of that name, of the group and the service so named; None when one of the three is unknown."""
+        inventory = Inventory(now=0.0, random=lambda: 0.5)
+        for service in ("mail", "web"):
+            inventory.apply_service(service, Service(groups={name: group("host-1", "host-2") for name in ("blue", "red")}), 0.0)
+        services = picture_services(inventory, 0.0, 0.0, lambda name: ())
+        picture = DirectorPicture("one", "1", 0.0, 0.0, False, False, "memory:", True, services)
+        for service in services:
+            for part in service.groups:
+                for host in part.hosts:
+                    wanted = ("".join([*name]) for name in (service.name, part.name, host.name))  # equal, not the same
+                    self.assertIs(picture.host(*wanted), host)
+        for unknown in (("ftp", "blue", "host-1"), ("web", "green", "host-1"), ("web", "blue", "host-3")):
+            self.assertIsNone(picture.host(*unknown))
