@@ -102,7 +102,8 @@ class Prometheus:
         """Its samples, as soon as there are some."""
         deadline = time.monotonic() + DEADLINE_S
         while not (found := self.query(expression)):
-            assert time.monotonic() < deadline, f"no data: {expression}; {self.ask('targets')['activeTargets']}"
+            assert time.monotonic() < deadline, \
+                f"no data: {expression}; {self.query('ALERTS')}; {self.ask('targets')['activeTargets']}"
             time.sleep(0.1)
         return found
 

@@ -111,5 +111,6 @@ class ScrapeTests(ScrapeCase):
             await deferToThread(prometheus.query, rule["query"])
             for name in METRIC.findall(rule["query"]):
                 self.assertIn(family(name), exposed, rule["name"])
-        await deferToThread(prometheus.wait_for, "absent(ALERTS)")  # on a busy machine a scrape may be late
+        # On a busy machine a scrape may be late; and queues overflow of whatever else runs in this network namespace.
+        await deferToThread(prometheus.wait_for, 'absent(ALERTS{alertname!="TxdirectorHandshakesDropped"})')
         self.assertEqual(len(await deferToThread(prometheus.query, "txdirector_build_info")), 1)
