@@ -42,7 +42,7 @@ class Promises:
 
     def granted(self, member: str, number: int) -> None:
         """*member* promised, in answer to question *number*. An answer to an older question says too little to count."""
-        asked, at = self._asked.get(member, (0, 0.0))
+        asked, at = self._asked.get(member, (0, -math.inf))
         if number == asked:
             self._until[member] = at + PROMISE_S
 

@@ -24,6 +24,7 @@ from cluster.peer_wire import (
     MAX_ENTRIES,
     MAX_REFS,
     NONCE_BYTES,
+    SEAL_DIGITS,
     TRANSITIONS,
     Alive,
     Ask,
@@ -260,6 +261,20 @@ class LineTests(LinkTestCase):
         shake(one, two)
         self.assertEqual(tell(two, b"".join(map(one.send, largest))), list(largest))
         self.refused("malformed", lambda: tell(two, one.send(Missing(add=[*refs, REF]))))
+
+    def test_limits(self) -> None:
+        """Are part of the protocol: a director of another version refuses what is above its own."""
+        self.assertEqual((MAX_REFS, MAX_COUNTS, MAX_ENTRIES, MAX_LINE_BYTES), (300, 150, 400, 65536))
+
+    def test_too_long_to_send(self) -> None:
+        """A message that with its seal is longer than a line is not sent, and the link stays as it was."""
+        one, two = dialer(), acceptor()
+        shake(one, two)
+        room = MAX_LINE_BYTES - len(one.send(Missing(add=["x"]))) + 2  # all of the line but its end
+        for more in (1, SEAL_DIGITS, MAX_LINE_BYTES):
+            with self.assertRaises(LocalProtocolError):
+                one.send(Missing(add=["x" * (room + more)]))
+        self.assertEqual(len(one.send(Missing(add=["x" * room]))), MAX_LINE_BYTES + 1)
 
     def test_batches(self) -> None:
         """Reports of any size fit lines, in order, none twice."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import LoadReport
-from director.core.capacity import EXPIRY_S, LEAST_FACTOR, MEDIAN_STEP, MOST_FACTOR, SMOOTHING_S, STALE_S, Capacity
+from director.core.capacity import EXPIRY_S, LEAST_FACTOR, MEDIAN_STEP, MOST_FACTOR, SMOOTHING_S, STALE_S, Basis, Capacity
 
 
 def working(capacity: float, utilisation: float = 0.5, errors: float = 0.0, seconds: float = 1.0) -> LoadReport:
@@ -108,6 +108,21 @@ class FactorTests(PoolTestCase):
         self.assertEqual(self.run_for(2, a=working(4), b=working(4), c=few)["c"], 1.0)
         self.assertAlmostEqual(self.run_for(1, a=working(4), b=working(4), c=few)["c"], 0.5)
         self.assertAlmostEqual(self.run_for(9, a=working(4), b=working(4), c=few)["c"], 0.5)
+
+    def test_failures_begin_a_sample_anew(self) -> None:
+        """What was gathered before a report of many errors is no part of the next sample, nor is that report."""
+        self.run_for(1, a=LoadReport(utilisation=0.9, rate=2.0, completions=2.0))
+        self.run_for(1, a=working(100, errors=0.5))
+        self.assertEqual(self.capacity.bases(self.now)["a"].capacity, 0.0)
+        self.run_for(10, a=LoadReport(utilisation=0.5, rate=0.2, completions=0.2))
+        self.assertEqual(self.capacity.bases(self.now)["a"].capacity, 0.0)
+        self.run_for(1, a=LoadReport(utilisation=0.5, rate=1.0, completions=1.0))
+        self.assertAlmostEqual(self.capacity.bases(self.now)["a"].capacity, 3 / 5.5)
+
+    def test_believed(self) -> None:
+        """Up to four times the median; everything where there is none."""
+        for capacity, middle, believed in ((0.0, 0.0, True), (1e9, 0.0, True), (400.0, 100.0, True), (401.0, 100.0, False)):
+            self.assertIs(Basis(capacity, middle, 0.0, 1.0).believed, believed, (capacity, middle))
 
     def test_completions_from_the_rate(self) -> None:
         """A report without a count of completions has its rate times its age."""

@@ -190,6 +190,17 @@ class SourceTests(LoopTestCase):
         self.assertEqual(self.factors(), {"a": 1.0, "b": 2.0, "c": 0.5, "d": 1.5} | self.factors())
         self.assertLess(self.factors()["c"], self.factors()["d"])
 
+    def test_what_is_seen_stands_in_for_a_whole_report(self) -> None:
+        """Not for the rate alone of an agent that counts its completions, nor where nobody says how busy the host is."""
+        window = Window("turnarounds", 50, 50.0, 0.5, 0.0, 0.01)
+        for report, seen, capacity in ((LoadReport(utilisation=0.5), window, 100.0),
+                                       (LoadReport(utilisation=0.5, completions=50.0), window, 0.0),
+                                       (LoadReport(utilisation=0.5), window._replace(utilisation=None), 0.0)):
+            self.second()
+            self.capacity = Capacity()
+            self.capacity.reported("a", report, self.now, seen)
+            self.assertEqual(self.capacity.bases(self.now)["a"].capacity, capacity, report)
+
     def test_failures_seen(self) -> None:
         """Connects that fail cost a stock agent's host its weight, and are forgiven when they stop."""
         for _ in range(5):

@@ -252,6 +252,16 @@ class SilenceTests(HealthTestCase):
         self.assertEqual(self.host.overdue_at, math.inf)
 
 
+class ResetTests(HealthTestCase):
+    def test_resets(self) -> None:
+        """A host that reset a client is known for it for a minute, or until it has served one."""
+        self.assertFalse(self.host.resets(10.0))
+        self.host.reset_at_once(10.0)
+        self.assertEqual([self.host.resets(10.0 + after_s) for after_s in (0.0, 59.9, 60.0)], [True, True, False])
+        self.host.served(11.0)
+        self.assertFalse(self.host.resets(11.0))
+
+
 class IsolationTests(HealthTestCase):
     def test_silence_is_no_evidence(self) -> None:
         """While the director is isolated silence neither raises suspicion nor takes out, and clears what it raised."""

@@ -28,7 +28,7 @@ from cluster.model import (
     Sticky,
 )
 from director.core.entries import HostEntry
-from director.core.events import HostAdded, HostMoved, HostRemoved, IsolationChanged, Served
+from director.core.events import HostAdded, HostJudged, HostMoved, HostRemoved, IsolationChanged, Served
 from director.core.inventory import Inventory
 from director.core.pictures import picture_services, why_not
 from director.core.pool import Ticket
@@ -399,6 +399,36 @@ class HealthTests(InventoryTestCase):
         for _ in range(HEALTH.rise):
             self.inventory.connect_succeeded(self.entry("a").host, self.now, self.now)
         self.assertIs(self.entry("a").health.state, HostState.UP)
+
+    def test_bytes_of_early_resets(self) -> None:
+        """A reset after up to as many bytes as configured is one at once; after more, or by the client, it is none."""
+        self.apply(Service(groups={"blue": group("a", "b", health=msgspec.structs.replace(HEALTH, early_reset_bytes=100))}))
+        for sent, reason, at_once in ((0, Reason.HOST_RESET, True), (99, Reason.HOST_RESET, True), (100, Reason.HOST_RESET, True),
+                                      (101, Reason.HOST_RESET, False), (0, Reason.CLIENT_CLOSED, False)):
+            self.assertIs(self.inventory.client_ended(self.entry("a").host, reason, sent, 0.1, self.now), at_once, (sent, reason))
+
+    def test_every_turn_is_told(self) -> None:
+        """Of each verdict that turns, down and up."""
+        self.web("a", "b")
+        self.now += 60
+        self.inventory.drain()
+        self.take_down("a")
+        for _ in range(HEALTH.rise):
+            self.inventory.probe_result(self.entry("a"), True, "ok", 0.0, self.now)
+        self.assertEqual([(event.before.down, event.entry.ref.host) for event in self.inventory.drain()
+                          if isinstance(event, HostJudged)], [(False, "a"), (True, "a")])
+
+    def test_nothing_is_told_of_who_is_gone(self) -> None:
+        """A removed host's deadlines go with it."""
+        self.web("a", "b", "c", "d")
+        self.now += 60
+        for name in ("a", "b"):
+            self.report(name)
+        self.apply(Service(groups={"blue": group("d", "b", "c")}))
+        self.inventory.drain()
+        self.settle(self.now + HEALTH.timeout_s + 1)
+        self.assertEqual({event.entry.ref.host for event in self.inventory.drain() if isinstance(event, HostMoved)}, {"b"})
+        self.assertEqual(self.inventory.next_deadline(), math.inf)
 
     def test_new_policy_judges_at_once(self) -> None:
         """A host that is down by a new health policy is out of rotation."""

@@ -94,6 +94,39 @@ class LikeAScanTests(SynchronousTestCase):
             self.assertLess(factors[-1], factors[0] / 3)
 
 
+    def test_up_to_date_after_a_host_left(self) -> None:
+        """Who is slow is forgiven with time, whoever left meanwhile."""
+        scheduler = LoadAware()
+        pool = pool_of(scheduler, [1.0] * 4)
+        for host in pool.hosts.values():
+            serve(pool, host, 0.8 if host.name == "h1" else 0.01, 60, 1.0)
+        scheduler.cleanup(1.0 + SWEEP_S)
+        pool.set_available(pool.hosts["h3"], False, True)
+        factors = []
+        for now in (1.2, 1.2 + SWEEP_S, 4.0, 4.0 + SWEEP_S):
+            scheduler.cleanup(now)
+            factors.append(scheduler.factors(pool.hosts["h1"], None, now)["x"])
+        self.assertGreater(factors[0], 3)
+        self.assertLess(factors[-1], factors[0] / 2)
+
+    def test_looking(self) -> None:
+        """What is looked up as of now leaves every factor as it was, though time changed it."""
+        scheduler = LoadAware()
+        pool = pool_of(scheduler, [1.0] * 4)
+        for host in pool.hosts.values():
+            serve(pool, host, 0.8 if host.name == "h1" else 0.01, 60, 1.0)
+            pool.reported(host, LoadReport(utilisation=0.5, in_flight=3.0), 1.0)
+        scheduler.cleanup(1.0 + SWEEP_S)
+
+        def factors() -> list[dict[str, float]]:
+            return [scheduler.factors(host, None, 4.0) for host in pool.hosts.values()]
+
+        before = factors()
+        with scheduler.looking(4.0):
+            self.assertNotEqual(factors(), before)
+        self.assertEqual(factors(), before)
+
+
 class FactorTests(SynchronousTestCase):
     def test_parameters(self) -> None:
         """Each guard can be set: here a host that had all picks is held back later than by default."""

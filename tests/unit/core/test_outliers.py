@@ -217,6 +217,7 @@ class WindowTests(ComparisonTestCase):
                                  ((0.3, 0.3, 0.3, 0.9), []), ((1.0, 1.0, 1.0, 1.0), []), ((1.0, 1.0, 1.0, 0.001), [])):
             self.connects(*took_s)
             self.assertEqual(self.window(), outliers, took_s)
+            self.assertEqual({(each.connects, each.connect_s) for each in self.conducts}, {(0, 0.0)}, "the next window's")
         self.policy = replace(POLICY, latency_factor=0.0)
         self.connects(0.001, 0.001, 0.002, 0.9)
         self.assertEqual(self.window(), [])
@@ -237,6 +238,16 @@ class EjectionTests(ComparisonTestCase):
                 if self.eject(index) is not None:
                     self.pool.set_available(self.conducts[index].host, False, True)
             self.assertEqual(len(self.comparison.ejected), most, (hosts, share))
+
+    def test_forgotten_one_by_one(self) -> None:
+        """Each 30 s in rotation take one ejection back."""
+        for _ in range(3):
+            self.eject(0)
+            self.comparison.release(self.conducts[0], self.now)
+        for after_s, left in ((29.0, 3), (1.0, 2), (30.0, 1), (30.0, 0), (30.0, 0)):
+            self.now += after_s
+            self.assertEqual([look(self.now, self.policy) for look in (self.conducts[0].counted, self.conducts[0].times)],
+                             [left, left])
 
     def test_longer_each_time(self) -> None:
         """And as short as before after as long in rotation."""

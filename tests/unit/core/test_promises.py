@@ -48,6 +48,9 @@ class PromisesTests(SynchronousTestCase):
         for member, number in (("a", first), ("b", second), ("a", 0)):
             promises.granted(member, number)
         self.assertEqual(promises.right_s(["a"], 1.0), 0.0)
+        for number in (-1, 0, 1):
+            promises.granted("c", number)
+            self.assertEqual(promises.right_s(["c"], 1.0), 0.0)
         promises.granted("a", second)
         promises.forget()
         self.assertEqual(promises.right_s(["a"], 1.0), 0.0)

@@ -122,6 +122,13 @@ class RoundTripTests(SynchronousTestCase):
             self.assertEqual(outcome(bytes(flipped)), "refused")
         self.assertEqual(outcome(encode("v2", *pair, extensions=tlv(0x03, b"abc"))), "refused")
 
+    def test_padding(self) -> None:
+        """Is left out, and nothing else is."""
+        extensions = tlv(0x05, b"before") + tlv(0x04, b"\0\0\0") + tlv(0x04, b"") + tlv(0xE0, b"after")
+        header = decode(encode("v2", Address("192.0.2.1", 1), Address("192.0.2.2", 2), extensions=extensions))
+        assert header is not None
+        self.assertEqual(header.extensions, tlv(0x05, b"before") + tlv(0xE0, b"after"))
+
     def test_known_checksum(self) -> None:
         """RFC 3720, appendix B.4."""
         self.assertEqual((crc32c(bytes(32)), crc32c(b"123456789")), (0x8A9136AA, 0xE3069283))

@@ -211,6 +211,8 @@ class SharingTests(SynchronousTestCase):
         self.assertEqual(self.go(1, 1, 1.5), moved)
         self.tables[0].learn([(address(1), "h0", 1.0)], 1.5)
         self.assertEqual(self.go(0, 1, 1.5), moved, "old news")
+        self.tables[0].learn([(address(1), "h0", 10.0)], 1.5)
+        self.assertEqual(self.go(0, 1, 1.6), moved, "seen in the same moment, each keeps its own")
 
     def test_bounded(self) -> None:
         """Batches are as large as asked; what is learned keeps to the table's size and time."""

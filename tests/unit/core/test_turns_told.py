@@ -54,7 +54,8 @@ class ToldTests(InventoryTestCase):
         self.second("b", 1, 2.0)
         self.second("b", 0)
         self.second("a", 4, 0.25)
-        self.assertEqual(self.told, [("a", 10, 0.5), ("b", 1, 2.0), ("a", 4, 0.25)])
+        self.second("a", 6, 0.25)
+        self.assertEqual(self.told, [("a", 10, 0.5), ("b", 1, 2.0), ("a", 4, 0.25), ("a", 6, 0.25)])
 
     def test_implausible(self) -> None:
         """Where hosts mostly speak unasked, schedulers hear no more of their turnarounds."""
