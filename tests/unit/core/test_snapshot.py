@@ -15,8 +15,8 @@ class DirectorPictureTests(SynchronousTestCase):
     def test_host(self) -> None:
         """The host of that name, of the group and the service so named; None when one of the three is unknown."""
         inventory = Inventory(now=0.0, random=lambda: 0.5)
-        for service in ("mail", "web"):
-            inventory.apply_service(service, Service(groups={name: group("host-1", "host-2") for name in ("blue", "red")}), 0.0)
+        for name in ("mail", "web"):
+            inventory.apply_service(name, Service(groups={part: group("host-1", "host-2") for part in ("blue", "red")}), 0.0)
         services = picture_services(inventory, 0.0, 0.0, lambda name: ())
         picture = DirectorPicture("one", "1", 0.0, 0.0, False, False, "memory:", True, services)
         for service in services:
