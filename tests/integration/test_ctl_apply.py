@@ -177,6 +177,8 @@ def interrupt(process: subprocess.Popen[bytes]) -> None:
 class TerminalTests(CtlTestCase):
     """The question that `apply` asks on a terminal."""
 
+    timeout = 240  # four commands, one after the other, on a machine that may be busy with other tests
+
     async def ask(self, answer: bytes, file: str) -> tuple[int, str]:
         ours, theirs = pty.openpty()
         process = subprocess.Popen([sys.executable, "-c", MAIN, "--url", self.url, "apply", file],

@@ -44,16 +44,15 @@ class OrdersTests(DirectorTestCase):
         return await director.control.call(ADA, name, arguments)
 
     def order_and_freeze(self, director: DirectorService, why: str) -> Deferred[None]:
-        """An order, and etcd stands still once its commit is on the way."""
+        """An order, and etcd stands still as its commit comes."""
         self.frozen = False
         commit = director.store.commit
 
         def commit_and_freeze(operations: Sequence[Operation], *, when: Sequence[Compare] = ()) -> Deferred[Committed]:
-            outcome = commit(operations, when=when)
             if not self.frozen and "/admin/" in operations[0].key:
                 self.etcd.members[0].freeze()
                 self.frozen = True
-            return outcome
+            return commit(operations, when=when)
 
         self.patch(director.store, "commit", commit_and_freeze)
         return director.operations.order(APP, AdminState.DRAIN, who="ada", why=why)
