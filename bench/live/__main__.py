@@ -35,8 +35,8 @@ class Bench:
 
     def __init__(self, proxy: Proxy, scenario: Scenario, directory: Path, stack: contextlib.ExitStack) -> None:
         listen, agents = free_ports(proxy.count), free_ports(proxy.count)
-        directors = [f"127.0.0.1:{port}" for port in agents] if proxy.reports else []
-        hosts: Hosts = Limited(scenario, directors, stack) if scenario.quotas else Pretended(scenario, directors, stack)
+        self._directors = [f"127.0.0.1:{port}" for port in agents] if proxy.reports else []
+        hosts: Hosts = Limited(scenario, stack) if scenario.quotas else Pretended(scenario, stack)
         self._listen, self._scenario, self._hosts = listen, scenario, hosts
         self._running = []
         for number in range(proxy.count):
@@ -48,6 +48,8 @@ class Bench:
     def start(self, seconds: float, seed: int) -> None:
         for running, port in zip(self._running, self._listen, strict=True):
             running.await_port(port)
+        if self._directors:
+            self._hosts.report(self._directors)
         scenario = self._scenario
         words = [",".join(map(str, self._listen)), seconds, seed, scenario.rate, scenario.work_s]
         if scenario.lives_s is not None:

@@ -23,6 +23,9 @@ START_S = 30.0
 class Hosts(Protocol):
     ports: list[tuple[int, int]]  #: of the service and of the agent-check, of each
 
+    def report(self, directors: list[str]) -> None:
+        """From now on, to directors that listen: those that do not would be tried again later and later."""
+
     def served(self) -> list[int]:
         """Requests, of each."""
 
@@ -30,12 +33,14 @@ class Hosts(Protocol):
 class Pretended:
     """`bench.live.hosts`."""
 
-    def __init__(self, scenario: Scenario, directors: list[str], stack: contextlib.ExitStack) -> None:
+    def __init__(self, scenario: Scenario, stack: contextlib.ExitStack) -> None:
         self._process = subprocess.Popen([sys.executable, "-m", "bench.live.hosts"], text=True, stdin=subprocess.PIPE,
                                          stdout=subprocess.PIPE, cwd=HERE.parent)
         stack.callback(end, self._process)
-        told = self._tell({"scenario": scenario.name, "directors": directors})
-        self.ports = [(port, check) for port, check in told]
+        self.ports = [(port, check) for port, check in self._tell({"scenario": scenario.name})]
+
+    def report(self, directors: list[str]) -> None:
+        self._tell({"directors": directors})
 
     def served(self) -> list[int]:
         counts: list[int] = self._tell({})
@@ -51,9 +56,10 @@ class Pretended:
 class Limited:
     """`bench.live.burner`, each in a cgroup with its quota, and beside it ``director-agent --port``."""
 
-    def __init__(self, scenario: Scenario, directors: list[str], stack: contextlib.ExitStack) -> None:
+    def __init__(self, scenario: Scenario, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
         self.ports = [(port, 0) for port in free_ports(len(scenario.quotas))]
-        for number, (quota, (port, _)) in enumerate(zip(scenario.quotas, self.ports, strict=True)):
+        for quota, (port, _) in zip(scenario.quotas, self.ports, strict=True):
             folders = cgroup(f"txdirector-bench-{os.getpid()}-{port}", quota)
             for folder in folders:
                 stack.callback(folder.rmdir)
@@ -62,11 +68,13 @@ class Limited:
             for folder in folders:
                 (folder / "cgroup.procs").write_text(str(server.pid))
             await_port(port)
-            for director in directors:
-                words = ["--director", director, "--host", f"all/main/h{number}", "--port", str(port)]
-                stack.callback(end, subprocess.Popen(
-                    [sys.executable, "-m", "agent.cli", *words, "--log-level", "warn"], cwd=HERE.parent,
-                    stderr=subprocess.DEVNULL))
+
+    def report(self, directors: list[str]) -> None:
+        told = [word for director in directors for word in ("--director", director)]
+        for number, (port, _) in enumerate(self.ports):
+            words = [*told, "--host", f"all/main/h{number}", "--port", str(port), "--log-level", "warn"]
+            self._stack.callback(end, subprocess.Popen([sys.executable, "-m", "agent.cli", *words], cwd=HERE.parent,
+                                                       stderr=subprocess.DEVNULL))
 
     def served(self) -> list[int]:
         counts = []

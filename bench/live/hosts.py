@@ -108,19 +108,22 @@ class Host(protocol.Factory):
     protocol = Answering
     noisy = False
 
-    def __init__(self, spec: Simulated, name: str, directors: list[str]) -> None:
+    def __init__(self, spec: Simulated, name: str) -> None:
         self.spec = spec
         self.established = self.served = 0
         self.sharing = Sharing(spec, self.finished)
         self.port: int = reactor.listenTCP(0, self, interface="127.0.0.1", backlog=1000).getHost().port
         self.check: int = reactor.listenTCP(0, _Check(self), interface="127.0.0.1").getHost().port
-        self.reporter = None
-        if directors:
-            config = AgentConfig(name=name, directors=tuple(directors), hosts=(f"all/main/{name}",))
-            self.reporter = LoadReporter(config, reactor=reactor, sampler=self)
-            self.reporter.startService()
+        self.name = name
+        self.reporter: LoadReporter | None = None
         if spec.noise is not None:
             self._noise()
+
+    def report(self, directors: list[str]) -> None:
+        """From now on; they listen already."""
+        config = AgentConfig(name=self.name, directors=tuple(directors), hosts=(f"all/main/{self.name}",))
+        self.reporter = LoadReporter(config, reactor=reactor, sampler=self)
+        self.reporter.startService()
 
     def sample(self) -> Sample:
         return Sample(cpu=self.sharing.utilisation(), memory=0.0, load=0.0, connections=self.established)
@@ -184,8 +187,12 @@ class _Input(LineOnlyReceiver):
         told = json.loads(line)
         if "scenario" in told:
             specs = SCENARIOS[told["scenario"]].hosts
-            self.hosts = [Host(spec, f"h{number}", told["directors"]) for number, spec in enumerate(specs)]
+            self.hosts = [Host(spec, f"h{number}") for number, spec in enumerate(specs)]
             answer: Any = [[host.port, host.check] for host in self.hosts]
+        elif "directors" in told:
+            for host in self.hosts:
+                host.report(told["directors"])
+            answer = None
         else:
             answer = [host.served for host in self.hosts]
         print(json.dumps(answer), flush=True)

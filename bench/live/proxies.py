@@ -33,7 +33,7 @@ def director(scheduler: str) -> Callable[[Place], list[str]]:
         config = place.directory / "director.toml"
         chosen = f'scheduler = "{scheduler}"\n' if scheduler else ""
         config.write_text(
-            '[node.log]\nlevel = "warn"\n[node.admin]\nendpoints = []\n'
+            f'[node]\nname = "d{place.listen}"\n[node.log]\nlevel = "warn"\n[node.admin]\nendpoints = []\n'
             f'[node.agents]\nlisten = ["127.0.0.1:{place.agents}"]\n'
             f'[services.all]\nlisten = ["127.0.0.1:{place.listen}"]\n[services.all.groups.main]\n{chosen}'
             '[services.all.groups.main.health.probe]\nkind = "none"\n[services.all.groups.main.hosts]\n'
