@@ -6,6 +6,7 @@ between its steps. Everything ends with `EtcdCluster.stop`, by the ids of the pr
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -31,7 +32,10 @@ DEADLINE_S = 30.0
 _FAST = Path("/dev/shm")
 #: Below the kernel's own; those who run tests at the same time have a part each.
 _PORTS, _PART = range(14_000, 32_000), 1_125
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % (len(_PORTS) // _PART)
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_own = itertools.cycle(range(_PART))
+for _ in range(random.randrange(_PART)):  # runs one after the other do not meet what the one before left
+    next(_own)
 
 
 def require_etcd() -> None:
@@ -44,9 +48,9 @@ def require_etcd() -> None:
 
 def free_port() -> int:
     """A port for a server that may die and come back: below those that the kernel gives to outgoing connections, one of
-    which might take it meanwhile."""
+    which might take it meanwhile. None is given twice before all others were: it may not be in use yet."""
     while True:
-        port = _PORTS[_WORKER * _PART + random.randrange(_PART)]
+        port = _PORTS[WORKER % (len(_PORTS) // _PART) * _PART + next(_own)]
         with socket.socket() as sock, suppress(OSError):
             sock.bind(("127.0.0.1", port))
             return port

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import resource
 import selectors
 import socket
@@ -18,7 +17,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
-from tests.contract.relay_kit import Relayed, RelayKit, pattern, receive, receive_all, wait_until
+from tests.contract.relay_kit import ORDINARY, Relayed, RelayKit, pattern, receive, receive_all, wait_until
 
 
 def rss_bytes() -> int:
@@ -31,9 +30,8 @@ def become_ordinary() -> None:
     if os.getuid() != 0:
         return
     os.setgroups([])
-    nobody = pwd.getpwnam("nobody")
-    os.setgid(nobody.pw_gid)
-    os.setuid(nobody.pw_uid)
+    os.setgid(ORDINARY)
+    os.setuid(ORDINARY)
 
 
 def feed(servers: list[socket.socket], each: int, piece: bytes) -> None:

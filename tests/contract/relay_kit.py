@@ -33,6 +33,7 @@ from cluster.model import Reason
 from director.relay import make_relay
 from director.relay.interface import Limits, Relay
 from director.relay.turnarounds import NO_TALLY, Turnarounds
+from tests.etcd_server import WORKER
 
 #: Where another build of the extension is, with sanitizers or faults, to be tested instead of the installed one.
 if directory := os.environ.get("TEST_RELAY_BUILD"):
@@ -42,6 +43,9 @@ if directory := os.environ.get("TEST_RELAY_BUILD"):
 PATIENCE_S = 20.0
 LIMITS = Limits(connect_s=PATIENCE_S, idle_s=PATIENCE_S, half_closed_s=PATIENCE_S)
 LINGER_0 = struct.pack("ii", 1, 0)
+#: The user and group that root becomes to be an ordinary one. The quota of pipes is a user's: tests that run at the same time
+#: have one each.
+ORDINARY = 60_000 + WORKER
 
 
 def blocking(body: Callable[[Any], None]) -> Callable[[Any], Any]:

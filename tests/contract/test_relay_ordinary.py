@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import subprocess
 import sys
 import tempfile
@@ -11,6 +10,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from twisted.trial.util import DEFAULT_TIMEOUT_DURATION
+
+from tests.contract.relay_kit import ORDINARY
 
 ROOT = Path(__file__).parents[2]
 #: What takes pipes from the pool, fills them or waits with them. The rest of the contract asks for nothing that a user may
@@ -26,16 +27,15 @@ TIMEOUT_S = len(TAKE_PIPES) * len(CLASSES) * DEFAULT_TIMEOUT_DURATION
 
 class OrdinaryUserTests(SynchronousTestCase):
     def test_contract(self) -> None:
-        """Every relay moves bulk through pipes as user nobody, too, and nothing is skipped."""
+        """Every relay moves bulk through pipes as a user without rights, too, and nothing is skipped."""
         if os.getuid() != 0:
             raise SkipTest("this user is an ordinary one already: test_relay.py itself is this test")
-        nobody = pwd.getpwnam("nobody")
         wanted = [f"tests/contract/test_relay.py::{kind}::{name}" for kind in CLASSES for name in TAKE_PIPES]
         with tempfile.TemporaryDirectory() as directory:
-            os.chown(directory, nobody.pw_uid, nobody.pw_gid)
+            os.chown(directory, ORDINARY, ORDINARY)
             # With one privilege left, of opening files, because the interpreter may lie in root's home.
             left = "-all,+dac_override"
-            command = ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups",
+            command = ["setpriv", f"--reuid={ORDINARY}", f"--regid={ORDINARY}", "--clear-groups",
                        f"--inh-caps={left}", f"--ambient-caps={left}", sys.executable, "-m", "pytest", "-q",
                        "-p", "no:cacheprovider", "--basetemp", f"{directory}/t", *wanted]
             done = subprocess.run(

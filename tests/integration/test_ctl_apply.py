@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from typing import Any
 
 from twisted.internet.threads import deferToThread
@@ -179,10 +180,12 @@ class TerminalTests(CtlTestCase):
 
     timeout = 240  # four commands, one after the other, on a machine that may be busy with other tests
 
+    # A terminal's ^C is heard, though a shell that runs tests in the background lets them ignore it.
     async def ask(self, answer: bytes, file: str) -> tuple[int, str]:
         ours, theirs = pty.openpty()
         process = subprocess.Popen([sys.executable, "-c", MAIN, "--url", self.url, "apply", file],
-                                   stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+                                   stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+                                   preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))
         os.close(theirs)
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
