@@ -11,8 +11,8 @@ for each host::
 where *believed* turns a ratio above 4 into 1. Readings of the source that this module settles:
 
 - *e*, the error ratio of the penalty, is a state: each report's ratio counts by its completions against the old
-  estimate's weight of 3, so that one failure among few is no verdict; a report without completions lets it decay in
-  10 s, so that a healed host is tried again.
+  estimate's weight of 3, so that one failure among few is no verdict; most of three or more count at once; a report
+  without completions lets it decay in 10 s, so that a healed host is tried again.
 - The median is of capacities *before* the penalty: when most of a pool fails, its failing half must not become the
   norm beside which healthy hosts look too good to be believed.
 - The penalty applies to hosts that are not believed, and to those whose capacity is not known, too: errors only ever
@@ -56,6 +56,8 @@ SMOOTHING_S = 30.0
 LEAST_UTILISATION = 0.05
 #: Reports with more errors say how fast the host fails, not how fast it works.
 MOST_ERRORS = 0.2
+#: Reports with more errors count at once: a trial that failed must not make the next one come sooner.
+HOPELESS = 0.5
 #: Fewer completions in a report say nothing about a rate.
 LEAST_COMPLETIONS = 3.0
 #: Makes a fifth of errors cost more than half of the weight.
@@ -179,6 +181,8 @@ class Capacity(Generic[Key]):
         errors = errors or 0.0
         if completions > 0.0:
             known.errors += (errors - known.errors) * completions / (completions + LEAST_COMPLETIONS)
+            if errors > HOPELESS and completions >= LEAST_COMPLETIONS:
+                known.errors = max(known.errors, errors)
         else:
             known.errors *= math.exp(-elapsed / FORGIVE_S)
         if report.utilisation is not None:

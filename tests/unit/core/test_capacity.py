@@ -204,6 +204,15 @@ class ErrorTests(PoolTestCase):
         self.run_for(5, **healthy, d=FAILING)
         self.assertGreater(self.run_for(2, **healthy, d=working(100))["d"], 0.95)
 
+    def test_a_failed_trial(self) -> None:
+        """A trial of three clients that fails puts the next one off for as long as the first failures did."""
+        healthy = {"a": working(100), "b": working(100)}
+        self.run_for(20, **healthy, d=working(100))
+        self.run_for(5, **healthy, d=FAILING)
+        first = self.run_for(12, **healthy, d=IDLE)["d"]
+        self.run_for(1, **healthy, d=LoadReport(utilisation=0.01, rate=3.0, errors=1.0, completions=3.0))
+        self.assertLessEqual(self.run_for(12, **healthy, d=IDLE)["d"], first)
+
     def test_few_failures(self) -> None:
         """One failure among three is no verdict; steady ones are."""
         one = LoadReport(utilisation=0.03, rate=3.0, errors=1 / 3, completions=3.0)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from unittest import TestCase
 
+from cluster.model import LoadReport
 from director.core.host import Host
-from director.core.schedulers.loadaware.guards import WINDOW, Shares, stall
+from director.core.schedulers.loadaware.guards import TRIED, WINDOW, Shares, Trial, stall
 from tests.unit.core.core_pools import ref
 
 
@@ -62,3 +63,25 @@ class SharesTests(TestCase):
         self.shares.resize(2, 2.0)
         self.assertEqual(self.shares.cap(self.hosts[0]), 1.0)
         self.assertGreater(self.shares.cap(self.hosts[1]), 2.0)
+
+
+class TrialTests(TestCase):
+    def test_trial(self) -> None:
+        """A host that fails gets three clients between two reports, whatever the report, until one says that it does not."""
+        trial = Trial()
+        said: tuple[tuple[LoadReport, bool], ...] = (
+            (LoadReport(errors=0.0, completions=9.0), False),
+            (LoadReport(errors=0.2, completions=9.0), True),
+            (LoadReport(utilisation=0.1), True),  # an agent that counts none says nothing of it
+            (LoadReport(errors=0.0, rate=0.0, completions=0.0), True),
+            (LoadReport(errors=0.0, rate=3.0), False),
+            (LoadReport(errors=1.0, rate=3.0), True),
+            (LoadReport(errors=0.19, completions=3.0), False),
+        )
+        for report, failing in said:
+            trial.reported(report)
+            caps = []
+            for _ in range(5):
+                caps.append(trial.factor)
+                trial.picked()
+            self.assertEqual(caps, [1.0, 1.0, 1.0, TRIED, TRIED] if failing else [1.0] * 5, report)

@@ -51,6 +51,7 @@ class LikeAScanTests(SynchronousTestCase):
             match what:
                 case "pick":
                     preview = pool.explain(None, now).chosen
+                    scheduler.cleanup(now)
                     eligible = [each for each in hosts if each.eligible]
                     scores = {each: scheduler.score(each) for each in eligible}
                     best = min(eligible, key=lambda each: (scores[each], each.turn), default=None)
@@ -164,6 +165,31 @@ class FactorTests(SynchronousTestCase):
             pool.turned(host, 60, 60 * 0.05, 100.0)
         pool.pick(None, 101.0)
         self.assertGreater({each.host.name: each.factors["x"] for each in pool.explain(None, 101.2).hosts}["h2"], 3)
+
+    def test_failing_host(self) -> None:
+        """What fails fast looks idle at every pick, and still gets three clients between two reports; healed, it gets its share."""
+        pool = pool_of("loadaware", [1.0] * 4)
+        now, tickets, failed = 0.0, list[tuple[float, Ticket]](), []
+        for second in range(60):
+            shares = Counter[str]()
+            for _ in range(200):
+                now += 0.005
+                while tickets and tickets[0][0] <= now:
+                    pool.release(tickets.pop(0)[1], DONE, now)
+                ticket = pool.pick(None, now)
+                assert ticket is not None
+                shares[ticket.host.name] += 1
+                if ticket.host.name == "h3" and second < 40:
+                    pool.release(ticket, DONE, now)
+                else:
+                    tickets.append((now + 0.045, ticket))
+            for name, host in pool.hosts.items():
+                errors = 1.0 if name == "h3" and second < 40 else 0.0
+                pool.reported(host, LoadReport(errors=errors, completions=float(shares[name])), now)
+            failed.append(shares["h3"])
+        self.assertGreater(failed[0], 20)  # before its first report nothing says so
+        self.assertLessEqual(max(failed[1:41]), 3)
+        self.assertGreater(failed[-1], 20)
 
     def test_hanging_host(self) -> None:
         """A host that finishes nothing while others do gets no more, well before anything times out."""

@@ -4,7 +4,10 @@
 keep up: with *q* the quiet time over the usual duration, ``1 + q / 8``. Durations cannot say so, for nothing ends.
 
 **cap.** What looks best by every other measure may be a sinkhole that fails fast. A host that has had more than 1.5 times
-its fair share (by weight) of the last 32 picks per host costs ``2 + 10 * excess``: more than it can look better by.
+its fair share (by weight) of the last 32 picks per host costs ``2 + 10 * excess``: more than it can look better by. And a
+host whose last report with completions told of a fifth of errors is on trial: between two reports it gets three clients,
+which is what W takes a verdict from. It needs no more to show that it has healed, and a fair share of a second's clients
+would be dozens.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from __future__ import annotations
 from collections import deque
 from math import inf
 
+from cluster.model import LoadReport
+from director.core.capacity import LEAST_COMPLETIONS, MOST_ERRORS
 from director.core.host import Host
 
 #: Quiet times below so many usual durations are no stall.
@@ -23,6 +28,8 @@ WINDOW = 32
 MOST_SHARE = 1.5
 CAPPED = 2.0
 EXCESS_COST = 10.0
+#: Of a host on trial that has had its clients: more than the others can have in flight.
+TRIED = 64.0
 
 
 def stall(own: int, quiet_s: float, usual_s: float, after: float = STALL_AFTER) -> float:
@@ -30,6 +37,28 @@ def stall(own: int, quiet_s: float, usual_s: float, after: float = STALL_AFTER) 
     if own < STALL_CONNECTIONS or quiet_s <= after * usual_s:
         return 1.0
     return 1.0 + quiet_s / max(usual_s, 1e-6) / after
+
+
+class Trial:
+    """One host's, at one director."""
+
+    __slots__ = ("_failing", "_picks", "factor")
+
+    def __init__(self) -> None:
+        self.factor = 1.0
+        self._failing = False  #: by its last report with completions
+        self._picks = 0  #: since its last report
+
+    def reported(self, report: LoadReport) -> None:
+        self._picks = 0
+        self.factor = 1.0
+        if report.errors is not None and (report.completions or report.rate):
+            self._failing = report.errors >= MOST_ERRORS
+
+    def picked(self) -> None:
+        self._picks += 1
+        if self._failing and self._picks >= LEAST_COMPLETIONS:
+            self.factor = TRIED
 
 
 class Shares:

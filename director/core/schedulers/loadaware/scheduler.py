@@ -19,7 +19,7 @@ from cluster.model import LoadReport, Reason
 from director.core.host import Host
 from director.core.schedulers.least import LeastLoaded, ended_by_itself, turns
 from director.core.schedulers.loadaware import slowness
-from director.core.schedulers.loadaware.guards import MOST_SHARE, STALL_AFTER, Shares, stall
+from director.core.schedulers.loadaware.guards import MOST_SHARE, STALL_AFTER, Shares, Trial, stall
 from director.core.schedulers.loadaware.inflight import InFlight, MeanDuration, PoolLoad, pool_load
 from director.core.schedulers.loadaware.slowness import Slowness
 
@@ -38,7 +38,7 @@ LONG_S = 2.0
 class _Seen:
     """What is known of one host, and the factors that its score is made of."""
 
-    __slots__ = ("blend", "cap", "durations", "in_flight", "quiet_since", "stall", "turns", "x")
+    __slots__ = ("blend", "cap", "durations", "in_flight", "quiet_since", "stall", "trial", "turns", "x")
 
     def __init__(self) -> None:
         self.durations = Slowness()
@@ -49,6 +49,10 @@ class _Seen:
         self.x = 1.0
         self.stall = 1.0
         self.cap = 1.0
+        self.trial = Trial()
+
+    def guarded(self) -> float:
+        return self.x * self.stall * self.cap * self.trial.factor
 
 
 class LoadAware(LeastLoaded):
@@ -83,16 +87,15 @@ class LoadAware(LeastLoaded):
         """As of the last event of *host* and the last sweep."""
         seen = self._seen[host]
         n = seen.in_flight.count(host.in_flight, seen.blend, host.weight, self._load)
-        return (1.0 + max(n, 0.0)) / host.weight * seen.x * seen.stall * seen.cap
+        return (1.0 + max(n, 0.0)) / host.weight * seen.guarded()
 
     def share(self, host: Host) -> float:
         seen = self._seen[host]
         others = 1.0 + max(seen.in_flight.count(0, seen.blend, host.weight, self._load), 0.0)
-        return turns(host.weight / host.capacity / others, host.capacity / (seen.x * seen.stall * seen.cap))
+        return turns(host.weight / host.capacity / others, host.capacity / seen.guarded())
 
     def worth(self, host: Host, now: float) -> float:
-        seen = self._seen[host]
-        return host.weight / (seen.x * seen.stall * seen.cap)
+        return host.weight / self._seen[host].guarded()
 
     def _slowness(self, seen: _Seen, now: float) -> float:
         long = not self._duration.count or self._duration.seconds >= LONG_S
@@ -126,6 +129,7 @@ class LoadAware(LeastLoaded):
         if host.in_flight == 1:
             seen.quiet_since = now
         forgotten = self._shares.picked(host)
+        seen.trial.picked()
         seen.cap = self._shares.cap(host)
         if forgotten is not None and forgotten is not host:
             other = self._seen.get(forgotten)
@@ -155,6 +159,7 @@ class LoadAware(LeastLoaded):
     def reported(self, host: Host, report: LoadReport, now: float) -> None:
         seen = self._seen.get(host)
         if seen is not None:
+            seen.trial.reported(report)
             seen.in_flight.reported(report, host.in_flight, now)
             seen.blend = seen.in_flight.blend(self._duration.seconds, now)
             self._rescore(host)
@@ -165,7 +170,7 @@ class LoadAware(LeastLoaded):
             return {}
         numbers = super().factors(host, client, now)
         n = seen.in_flight.count(host.in_flight, seen.blend, host.weight, self._load)
-        return {**numbers, "n": n, "x": seen.x, "stall": seen.stall, "cap": seen.cap}
+        return {**numbers, "n": n, "x": seen.x, "stall": seen.stall, "cap": seen.cap * seen.trial.factor}
 
     # --- time
 
