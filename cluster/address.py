@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 _LOOKS_IPV6 = re.compile(r"[0-9A-Fa-f:.]+(%.*)?")
@@ -11,6 +12,8 @@ _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0
                         r"(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?\Z")
 #: sockaddr_un.sun_path of Linux, less its closing NUL
 MAX_UNIX_PATH = 107
+#: Hosts that are remembered as literals or names: each probe asks.
+KEPT_HOSTS = 16_384
 
 
 class Address(NamedTuple):
@@ -32,13 +35,7 @@ class Address(NamedTuple):
     @property
     def is_ip(self) -> bool:
         """Whether the host is a literal, so that nothing has to be resolved."""
-        if self.path is not None:
-            return False
-        try:
-            ipaddress.ip_address(self.host)
-        except ValueError:
-            return False
-        return True
+        return self.path is None and _is_literal(self.host)
 
     @property
     def is_loopback(self) -> bool:
@@ -46,6 +43,15 @@ class Address(NamedTuple):
         if self.path is not None or self.host == "localhost":
             return True
         return self.is_ip and ipaddress.ip_address(self.host).is_loopback
+
+
+@lru_cache(maxsize=KEPT_HOSTS)
+def _is_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def parse_address(text: str, *, any_port: bool = False) -> Address:

@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,9 @@ _AF_INET, _AF_INET6, _AF_UNIX = int(socket.AF_INET), int(socket.AF_INET6), int(s
 #: port. Goes for IPv6 too. The socket module of Python 3.11 does not name it.
 IP_BIND_ADDRESS_NO_PORT = 24
 _NO_PORT = (-errno.EADDRNOTAVAIL, -errno.EADDRINUSE)
+
+#: Addresses whose form for the kernel is remembered: those of ten thousand hosts, which are probed all the time.
+KEPT_ADDRESSES = 16_384
 
 #: As Linux has them where nobody has changed the sysctl, which a kernel without /proc cannot be asked for.
 _KEEPALIVE_DEFAULTS = {"intvl": 75, "probes": 9}
@@ -208,10 +211,18 @@ def _sockaddr(address: Address) -> tuple[int, str | tuple[str, int]]:
     if address.path is not None:
         path = address.path
         return _AF_UNIX, "\0" + path[1:] if path.startswith("@") else path
+    return _scoped(address) if "%" in address.host else _plain(address)
+
+
+def _scoped(address: Address) -> tuple[int, str | tuple[str, int]]:
+    """With an interface's name in it, whose number may be another by and by."""
     family, _, _, _, name = socket.getaddrinfo(
         address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
     )[0]
     return int(family), name  # type: ignore[return-value]
+
+
+_plain = lru_cache(maxsize=KEPT_ADDRESSES)(_scoped)
 
 
 def _packed(family: int, name: str | tuple[str | int, ...]) -> bytes:
