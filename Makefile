@@ -17,30 +17,35 @@ $(READY): pyproject.toml constraints.txt $(NATIVE)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+# In this order: the compiler is among them, and the environment's native relay is built with it.
+.NOTPARALLEL:
+servers-%:
+	@.ci/servers $*
+
 demo: $(READY) ## a director, four backends with agents, load, a failure, a summary
 	@$(BIN)/python -m deploy.demo
 
 run: $(READY) ## the director on deploy/examples/director.toml
 	@$(BIN)/director run deploy/examples/director.toml
 
-test: $(READY) ## the test suite; what needs a browser: test-browser
+test: servers-test $(READY) ## the test suite; brings the servers that it starts, where it may (.ci/servers)
 	$(BIN)/pytest --ignore=tests/browser -n $(JOBS) --dist loadscope $(PYTEST_ARGS)
 
-test-clients: $(READY) ## real clients and servers (PostgreSQL, Redis, ssh, nginx ...) with a director between them
+test-clients: servers-clients $(READY) ## real clients and servers (PostgreSQL, Redis, ssh, nginx ...) with a director between them
 	$(BIN)/pytest tests/clients $(PYTEST_ARGS)
 
-test-browser: $(READY) ## the web interface in Chromium, against a running director
+test-browser: servers-browser $(READY) ## the web interface in Chromium, against a running director
 	$(BIN)/pytest tests/browser $(PYTEST_ARGS)
 
-screenshots: $(READY) ## docs/images, anew
+screenshots: servers-browser $(READY) ## docs/images, anew
 	@mkdir -p docs/images
 	TXDIRECTOR_SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/pytest -q tests/browser -k 'looks or members'
 	@! command -v pngquant >/dev/null || pngquant --force --ext .png --skip-if-larger 64 docs/images/web-*.png
 
-test-native-sanitizers: $(READY) ## the native relay under the address, leak, undefined and thread sanitizers
+test-native-sanitizers: servers-sanitizers $(READY) ## the native relay under the address, leak, undefined and thread sanitizers
 	@PYTHON=$(BIN)/python .ci/sanitizers
 
-test-chaos: $(READY) ## a real cluster in namespaces, and every cable pulled; needs root, etcd, nftables
+test-chaos: servers-chaos $(READY) ## a real cluster in namespaces, and every cable pulled; needs root, etcd, nftables
 	$(BIN)/pytest tests/chaos $(PYTEST_ARGS)
 
 cluster-demo: $(READY) ## three etcd members, two directors with a VIP, four backends; the leader killed, etcd stopped
@@ -58,7 +63,7 @@ mutation: $(READY) ## MUTATIONS=300 SEED="1 2 3": random changes of what decides
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,mutation]'
 	@PYTHONHASHSEED=0 $(BIN)/python -m tests.mutation --sample $(or $(MUTATIONS),300) --seed $(or $(SEED),1)
 
-coverage: $(READY) ## the suite with branch coverage
+coverage: servers-test $(READY) ## the suite with branch coverage
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
 
 bench: $(READY) ## the relays beside HAProxy, nginx and Envoy, interleaved; writes bench/results
@@ -84,7 +89,7 @@ bench-scale: $(READY) ## a director of 200 services of 50 hosts: what answers, p
 soak: $(READY) ## 200,000 connections through each relay, every byte compared; about five minutes
 	SOAK_CONNECTIONS=200000 $(BIN)/pytest -q tests/contract/test_relay_soak.py
 
-repeat: $(READY) ## what sockets and time could make flaky, twenty times over
+repeat: servers-test $(READY) ## what sockets and time could make flaky, twenty times over
 	@for n in $$(seq 20); do $(BIN)/pytest -q -x tests/contract tests/integration || exit 1; done
 
 clean: ## the virtual environment and everything generated

@@ -34,7 +34,7 @@ class HAProxy:
 
     def __init__(self, host: int, agent: int, more: str = "") -> None:
         if HAPROXY is None:
-            raise SkipTest("haproxy is not installed")
+            raise SkipTest("needs HAProxy: apt-get install haproxy")
         self.directory = tempfile.mkdtemp(dir="/tmp")  # a short path: UNIX sockets live in it
         config = Path(self.directory) / "haproxy.cfg"
         config.write_text(CONFIG.format(directory=self.directory, host=host, agent=agent, more=more))

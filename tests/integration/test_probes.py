@@ -295,7 +295,7 @@ class NodeTests(DirectorTestCase):
         """nginx that listens so; 200 to everybody."""
         nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin")
         if nginx is None:
-            raise SkipTest("nginx is not installed")
+            raise SkipTest("needs nginx: apt-get install nginx-light")
         directory = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, directory)
         with open(f"{directory}/conf", "w") as file:

@@ -64,7 +64,7 @@ class HAProxyTests(SynchronousTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         if HAPROXY is None:
-            raise SkipTest("haproxy is not installed")
+            raise SkipTest("needs HAProxy: apt-get install haproxy")
         cls.directory = tempfile.mkdtemp(dir="/tmp")  # a short path: UNIX sockets live in it
         cls.host = socket.create_server(("127.0.0.1", 0))
         cls.check_host = socket.create_server(("127.0.0.1", 0))
