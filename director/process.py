@@ -20,8 +20,10 @@ from director.admin.offers import Reloaded, Stopping
 from director.config.files import load
 from director.config.reload import differences
 from director.engine.errors import Conflict
+from director.engine.turning import stuck
 from director.logs.output import REOPEN_S, Output, access_log
 from director.metrics.counters import LogLines
+from director.operations.headline import headline
 from director.service import StartError, make_service
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
@@ -58,8 +60,11 @@ class Process:
         self._file = file
         self._effective = configuration
         self._reactor = reactor
-        self._systemd = Notifier(os.environ, reactor=reactor)
+        self._systemd = Notifier(os.environ, reactor=reactor, status=self._in_a_line,
+                                 stuck=lambda: stuck(self._tree.node.relays))
+        self._why_not_reloaded = ""
         self._stopping = False
+        self._why_stopping = "stopping"
         self._cutting = False
         self.why_failed = ""  #: why the director could not start
 
@@ -80,6 +85,7 @@ class Process:
             signal.signal(number, self._told_to_stop)
         signal.signal(signal.SIGUSR1, lambda *_: self._reactor.callFromThread(self._output.reopen))
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._told_to_reload))
+        self._systemd.start()
         try:
             self._tree.startService()
         except Exception:
@@ -93,7 +99,7 @@ class Process:
         gc.set_threshold(_COLLECT_AFTER)
         self.log.info("ready")
         if not self._stopping:
-            self._systemd.ready("serving")
+            self._systemd.ready()
 
     def _failed(self, failure: Failure) -> None:
         if self._stopping:
@@ -110,6 +116,18 @@ class Process:
     def _stop(self) -> Deferred[None] | None:
         return self._tree.stopService() if self._tree.running else None
 
+    def _in_a_line(self) -> str:
+        """What `systemctl status` shows."""
+        tree = self._tree
+        if self._stopping:
+            return f"{self._why_stopping}: waiting for {tree.node.open_connections} connections"
+        clustering = tree.clustering
+        if not tree.ready.called:
+            return "starting" if clustering.available else "starting; waiting for etcd"
+        line = headline(tree.operations.totals(), leads=clustering.shared and clustering.leading.leads,
+                        store_available=clustering.available, isolated=tree.node.inventory.isolation.isolated)
+        return f"{line}; {self._why_not_reloaded}" if self._why_not_reloaded else line
+
     # --- what the admin may order (`director.admin.offers.Process`)
 
     def reopen_logs(self) -> str:
@@ -124,8 +142,9 @@ class Process:
         self._systemd.reloading()
 
         def over(result: Any) -> Any:
+            self._why_not_reloaded = result.getErrorMessage() if isinstance(result, Failure) else ""
             if self._serving:
-                self._systemd.ready(f"serving; {result.getErrorMessage()}" if isinstance(result, Failure) else "serving")
+                self._systemd.ready()
             return result
 
         return Deferred.fromCoroutine(self._reload()).addBoth(over)
@@ -193,5 +212,6 @@ class Process:
     def _begin_to_stop(self, why: str) -> None:
         self.log.info("{why}: stopping; a signal more to stop without waiting for connections", why=why)
         node = self._tree.node
-        self._systemd.stopping(f"{why}: waiting for {node.open_connections} connections", within_s=node.longest_drain_s)
+        self._why_stopping = why
+        self._systemd.stopping(within_s=node.longest_drain_s)
         self._reactor.stop()

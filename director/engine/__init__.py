@@ -1,3 +1,3 @@
 """Where the loops meet: the running node, fed by the store."""
 
-__all__ = ["errors", "node", "swapping", "sync", "telling"]
+__all__ = ["errors", "node", "swapping", "sync", "telling", "turning"]

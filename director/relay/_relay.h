@@ -63,6 +63,8 @@
 #define BATCH 256
 /* A worker that has just been busy looks at its inbox at least this often, so that submitting need not wake it. */
 #define NAP_MS 1000
+/* What threads are called, with the worker's number behind it: `top -H` shows it. 15 characters at most. */
+#define THREAD_NAME "relay-"
 /* What the scheduler lets a worker run at a time (EEVDF). Its default of about 3 ms is also the time that a worker, waking
  * up on the interpreter's core, may have to wait; a short slice lets it preempt. */
 #define SLICE_NS 100000
@@ -219,6 +221,7 @@ struct worker {
 
     /* the reactor's thread */
     uint32_t free, slot_count, open, connecting;
+    int64_t asked_ms, asked_rounds; /* when it was asked for a round, and how many it had made; asked_ms 0: never */
     struct queue told_drained, over_drained;
 
     /* under the lock */
@@ -247,6 +250,7 @@ struct worker {
     char scratch[CHUNK_BYTES];
 
     /* gauges and totals: the worker writes, others PEEK */
+    int64_t rounds;
     int64_t moved[2], spliced;
     uint32_t stalled, pipe_count;
 };
@@ -304,6 +308,7 @@ void conn_end(struct worker *w, struct conn *c, uint8_t reason, bool reset);
 int worker_start(struct worker *w, unsigned number, unsigned workers, unsigned pipes, int signal); /* 0 or an errno */
 void worker_submit(struct worker *w, struct conn *c);
 void worker_kill(struct worker *w, struct conn *c, uint8_t reason);
+int64_t worker_owes_ms(struct worker *w);
 void worker_stop(struct worker *w); /* returns when the thread is gone */
 void worker_close(struct worker *w);
 int64_t monotonic_us(void);

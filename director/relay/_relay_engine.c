@@ -191,6 +191,19 @@ static PyObject *engine_counters(PyObject *object, PyObject *Py_UNUSED(none))
     return Py_BuildValue("LLLLLLL", open, connecting, to_host, to_client, spliced, stalled, pipes);
 }
 
+PyDoc_STRVAR(owes_doc, "owes() -> milliseconds that the slowest thread has owed a round, and asks each for its next one");
+
+static PyObject *engine_owes(PyObject *object, PyObject *Py_UNUSED(none))
+{
+    Engine *self = (Engine *)object;
+    int64_t most = 0;
+    for (unsigned i = 0; i < self->worker_count; i++) {
+        int64_t owes = worker_owes_ms(self->workers[i]);
+        most = owes > most ? owes : most;
+    }
+    return PyLong_FromLongLong(most);
+}
+
 PyDoc_STRVAR(tally_doc, "tally() -> a number for `relay` to count a host's turnarounds under\n\n"
                         "MemoryError: no room for one more.");
 
@@ -404,6 +417,7 @@ static PyMethodDef engine_methods[] = {
     {"progress", engine_progress, METH_O, progress_doc},
     {"tokens", engine_tokens, METH_NOARGS, tokens_doc},
     {"counters", engine_counters, METH_NOARGS, counters_doc},
+    {"owes", engine_owes, METH_NOARGS, owes_doc},
     {"tally", engine_tally, METH_NOARGS, tally_doc},
     {"free_tally", engine_free_tally, METH_O, free_tally_doc},
     {"turnarounds", engine_turnarounds, METH_O, turnarounds_doc},

@@ -5,8 +5,10 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -139,6 +141,9 @@ static void be_prompt(void)
 static void *work(void *argument)
 {
     struct worker *w = argument;
+    char name[16];
+    snprintf(name, sizeof name, THREAD_NAME "%u", w->number);
+    prctl(PR_SET_NAME, name);
     be_prompt();
     struct epoll_event events[BATCH];
     bool stopping = false;
@@ -162,6 +167,7 @@ static void *work(void *argument)
             conn_again(w, c);
         }
         wheel_run(w, conn_look);
+        POST(w->rounds, w->rounds + 1);
     }
     end_all(w);
     exchange(w, &stopping);
@@ -235,6 +241,19 @@ void worker_kill(struct worker *w, struct conn *c, uint8_t reason)
     pthread_mutex_unlock(&w->lock);
     if (wake)
         write_eventfd(w->wake);
+}
+
+/* For how long the thread has owed a round. It may sleep without end while there is nothing to do, so each look that finds
+ * the last one paid asks for the next. */
+int64_t worker_owes_ms(struct worker *w)
+{
+    int64_t now_ms = monotonic_us() / 1000, rounds = PEEK(w->rounds);
+    if (w->asked_ms != 0 && rounds == w->asked_rounds)
+        return now_ms - w->asked_ms;
+    w->asked_ms = now_ms;
+    w->asked_rounds = rounds;
+    write_eventfd(w->wake);
+    return 0;
 }
 
 void worker_stop(struct worker *w)

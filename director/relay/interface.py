@@ -102,6 +102,10 @@ class Relay(Protocol):
 
     def counters(self) -> Counters: ...
 
+    def owes_s(self) -> float:
+        """For how long a thread of its own has owed a sign of life; 0 where there are none. Asks for the next sign, so the
+        first look finds nothing: look every few seconds."""
+
     def tally(self) -> int:
         """A number to count a host's turnarounds under; `NO_TALLY` when there is no room for one more, or it has stopped."""
 

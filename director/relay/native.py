@@ -98,6 +98,9 @@ class NativeRelay:
             self._last = Counters(*self._engine.counters())
         return self._last
 
+    def owes_s(self) -> float:
+        return 0.0 if self._engine is None else self._engine.owes() / 1000
+
     def tally(self) -> int:
         try:
             return NO_TALLY if self._engine is None else self._engine.tally()

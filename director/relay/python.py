@@ -143,6 +143,9 @@ class PythonRelay:
         pipes = self._pipes
         return Counters(self._open, self._connecting, to_host, to_client, pipes.spliced_bytes, stalled, pipes.count)
 
+    def owes_s(self) -> float:
+        return 0.0
+
     def tally(self) -> int:
         return NO_TALLY if self._epoll is None else self._tallies.take()
 

@@ -15,7 +15,16 @@ from typing import Any
 
 from cluster.model import Reason
 from tests.contract.relay_child import run
-from tests.contract.relay_kit import Relayed, RelayKit, descriptors, pattern, receive, receive_all, receive_until_reset
+from tests.contract.relay_kit import (
+    Relayed,
+    RelayKit,
+    descriptors,
+    pattern,
+    receive,
+    receive_all,
+    receive_until_reset,
+    wait_until,
+)
 
 relay: Any = importlib.import_module("director.relay._relay")
 
@@ -159,11 +168,25 @@ def cannot_start(kit: RelayKit) -> dict[str, object]:
     return {"failures": failures, "bystander": works(kit.relayed())}
 
 
+def held(kit: RelayKit) -> dict[str, object]:
+    """The worker's thread stands still: what it owes grows until it goes on."""
+    def owed_s() -> float:
+        return kit.on_reactor(kit.relay.owes_s)  # type: ignore[no-any-return]
+
+    relayed = kit.relayed()
+    relay.hold(True)
+    wait_until(lambda: owed_s() > 0.3)
+    grown = owed_s() > 0.3
+    relay.hold(False)
+    wait_until(lambda: owed_s() == 0)
+    return {"grown": grown, "bystander": works(relayed)}
+
+
 SCENARIOS = {
     scenario.__name__: scenario
     for scenario in (
         read_refused, write_refused, splice_in_refused, splice_out_refused, waiting_refused, no_buffer, no_pipe,
-        client_refused, host_refused, no_preface, no_slot, cannot_start,
+        client_refused, host_refused, no_preface, no_slot, cannot_start, held,
     )
 }
 

@@ -626,6 +626,27 @@ class Steering(RelayContract):
         assert counters.stalled == 0
 
     @blocking
+    def test_owes_nothing(self) -> None:
+        """A relay that turns owes no sign of life, whether there is anything to do or not, nor once it has stopped."""
+        kit = self.kit
+        assert kit.on_reactor(kit.relay.owes_s) == 0
+        for _ in range(3):
+            wait_until(lambda: kit.on_reactor(kit.relay.owes_s) == 0)
+        relayed = kit.relayed()
+        sending = kit.run(relayed.server.sendall, bytes(5_000_000))
+        receive(relayed.client, 5_000_000)
+        sending.result()
+        for _ in range(3):
+            wait_until(lambda: kit.on_reactor(kit.relay.owes_s) == 0)
+
+        def stopped() -> float:
+            kit.events.calling = False  # stop is the one call that delivers
+            kit.relay.stop()
+            return kit.relay.owes_s()
+
+        assert kit.on_reactor(stopped) == 0
+
+    @blocking
     def test_stop(self) -> None:
         """Stopping ends every connection and delivers every event before it returns; then relaying is misuse."""
         relayed = [self.kit.relayed() for _ in range(50)]

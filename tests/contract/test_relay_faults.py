@@ -96,3 +96,7 @@ class FaultTests(SynchronousTestCase):
         found = self.found("cannot_start")
         self.assertTrue(found["bystander"])
         self.assertGreaterEqual(found["failures"], 7)
+
+    def test_stuck(self) -> None:
+        """A thread that does not come around owes a sign of life for ever longer, until it does."""
+        self.assertEqual(self.found("held"), {"grown": True, "bystander": True})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -9,13 +10,18 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from director.relay.choice import native_missing
 from tests.integration.test_cli import DEADLINE_S, SERVICE, CliTestCase, Running, address, listening
+from tests.one_thread import stopped, threads
 
 UNITS = Path(__file__).parents[2] / "deploy/systemd"
+#: The watchdog's patience in these tests: fed each tenth of a second.
+WATCHDOG_S = 0.3
 #: systemd's own scale of what a service could do to the machine, from 0 to 10.
 MOST_EXPOSED = {"txdirector": 2.5, "director-agent": 1.5}
 
@@ -33,11 +39,20 @@ class Systemd:
         self._socket.settimeout(wait_s)
         return dict(line.split("=", 1) for line in self._socket.recv(65536).decode().split("\n"))
 
-    def hear_but_food(self) -> dict[str, str]:
-        """The next one that is not the watchdog's."""
-        while (heard := self.hear()) == {"WATCHDOG": "1"}:
-            pass
+    def hear_of(self, name: str, pattern: str = "") -> dict[str, str]:
+        """The next one that has *name*, with *pattern* in its value."""
+        deadline = time.monotonic() + DEADLINE_S
+        while not (name in (heard := self.hear()) and re.search(pattern, heard[name])):
+            assert time.monotonic() < deadline, f"{name} with {pattern!r} never came; the last: {heard}"
         return heard
+
+    def hear_for(self, seconds: float) -> set[str]:
+        """What all those have in them that come meanwhile."""
+        end, names = time.monotonic() + seconds, set[str]()
+        while (left := end - time.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                names |= self.hear(left).keys()
+        return names
 
     def close(self) -> None:
         self._socket.close()
@@ -62,56 +77,107 @@ class NotifyTests(CliTestCase):
         with listening() as backend:
             path = Path(self.write(SERVICE.format(port=0, host=address(backend))))
             running = self.begin(at, "-m", "director", "run", str(path))
-            self.assertEqual(systemd.hear(), {"READY": "1", "MAINPID": str(running.process.pid), "STATUS": "serving"})
-            running.says("ready\n")  # and so it is
+            self.assertEqual(systemd.hear(), {"STATUS": "starting"})
+            serving = "serving 1 service, 0 connections, 1 of 1 host in rotation"
+            self.assertEqual(systemd.hear(), {"READY": "1", "MAINPID": str(running.process.pid), "STATUS": serving})
+            port = int(running.says(r"web listens on 127\.0\.0\.1:(\d+)")[1])
+            socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S).close()  # ready, and so it is
+            backend.accept()[0].close()
 
+            told_at = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
             running.tell(signal.SIGHUP)
-            reloading = systemd.hear()
-            self.assertEqual((reloading["RELOADING"], reloading["STATUS"]), ("1", "reloading"))
-            self.assertTrue(reloading["MONOTONIC_USEC"].isdecimal())
-            self.assertEqual(systemd.hear()["STATUS"], "serving")
+            reloading = systemd.hear_of("RELOADING")
+            self.assertLessEqual(told_at, int(reloading["MONOTONIC_USEC"]))
+            self.assertTrue(systemd.hear_of("READY")["STATUS"].startswith("serving 1 service, "))
             path.write_text("[rubbish")
             running.tell(signal.SIGHUP)
-            self.assertEqual(systemd.hear()["RELOADING"], "1")
-            refused = systemd.hear()
-            self.assertEqual(refused["READY"], "1")
-            self.assertIn("serving; nothing was reloaded: ", refused["STATUS"])
+            systemd.hear_of("RELOADING")
+            self.assertIn("in rotation; nothing was reloaded: ", systemd.hear_of("READY")["STATUS"])
 
-            client, host = self.relayed(backend, int(running.says(r"web listens on 127\.0\.0\.1:(\d+)")[1]))
+            client, host = self.relayed(backend, port)
+            systemd.hear_of("STATUS", " 1 connection, .*; nothing was reloaded: ")
             running.tell(signal.SIGTERM)
-            self.assertEqual(systemd.hear(), {
+            self.assertEqual(systemd.hear_of("STOPPING"), {
                 "STOPPING": "1", "EXTEND_TIMEOUT_USEC": "330000000", "STATUS": "SIGTERM: waiting for 1 connections",
             })
             client.close()
             host.close()
             self.assertEqual(running.ended(), 0)
 
-    def test_the_watchdog_is_fed_by_what_turns(self) -> None:
-        """Several times within its patience; a frozen director feeds it no more."""
-        at = f"@txdirector-{os.getpid()}"
+    def watched(self, relay: str = "auto") -> tuple[Systemd, Running]:
+        """A director whose watchdog is fed."""
+        at = f"@txdirector-{os.getpid()}-{self.id()}"
         systemd = self.listen("\0" + at[1:])
-        running = self.begin(at, "-m", "director", "run", self.write(SERVICE.format(port=0, host="127.0.0.1:1")), watchdog_s=0.3)
-        self.assertEqual(systemd.hear()["READY"], "1")
+        text = SERVICE.replace("[services.web]\n", f"[services.web]\nrelay = '{relay}'\n").format(port=0, host="127.0.0.1:1")
+        running = self.begin(at, "-m", "director", "run", self.write(text), watchdog_s=WATCHDOG_S)
+        systemd.hear_of("READY")
         for _ in range(5):
-            self.assertEqual(systemd.hear(), {"WATCHDOG": "1"})
+            systemd.hear_of("WATCHDOG")
+        return systemd, running
+
+    def test_a_frozen_process(self) -> None:
+        """It feeds the watchdog no more, and again once it goes on."""
+        systemd, running = self.watched()
         running.tell(signal.SIGSTOP)
         os.waitid(os.P_PID, running.process.pid, os.WSTOPPED | os.WNOWAIT)
-        with self.assertRaises(TimeoutError):
-            for _ in range(100):
-                systemd.hear(1.0)
+        systemd.hear_for(WATCHDOG_S)  # what was on its way
+        self.assertEqual(systemd.hear_for(3 * WATCHDOG_S), set())
         running.tell(signal.SIGCONT)
-        self.assertEqual(systemd.hear(), {"WATCHDOG": "1"})
+        systemd.hear_of("WATCHDOG")
+
+    def test_a_reactor_that_does_not_turn(self) -> None:
+        """Nor does it while only the reactor's thread stands still."""
+        systemd, running = self.watched()
+        with stopped(running.process.pid):
+            systemd.hear_for(WATCHDOG_S)
+            self.assertEqual(systemd.hear_for(3 * WATCHDOG_S), set())
+        systemd.hear_of("WATCHDOG")
+
+    def test_a_relay_that_does_not_turn(self) -> None:
+        """Nor while one thread of the relay stands still, though the reactor turns; both log and status say so."""
+        if native_missing():
+            raise SkipTest(f"needs the native relay: {native_missing()}")
+        systemd, running = self.watched()
+        with stopped(threads(running.process.pid)["relay-0"]):
+            systemd.hear_of("STATUS", "^a thread of the native relay has not turned for 5 s; serving 1 service, ")
+            running.says("systemd's watchdog is not fed: a thread of the native relay has not turned for 5 s")
+            self.assertEqual(systemd.hear_for(5 * WATCHDOG_S), {"STATUS"})
+        self.assertTrue(systemd.hear_of("WATCHDOG")["STATUS"].startswith("serving 1 service, "))
+        running.says("systemd's watchdog is fed again")
+
+    def test_a_log_that_nobody_reads(self) -> None:
+        """It is not what is waited for: the watchdog is fed though the log's pipe is full."""
+        at = str(self.directory / "notify")
+        systemd = self.listen(at)
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        os.set_blocking(writing, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writing, bytes(4096))
+        os.set_blocking(writing, True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "director", "run", self.write(SERVICE.format(port=0, host="127.0.0.1:1"))], stderr=writing,
+            env={**os.environ, "NOTIFY_SOCKET": at, "WATCHDOG_USEC": str(int(WATCHDOG_S * 1e6))})
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        os.close(writing)
+        systemd.hear_of("READY")
+        for _ in range(5):
+            systemd.hear_of("WATCHDOG")
 
     def test_an_agent(self) -> None:
         """Ready though no director is there; stopping for as long as it may."""
         at = str(self.directory / "notify")
         systemd = self.listen(at)
         running = self.begin(at, "-m", "agent.cli", "--director", "127.0.0.1:1", "--host", "web/blue/a", "--leave-deadline", "7",
-                             watchdog_s=0.3)
-        self.assertEqual(systemd.hear()["READY"], "1")
+                             watchdog_s=WATCHDOG_S)
+        heard = "for web/blue/a; 0 of 1 directors listen"
+        self.assertEqual(systemd.hear_of("READY")["STATUS"], f"reporting {heard}")
         self.assertEqual(systemd.hear(), {"WATCHDOG": "1"})
         running.tell(signal.SIGTERM)
-        self.assertEqual(systemd.hear_but_food(), {"STOPPING": "1", "EXTEND_TIMEOUT_USEC": "37000000", "STATUS": "leaving"})
+        self.assertEqual(systemd.hear_of("STOPPING"),
+                         {"STOPPING": "1", "EXTEND_TIMEOUT_USEC": "37000000", "STATUS": f"leaving {heard}"})
         self.assertEqual(running.ended(), 0)
 
     def test_nobody_listens(self) -> None:
@@ -119,7 +185,7 @@ class NotifyTests(CliTestCase):
         with listening() as backend:
             running = self.begin(str(self.directory / "none"), "-m", "director", "run",
                                  self.write(SERVICE.format(port=0, host=address(backend))), watchdog_s=0.03)
-            running.says("systemd was not told READY=1: ")
+            running.says("systemd was not told STATUS=starting: ")
             for end in self.relayed(backend, int(running.says(r"web listens on 127\.0\.0\.1:(\d+)")[1])):
                 end.close()
             running.tell(signal.SIGTERM)

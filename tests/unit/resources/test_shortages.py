@@ -97,6 +97,9 @@ class FakeRelay:
     def tally(self) -> int:
         return 0
 
+    def owes_s(self) -> float:
+        return 0.0
+
     def free_tally(self, number: int) -> None: ...
 
     def turnarounds(self, number: int) -> Turnarounds:
