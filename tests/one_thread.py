@@ -41,6 +41,11 @@ def stopped(thread: int) -> Iterator[None]:
             _ptrace(_DETACH, thread)
 
 
+def died(thread: int) -> bool:
+    """Whether a stopped one was killed with its process; until this was asked the process cannot end."""
+    return os.waitpid(thread, _ANY_KIND | os.WNOHANG)[0] == thread
+
+
 def _ptrace(request: int, thread: int) -> None:
     if _libc.ptrace(request, thread, None, None) < 0:
         number = ctypes.get_errno()
