@@ -7,6 +7,7 @@
       ├─ audit       who changed what
       ├─ agents      where agents connect
       ├─ admin       one child for each endpoint
+      ├─ metrics     where they are without a password
       ├─ side doors  control socket and manhole, where they are configured
       └─ clustering  membership, leadership, virtual addresses, the snapshot on disk
 """
@@ -41,6 +42,7 @@ from director.admin.auth import Foreign
 from director.admin.control import Audit, Caller, Control, Role
 from director.admin.gate import Gate
 from director.admin.offers import Process
+from director.admin.scraping import metrics_service
 from director.admin.site import admin_service
 from director.admin.userbook import UserBook
 from director.doors.control_socket import ControlSocket
@@ -158,6 +160,7 @@ class DirectorService(MultiService):
             reactor=reactor,
             exact={b"/api/v1/report": reports},
         )
+        self.metrics_port = metrics_service(configuration.node.metrics, self.registry, reactor=reactor)
         self.registry.register(CertificateCollector(self.certificates))
         self.side_doors = MultiService()
         self.side_doors.setName("side doors")
@@ -177,7 +180,7 @@ class DirectorService(MultiService):
 
     def _certificates(self) -> Iterable[Renewed[Any]]:
         """Of every port with TLS."""
-        for listener in (self.agents, *self.admin, self.clustering.peers):
+        for listener in (self.agents, *self.admin, *self.metrics_port, self.clustering.peers):
             yield from getattr(listener, "certificates", ())
 
     def _manhole(self, manhole: Manhole, reactor: Any) -> Service:
@@ -223,7 +226,7 @@ class DirectorService(MultiService):
             self.sync.assume(self.clustering.last_known)
         await self.sync.synced
         problems = [str(error) for error in self.node.listeners.errors.values()]
-        for child in (self.agents, self.responders, self.admin, self.side_doors):
+        for child in (self.agents, self.responders, self.admin, self.metrics_port, self.side_doors):
             try:
                 child.setServiceParent(self)
             except BindError as error:

@@ -63,6 +63,13 @@ class Admin(Record, frozen=True):
     max_connections_per_address: Positive = 128  #: of one IPv4 address, or /64 of IPv6
 
 
+class MetricsPort(Record, frozen=True):
+    """Where the metrics, and nothing else, are there for everybody who reaches it."""
+
+    listen: str | None = None
+    tls: TLS | None = None
+
+
 class Manhole(Record, frozen=True):
     """A Python shell inside the running director, over SSH, for users with full access."""
 
@@ -123,6 +130,7 @@ class Node(Record, frozen=True):
     panic_fraction: Fraction = 0.5  #: silent agents beyond this at once: my own isolation, not their death
     scripts: str | None = None  #: the directory of programs that may be run as probes
     manhole: Manhole = Manhole()
+    metrics: MetricsPort = MetricsPort()
     control_socket: str | None = None  #: a UNIX socket's path, where backends ask who is behind a connection
     resolvers: tuple[str, ...] = ()  #: DNS servers ``ip:port``; empty: the system's
     resolver_hold_s: SecondsOrOff = 30.0  #: how long addresses outlive an answer that there are none

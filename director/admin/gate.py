@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
@@ -14,6 +15,13 @@ from cluster.model import User
 from director.admin.auth import AddressedPassword, CallerRealm, Foreign, ICaller, InThread, PasswordChecker, local_caller
 from director.admin.control import Caller, Role
 from director.engine.errors import Forbidden
+
+
+class LetsIn(Protocol):
+    """Who a request comes from, as far as a page needs to know."""
+
+    async def caller(self, request: Request) -> Caller:
+        """:raises Exception: one of `director.admin.web.STATUS`: nobody who is let in."""
 
 
 class Gate:

@@ -28,7 +28,7 @@ from twisted.web.server import Request, Site
 from cluster.lines import MAX_LINE_BYTES
 from cluster.store import MAX_VALUE_BYTES
 from director.admin.auth import network_of
-from director.admin.gate import Gate
+from director.admin.gate import LetsIn
 from director.admin.web import STATUS, dress, refusal, refused
 
 #: A whole service, which the store takes up to this size; it has thousands of hosts then.
@@ -56,19 +56,22 @@ class Intake:
 
     :param most: at once.
     :param most_of_address: at once of one IPv4 address, or of one /64 of IPv6.
+    :param port: what the connections are to, in the names of their metrics.
     """
 
     log = Logger()
 
-    def __init__(self, most: int, most_of_address: int, registry: CollectorRegistry, *, clock: Any) -> None:
+    def __init__(self, most: int, most_of_address: int, registry: CollectorRegistry, *, clock: Any,
+                 port: str = "admin") -> None:
         self._most = most
         self._most_of_address = most_of_address
         self._clock = clock
         self._of: Counter[str] = Counter()
         self._said_at = float("-inf")
-        Gauge("txdirector_admin_connections", "Open connections of the admin, those by UNIX sockets left out.",
+        self._port = port
+        Gauge(f"txdirector_{port}_connections", f"Open connections of the {port}, those by UNIX sockets left out.",
               registry=registry).set_function(self._of.total)
-        self._refused = Counted("txdirector_admin_refused_connections", "Connections of the admin turned away, by the "
+        self._refused = Counted(f"txdirector_{port}_refused_connections", f"Connections of the {port} turned away, by the "
                                 "maximum that was reached: all, address.", ["maximum"], registry=registry)
 
     def admits(self, address: str | None) -> bool:
@@ -94,8 +97,8 @@ class Intake:
         now = self._clock.seconds()
         if now - self._said_at >= SAY_S:
             self._said_at = now
-            self.log.warn("the admin turns connections away: {whose} has as many as it may "
-                          "(txdirector_admin_refused_connections_total counts them)", whose=whose)
+            self.log.warn("the {port} turns connections away: {whose} has as many as it may "
+                          "(txdirector_{port}_refused_connections_total counts them)", port=self._port, whose=whose)
 
 
 class AdminRequest(Request):
@@ -257,7 +260,7 @@ class AdminSite(Site):
     displayTracebacks = False
     protocol: Any = AdminChannel  # without Twisted's switch to HTTP/2
 
-    def __init__(self, root: Resource, gate: Gate, intake: Intake, *, exact: Container[bytes], reactor: Any) -> None:
+    def __init__(self, root: Resource, gate: LetsIn, intake: Intake, *, exact: Container[bytes], reactor: Any) -> None:
         super().__init__(
             root, requestFactory=AdminRequest, timeout=IDLE_S, parsePOSTFormSubmission=False, reactor=reactor
         )

@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.web.server import Request
 
 from director.admin.control import Caller
-from director.admin.gate import Gate
+from director.admin.gate import LetsIn
 from director.admin.web import Page, is_read, only_read
 from director.metrics.families import Series
 from director.timing.courtesy import politely
@@ -41,7 +41,7 @@ class MetricsPage(Page):
     hold up clients. The gauges are of one snapshot all the same.
     """
 
-    def __init__(self, gate: Gate, registry: CollectorRegistry, *, clock: IReactorTime) -> None:
+    def __init__(self, gate: LetsIn, registry: CollectorRegistry, *, clock: IReactorTime) -> None:
         super().__init__(gate)
         self._registry = registry
         self._clock = clock

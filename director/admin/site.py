@@ -81,7 +81,8 @@ class AdminListener(Service):
 
     log = Logger()
 
-    def __init__(self, endpoint: AdminEndpoint, site: AdminSite, *, place: str, reactor: Any) -> None:
+    def __init__(self, endpoint: AdminEndpoint, site: AdminSite, *, place: str, reactor: Any, what: str = "admin") -> None:
+        self._what = what
         self.address: Address = parse_address(endpoint.listen, any_port=True)
         self.setName(place)  # addresses may repeat: any number of endpoints can take "a free port"
         self._reactor = reactor
@@ -99,7 +100,7 @@ class AdminListener(Service):
         if self._ports is None:
             self._ports = Ports(self.address, self._factory, reactor=self._reactor, access=FileAccess(UNIX_MODE))
             self.address = self._ports.address
-            self.log.info("admin at {scheme}://{address}", scheme=self._scheme, address=str(self.address))
+            self.log.info("{what} at {scheme}://{address}", what=self._what, scheme=self._scheme, address=str(self.address))
         super().startService()
 
     def stopService(self) -> Deferred[Any] | None:

@@ -18,7 +18,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from cluster.errors import OutcomeUnknown, StoreUnavailable
 from director.admin.auth import Throttled
 from director.admin.control import Caller
-from director.admin.gate import Gate
+from director.admin.gate import LetsIn
 from director.engine.errors import Conflict, Forbidden, Invalid, NotFound, Refused, away
 
 HEADERS: Mapping[str, str] = {
@@ -49,7 +49,7 @@ class Page(Resource):
     isLeaf = True
     log = Logger()
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: LetsIn) -> None:
         super().__init__()
         self._gate = gate
 

@@ -96,6 +96,7 @@ def listeners(configuration: Configuration) -> list[Listener]:
     others = {
         "node.peers.listen": configuration.node.peers.listen,
         "node.manhole.listen": configuration.node.manhole.listen,
+        "node.metrics.listen": configuration.node.metrics.listen,
         "node.control_socket": socket and f"unix:{socket}",
     }
     wanted += [(place, text) for place, text in others.items() if text]

@@ -159,6 +159,7 @@ def _interface_errors(vips: Vips) -> Iterator[Problem]:
 def _pem_errors(node: Node) -> Iterator[Problem]:
     """Certificates and keys that are no such thing, or do not belong together."""
     places: list[tuple[str, TLS | None]] = [("node.agents.tls", node.agents.tls), ("node.peers.tls", node.peers.tls)]
+    places.append(("node.metrics.tls", node.metrics.tls))
     places += [(f"node.admin.endpoints[{i}].tls", each.tls) for i, each in enumerate(node.admin.endpoints)]
     for place, tls in places:
         try:

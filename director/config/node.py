@@ -12,6 +12,7 @@ from cluster.model import (
     AgentListeners,
     Identity,
     Manhole,
+    MetricsPort,
     Node,
     Peers,
     Vips,
@@ -65,6 +66,7 @@ def node_errors(node: Node, unreadable: Unreadable) -> Iterator[Problem]:
     yield from _peers_errors(node.peers, unreadable)
     yield from _vips_errors(node.vips)
     yield from _manhole_errors(node.manhole, unreadable)
+    yield from _metrics_errors(node.metrics, unreadable)
     if node.control_socket is not None:
         yield from address_errors("node.control_socket", f"unix:{node.control_socket}")
     if node.vip_on_isolation == "keep" and node.peers.listen is None:
@@ -199,6 +201,24 @@ def _manhole_errors(manhole: Manhole, unreadable: Unreadable) -> Iterator[Proble
         yield Problem("node.manhole", "nobody could enter", "set authorized_keys, or passwords = true")
     if manhole.authorized_keys is not None and (why := unreadable(manhole.authorized_keys)):
         yield Problem("node.manhole.authorized_keys", f"cannot read {manhole.authorized_keys}: {why}")
+
+
+def _metrics_errors(metrics: MetricsPort, unreadable: Unreadable) -> Iterator[Problem]:
+    if metrics.listen is not None:
+        yield from parsed("node.metrics.listen", metrics.listen, any_port=True)[1]
+    elif metrics.tls is not None:
+        yield Problem("node.metrics.listen", "missing", "the address where the metrics shall be without a password")
+    yield from tls_errors("node.metrics.tls", metrics.tls, unreadable)
+
+
+def metrics_warnings(metrics: MetricsPort) -> Iterator[Problem]:
+    """Whether strangers may be able to read the metrics."""
+    address = None if metrics.listen is None else parsed("", metrics.listen, any_port=True)[0]
+    if address is not None and address.is_ip:
+        ip = ipaddress.ip_address(address.host)
+        if ip.is_unspecified or ip.is_global:
+            yield Problem("node.metrics.listen", f"whoever reaches {address} can read the metrics, which name every "
+                          "service and host", "listen on loopback or at an address of a private network")
 
 
 def tls_errors(place: str, tls: TLS | None, unreadable: Unreadable) -> Iterator[Problem]:

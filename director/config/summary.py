@@ -23,6 +23,8 @@ def start_lines(configuration: Configuration, *, native_missing: str) -> Iterato
         yield f"agents: {_joined(node.agents.listen)}, {_secured(node.agents.tls is not None)}"
     for endpoint in node.admin.endpoints:
         yield f"admin: http{'s' if endpoint.tls else ''}://{endpoint.listen}/"
+    if node.metrics.listen is not None:
+        yield f"metrics, without a password: http{'s' if node.metrics.tls else ''}://{node.metrics.listen}/metrics"
     if node.store == ETCD:
         yield f"store: etcd at {', '.join(node.etcd.endpoints)}; the services are those of cluster {node.etcd.cluster} there"
     else:

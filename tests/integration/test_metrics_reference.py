@@ -36,7 +36,7 @@ class ReferenceTests(DirectorTestCase):
     async def test_all_and_no_other(self) -> None:
         site = await self.backend("a")
         data = service({"a": site.address})
-        data["node"] = {"admin": {"endpoints": [{"listen": "127.0.0.1:0"}]}}
+        data["node"] = {"admin": {"endpoints": [{"listen": "127.0.0.1:0"}]}, "metrics": {"listen": "127.0.0.1:0"}}
         director = await self.director(data)
         await self.served_by(director)
         await until(lambda: self.ended(director, "client_closed"), "the close")

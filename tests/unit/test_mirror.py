@@ -60,6 +60,7 @@ ELSEWHERE = {
     "director/relay/turnarounds.py": "contract/test_relay_turnarounds.py",
     # commands and processes
     "director/ctl/users.py": "integration/test_ctl_commands.py",
+    "director/admin/scraping.py": "integration/test_metrics_port.py",
     "director/cli.py": "integration/test_cli.py", "director/process.py": "integration/test_own_process.py",
     "director/service.py": "integration/test_director.py", "director/ctl/client.py": "integration/test_ctl_commands.py",
     "director/ctl/command.py": "integration/test_ctl_commands.py", "director/ctl/completion.py": "integration/test_cli.py",

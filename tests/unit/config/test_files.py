@@ -387,6 +387,18 @@ class CheckTests(FilesTestCase):
         self.broken("node.admin.endpoints[0].listen", "no users", "node.admin.insecure = true\n" + endpoint)
         self.assertEqual(problems("node.admin.endpoints = [{listen = 'unix:/run/admin'}]"), [])
 
+    def test_metrics_port(self) -> None:
+        """An address, which may be any; one where strangers could read is warned of."""
+        self.broken("node.metrics.listen", "host:port", "node.metrics.listen = '9711'")
+        self.broken("node.metrics.tls.key", "cannot read /none", "[node.metrics]\nlisten = '127.0.0.1:1'\n"
+                    "tls = { certificate = '/etc/passwd', key = '/none' }")
+        self.broken("node.metrics.listen", "missing",
+                    "node.metrics.tls = { certificate = '/etc/passwd', key = '/etc/passwd' }")
+        for address, odd in (("127.0.0.1:1", False), ("10.0.0.1:1", False), ("[fd00::1]:1", False), ("unix:/run/m", False),
+                             ("0.0.0.0:1", True), ("[::]:1", True), ("8.8.8.8:1", True)):
+            found = rules.warnings(parse(f"node.metrics.listen = '{address}'"))
+            self.assertEqual("node.metrics.listen" in [problem.place for problem in found], odd, address)
+
     def test_htpasswd(self) -> None:
         """A file of users serves beyond loopback as users do, and must be readable; of their hashes bcrypt does too."""
         here = "node.admin.insecure = true\n[[node.admin.endpoints]]\nlisten = '0.0.0.0:1'\n"

@@ -44,6 +44,7 @@ class SummaryTests(SynchronousTestCase):
             [node]
             agents.listen = ["127.0.0.1:1"]
             admin.endpoints = [{ listen = "127.0.0.1:2" }]
+            metrics.listen = "127.0.0.1:3"
             [services.web]
             listen = ["0.0.0.0:80", "[::]:81"]
             relay = "python"
@@ -58,6 +59,7 @@ class SummaryTests(SynchronousTestCase):
                 "service mail: no listener → no group, relay python (no native relay: not built)",
                 "agents: 127.0.0.1:1, plaintext",
                 "admin: http://127.0.0.1:2/",
+                "metrics, without a password: http://127.0.0.1:3/metrics",
                 "store: memory:",
             ],
         )

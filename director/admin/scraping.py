@@ -1,0 +1,73 @@
+"""The metrics on a port of their own, for everybody who reaches it: nothing else is there, nothing can be changed.
+
+Strangers may ask, so it is bounded by itself and takes nothing from the admin: connections, scrapes under way, time and
+bodies (`director.admin.intake`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from twisted.application.service import MultiService
+from twisted.web.server import Request
+
+from cluster.model import AdminEndpoint, MetricsPort
+from director.admin.control import Caller, Role
+from director.admin.intake import AdminSite, Intake
+from director.admin.pages import MetricsPage
+from director.admin.site import AdminListener
+from director.admin.web import refusal
+from director.engine.errors import NotFound
+
+#: A few Prometheus servers, each with a connection that it keeps, and people who look.
+MAX_CONNECTIONS = 64
+#: All of the servers may come by one proxy.
+MAX_CONNECTIONS_PER_ADDRESS = 16
+#: Scrapes that are being written at a time: of ten thousand hosts each is a second's work and some megabytes.
+MAX_SCRAPES = 4
+PATH = b"/metrics"
+
+
+class OnlyMetrics:
+    """Lets in whoever wants the metrics."""
+
+    async def caller(self, request: Request) -> Caller:
+        if request.path != PATH:
+            raise NotFound("only /metrics is served here")
+        return Caller("anybody", Role.READONLY)
+
+
+class OpenMetrics(MetricsPage):
+    """The only page."""
+
+    _under_way = 0
+
+    async def answer(self, caller: Caller, request: Request) -> bytes:
+        if self._under_way >= MAX_SCRAPES:
+            request.setHeader("Retry-After", "1")
+            return refusal(request, 503, f"{MAX_SCRAPES} scrapes are under way already")
+        self._under_way += 1
+        try:
+            return await super().answer(caller, request)
+        finally:
+            self._under_way -= 1
+
+
+def metrics_service(metrics: MetricsPort, registry: CollectorRegistry, *, reactor: Any) -> MultiService:
+    """The port as a child, if there shall be one.
+
+    Starting it raises `director.ports.binding.BindError`.
+
+    :raises cluster.errors.ConfigError: files of TLS that do not do.
+    """
+    service = MultiService()
+    service.setName("metrics")
+    if metrics.listen is not None:
+        gate = OnlyMetrics()
+        intake = Intake(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, registry, clock=reactor, port="metrics")
+        site = AdminSite(OpenMetrics(gate, registry, clock=reactor), gate, intake, exact=(), reactor=reactor)
+        endpoint = AdminEndpoint(listen=metrics.listen, tls=metrics.tls)
+        listener = AdminListener(endpoint, site, place="node.metrics", reactor=reactor, what="metrics")
+        listener.setServiceParent(service)
+    return service
