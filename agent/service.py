@@ -38,7 +38,19 @@ from cluster.address import Address, parse_address
 from cluster.clock import run_on_monotonic
 from cluster.errors import ConfigError, Problem
 from cluster.model import LoadReport
-from cluster.wire import MAX_DIRECTORS, VERSION, Hello, HostClaim, Instruction, Leaving, Message, Report, Welcome
+from cluster.version import VERSION as RELEASE
+from cluster.wire import (
+    MAX_DIRECTORS,
+    MAX_RELEASE,
+    VERSION,
+    Hello,
+    HostClaim,
+    Instruction,
+    Leaving,
+    Message,
+    Report,
+    Welcome,
+)
 
 #: Reports are never further apart or closer together than this, whatever a director says.
 INTERVAL_LEAST_S = 0.1
@@ -274,6 +286,7 @@ class LoadReporter(MultiService):
             token=self._token,
             hosts=[HostClaim(host=host, address=config.register, weight=config.weight) for host in config.hosts],
             interval_s=config.interval_s,
+            release=RELEASE[:MAX_RELEASE],
         )
 
     def welcomed(self, contact: Contact, welcome: Welcome) -> None:

@@ -46,6 +46,8 @@ MAX_HOSTS = 64
 MAX_CUSTOM = 32
 #: Directors named to an agent, each of which it will connect to.
 MAX_DIRECTORS = 64
+#: Characters of a release's name, which is a label of a metric.
+MAX_RELEASE = 63
 
 _PART = NAME_PATTERN.removeprefix("^").removesuffix(r"\Z")
 
@@ -54,6 +56,8 @@ BootId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,63}\Z")]
 Text = Annotated[str, Meta(max_length=255)]  #: an address or a sentence
 #: Text that a line's length bounds already; looked up, never kept.
 HostKey: TypeAlias = str
+#: Of a program, as package managers write it.
+Release = Annotated[str, Meta(pattern=rf"^[A-Za-z0-9.!_+~-]{{1,{MAX_RELEASE}}}\Z")]
 Sequence = Annotated[int, Meta(ge=1, le=2**53 - 1)]  #: what every JSON implementation can count
 
 
@@ -78,6 +82,7 @@ class Hello(Message, frozen=True, kw_only=True, tag="hello"):
     token: Annotated[str, Meta(max_length=512)] | None = None
     hosts: Annotated[list[HostClaim], Meta(min_length=1, max_length=MAX_HOSTS)]
     interval_s: Seconds | None = None  #: what the agent would choose
+    release: Release | None = None  #: of the agent's program
 
 
 class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):

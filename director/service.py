@@ -66,6 +66,7 @@ from director.relay.interface import Relay
 from director.reports.agents import AgentListener
 from director.reports.attendance import Attendance
 from director.reports.http import ReportResource
+from director.reports.releases import ReleaseCollector
 from director.reports.responders import Responders
 from director.resources.backlog import BacklogCollector
 from director.resources.descriptors import pipes_for
@@ -149,6 +150,7 @@ class DirectorService(MultiService):
             configuration.node.agents, self.attendance, reactor=reactor, name=configuration.node.name,
             monotonic=self.node.monotonic, wall=self.node.wall,
         )
+        self.registry.register(ReleaseCollector(self.agents.releases))
         self.responders = Responders(self.node, reactor=reactor, random=random.random)
         self.forgetting = Forgetting(
             self.node, self.swapping, self.keys, claimed=self.agents.roster.claimed, reactor=reactor,

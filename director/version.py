@@ -1,8 +1,5 @@
 """Which version this is."""
 
-from importlib.metadata import PackageNotFoundError, version
+from cluster.version import VERSION
 
-try:
-    VERSION = version("txdirector")
-except PackageNotFoundError:  # run from a tree that was never installed
-    VERSION = "0+unknown"
+__all__ = ["VERSION"]

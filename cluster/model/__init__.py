@@ -74,7 +74,7 @@ __all__ = [
     "AgentCheck", "AgentListeners", "AuditEntry", "CapShare", "Caps", "Configuration", "Count", "Etcd", "Fraction", "Group",
     "Health",
     "Host", "HostRef", "HostState", "Identity", "Keepalive", "KeepaliveCount", "KeepaliveSeconds", "Leader", "Limits",
-    "LoadReport", "Logging", "Manhole", "Member", "MetricsPort", "Moment", "Name", "Node", "Observed", "Order", "Outliers", "Peers", "Port",
-    "Positive", "Probe", "Proxy", "Reason", "Record", "Registered", "Registration", "Seconds", "SecondsOrOff",
-    "Service", "Shared", "Sticky", "Timeouts", "UnixFile", "User", "UserName", "VipOwner", "Vips", "Weight",
+    "LoadReport", "Logging", "Manhole", "Member", "MetricsPort", "Moment", "Name", "Node", "Observed", "Order", "Outliers",
+    "Peers", "Port", "Positive", "Probe", "Proxy", "Reason", "Record", "Registered", "Registration", "Seconds",
+    "SecondsOrOff", "Service", "Shared", "Sticky", "Timeouts", "UnixFile", "User", "UserName", "VipOwner", "Vips", "Weight",
 ]

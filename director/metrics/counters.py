@@ -35,6 +35,10 @@ MAX_REASONS = 32
 
 DURATION_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 3600.0)
 QUEUE_WAIT_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+#: Of each host, so few: ten thousand hosts have as many times the series. A network answers below the first bound, a
+#: machine under load below the third, and the last ones are where connects are sent again.
+CONNECT_BUCKETS = (0.001, 0.01, 0.1, 1.0, 3.0)
+HOST_DURATION_BUCKETS = (0.01, 0.1, 1.0, 10.0, 60.0, 600.0)
 PICK_BUCKETS = (1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1e-2)
 
 HOST_LABELS = ("service", "group", "host")
@@ -56,19 +60,29 @@ class Distribution:
 
     def buckets(self) -> list[tuple[str, float]]:
         """Cumulated, as the exposition wants them."""
-        names = (*map(floatToGoString, self.bounds), "+Inf")
-        return list(zip(names, accumulate(self.counts), strict=True))
+        return list(zip(_bounds(self.bounds), accumulate(self.counts), strict=True))
+
+    def series(self) -> list[float | None]:
+        """For a `Table`: the buckets, the count and the sum; none before the first value."""
+        cumulated = list(accumulate(self.counts))
+        return [*cumulated, cumulated[-1], self.sum] if cumulated[-1] else [None] * (len(cumulated) + 2)
+
+
+def _bounds(bounds: Sequence[float]) -> list[str]:
+    return [*map(floatToGoString, bounds), "+Inf"]
 
 
 class HostMetrics:
     """The counters of one host."""
 
-    __slots__ = ("connect_failures", "connections", "counted", "ejections", "probes_failed", "probes_passed",
-                 "to_client_bytes", "to_host_bytes", "transitions")
+    __slots__ = ("connect", "connect_failures", "connections", "counted", "duration", "ejections", "probes_failed",
+                 "probes_passed", "to_client_bytes", "to_host_bytes", "transitions")
 
     def __init__(self) -> None:
         self.connections = 0
         self.connect_failures = 0
+        self.connect = Distribution(CONNECT_BUCKETS)  #: seconds from the pick to the host's answer
+        self.duration = Distribution(HOST_DURATION_BUCKETS)  #: seconds from the pick to the end, of those it answered
         self.ejections = 0
         self.to_host_bytes = 0
         self.to_client_bytes = 0
@@ -99,6 +113,10 @@ class ServiceMetrics:
         if found is None:
             found = self.hosts[group, host] = HostMetrics()
         return found
+
+
+def _series(of: Callable[[HostMetrics], Distribution]) -> Callable[[HostMetrics], Iterable[float | None]]:
+    return lambda host: of(host).series()
 
 
 def _turnarounds(host: HostMetrics) -> float:
@@ -133,6 +151,14 @@ HOST_COUNTERS: Sequence[
      lambda host: (host.probes_passed or None, host.probes_failed or None)),
 )
 
+#: Likewise: name, text, bounds and the values.
+HOST_HISTOGRAMS: Sequence[tuple[str, str, Sequence[float], Callable[[HostMetrics], Distribution]]] = (
+    ("host_connect_seconds", "Time from the pick of the host to its answer to the connect.", CONNECT_BUCKETS,
+     lambda host: host.connect),
+    ("host_connection_duration_seconds", "Time from the pick of the host to the end of the connection.",
+     HOST_DURATION_BUCKETS, lambda host: host.duration),
+)
+
 
 class Metrics:
     """All counters of one director.
@@ -149,6 +175,8 @@ class Metrics:
         self._rejections: set[str] = set()
         self._of_hosts = [(Table("counter", name, text, HOST_LABELS, variants), of)
                           for name, text, variants, of in HOST_COUNTERS]
+        self._of_hosts += [(Table("histogram", name, text, HOST_LABELS, ("le", _bounds(bounds))), _series(of))
+                           for name, text, bounds, of in HOST_HISTOGRAMS]
         self.reports: Counter = self._families.reports  #: agents' accepted load reports
 
     def service(self, name: str) -> ServiceMetrics:

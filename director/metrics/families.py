@@ -29,9 +29,10 @@ class Part(NamedTuple):
 class Table:
     """One family, and the text of its parts as last written.
 
-    :param kind: ``counter`` or ``gauge``.
+    :param kind: ``counter``, ``gauge`` or ``histogram``.
     :param labels: names of the labels; their values must need no escaping, as names and enumerations do not.
-    :param variants: one more label and all its values, where each thing has a series for each.
+    :param variants: one more label and all its values, where each thing has a series for each. Of a histogram ``le`` and the
+        bounds, after whose values come the count and the sum.
     """
 
     def __init__(self, kind: str, name: str, text: str, labels: Sequence[str],
@@ -39,12 +40,14 @@ class Table:
         self._kind = kind
         self._name = f"txdirector_{name}"
         self._text = text
-        self._sample = f"{self._name}_total" if kind == "counter" else self._name
+        sample = self._name + {"counter": "_total", "histogram": "_bucket"}.get(kind, "")
         label, values = variants if variants is not None else ("", ("",))
-        self._variants = [{label: value} if label else {} for value in values]
+        self._variants = [(sample, {label: value} if label else {}) for value in values]
+        if kind == "histogram":
+            self._variants += [(f"{self._name}_count", {}), (f"{self._name}_sum", {})]
         self._labels = tuple(labels)
         self._order = sorted(range(len(labels)), key=lambda index: labels[index])
-        self._lines = [self._line(variant) for variant in self._variants]
+        self._lines = [self._line(*variant) for variant in self._variants]
         self._kept: dict[str, tuple[Part, bytes]] = {}
 
     def family(self, parts: Mapping[str, Part]) -> Metric:
@@ -58,9 +61,9 @@ class Table:
 
     def samples(self, part: Part) -> Iterator[Sample]:
         """As the library has them."""
-        for (where, variant), value in zip(product(part.where, self._variants), part.values, strict=True):
+        for (where, (name, variant)), value in zip(product(part.where, self._variants), part.values, strict=True):
             if value is not None:
-                yield Sample(self._sample, dict(zip(self._labels, where, strict=True)) | variant, float(value))
+                yield Sample(name, dict(zip(self._labels, where, strict=True)) | variant, float(value))
 
     def lines(self, key: str, part: Part) -> bytes:
         """A part in Prometheus' text format, which for series is OpenMetrics' too."""
@@ -78,11 +81,11 @@ class Table:
         self._kept[key] = part, text
         return text
 
-    def _line(self, variant: dict[str, str]) -> str:
+    def _line(self, name: str, variant: dict[str, str]) -> str:
         """Its template, with the labels sorted as the library sorts them."""
         pairs = sorted([*((label, "%s") for label in self._labels), *variant.items()])
         labels = ",".join(f'{label}="{value}"' for label, value in pairs)
-        return f"{self._sample}{{{labels}}} %s\n"
+        return f"{name}{{{labels}}} %s\n"
 
 
 class Series(Sequence[Sample]):

@@ -6,6 +6,7 @@ One connection of an agent is an ordinary Twisted protocol: there is one for eac
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -56,6 +57,8 @@ TURN_S = 0.01
 SILENCE_TIMEOUT_S = 60.0
 #: Open connections, those still shaking hands included: ten thousand hosts, each reconnecting at once.
 MAX_CONNECTIONS = 20_000
+#: In place of the release that an agent does not tell: those before it was told, and those of others.
+UNKNOWN_RELEASE = "unknown"
 
 
 class AgentConnection(NamedTuple):
@@ -87,6 +90,7 @@ class _AgentProtocol(Protocol):
         self._heard = False
         self.speaker: Speaker | None = None
         self.since = 0.0
+        self.release = UNKNOWN_RELEASE
 
     def connectionMade(self) -> None:
         ip = self._evidence().ip
@@ -151,6 +155,7 @@ class _AgentProtocol(Protocol):
 
     def _greeted(self, hello: Hello, speaker: Speaker) -> None:
         self.speaker = speaker
+        self.release = hello.release or UNKNOWN_RELEASE
         self.since = self._listener.wall()
         self._timer.cancel()
         self._timer = self._listener.reactor.callLater(SILENCE_TIMEOUT_S, self._check_silence)
@@ -328,6 +333,10 @@ class AgentListener(MultiService):
             )
             for speaker, protocol in self._joined.items()
         )
+
+    def releases(self) -> Counter[str]:
+        """How many of the agents connected now are of each release."""
+        return Counter(protocol.release for protocol in self._joined.values())
 
     def stopService(self) -> Deferred[Any]:
         """Stop listening and close every agent's connection; agents come back when somebody listens again."""

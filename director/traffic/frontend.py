@@ -358,9 +358,11 @@ class Frontend:
         ticket = connection.ticket
         assert ticket is not None
         connection.tail, connection.fd = None, ESTABLISHED
-        host = ticket.host
-        self._metrics.host(host.ref.group, host.ref.host).connections += 1
-        self._inventory.connect_succeeded(host, ticket.picked_at, self._monotonic())
+        host, now = ticket.host, self._monotonic()
+        metrics = self._metrics.host(host.ref.group, host.ref.host)
+        metrics.connections += 1
+        metrics.connect.observe(now - ticket.picked_at)
+        self._inventory.connect_succeeded(host, ticket.picked_at, now)
 
     def connect_failed(self, connection: Connection, client: int, error: int) -> None:
         connection.fd, connection.handle = client, 0
@@ -373,19 +375,22 @@ class Frontend:
         metrics.to_host_bytes += to_host
         metrics.to_client_bytes += to_client
         connection.handle = 0
-        host, inventory = ticket.host, self._inventory
-        if (reason is Reason.HOST_RESET or (reason is Reason.HOST_CLOSED and to_client <= self._early_bytes)
-                or (inventory.resetting and host in inventory.resetting)) and connection.established:
-            now = self._monotonic()
-            if inventory.client_ended(host, reason, to_client, now - ticket.picked_at, now):
-                metrics.connect_failures += 1
-        self._leave(connection, reason, to_host, to_client)
+        host, inventory, now = ticket.host, self._inventory, self._monotonic()
+        if connection.established:
+            metrics.duration.observe(now - ticket.picked_at)
+            if (reason is Reason.HOST_RESET or (reason is Reason.HOST_CLOSED and to_client <= self._early_bytes)
+                    or (inventory.resetting and host in inventory.resetting)):
+                failed = inventory.client_ended(host, reason, to_client, now - ticket.picked_at, now)
+                metrics.connect_failures += failed
+        self._leave(connection, reason, to_host, to_client, now)
 
     # --- the end
 
-    def _leave(self, connection: Connection, reason: Reason, to_host: int = 0, to_client: int = 0) -> None:
+    def _leave(
+        self, connection: Connection, reason: Reason, to_host: int = 0, to_client: int = 0, now: float | None = None
+    ) -> None:
         """A client that had been admitted ends."""
-        now = self._monotonic()
+        now = self._monotonic() if now is None else now
         served = self._admission.leave(connection.ticket, reason, now)
         self._end(connection, reason, to_host, to_client, now)
         if served:

@@ -19,6 +19,7 @@ from agent.service import ALIAS_S, DRAIN_DEFAULT_S, LEAVE_POLL_S, LoadReporter
 from cluster import wire
 from cluster.errors import ConfigError
 from cluster.model import LoadReport
+from cluster.version import VERSION as RELEASE
 
 APP1 = "web/blue/app1"
 APP2 = "web/blue/app2"
@@ -98,7 +99,7 @@ class Reporting(ReporterCase):
         director = Director(self.reactor)
         hello, first = director.welcome(interval_s=2.0)
         self.assertEqual(hello, wire.Hello(
-            version=1, agent="app1", boot_id="boot", token="secret", interval_s=1.0,
+            version=1, agent="app1", boot_id="boot", token="secret", interval_s=1.0, release=RELEASE,
             hosts=[wire.HostClaim(host=host, address=":80", weight=2.0) for host in (APP1, APP2)],
         ))
         self.assertEqual(first, wire.Report(seq=1, load=LoadReport()))

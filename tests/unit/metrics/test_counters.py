@@ -33,12 +33,22 @@ class CounterTests(SynchronousTestCase):
         host.connections += 1
         host.to_host_bytes += 10
         host.to_client_bytes += 2000
+        host.connect.observe(0.002)
+        host.duration.observe(2.0)
         self.assertEqual(self.value("connections_accepted_total", service="web"), 1)
         self.assertEqual(self.value("connections_ended_total", service="web", reason="client_closed"), 1)
         self.assertEqual(self.value("pick_duration_seconds_bucket", service="web", le="5e-06"), 1)
         self.assertEqual(self.value("connection_duration_seconds_sum", service="web"), 2)
         self.assertEqual(self.value("host_connections_total", **LABELS), 1)
         self.assertEqual(self.value("host_relayed_bytes_total", **LABELS, direction="to_client"), 2000)
+        self.assertEqual([self.value("host_connect_seconds_bucket", **LABELS, le=le) for le in ("0.001", "0.01", "+Inf")], [0, 1, 1])
+        self.assertEqual(self.value("host_connection_duration_seconds_count", **LABELS), 1)
+        self.assertEqual(self.value("host_connection_duration_seconds_sum", **LABELS), 2)
+
+    def test_no_series_of_hosts_without_clients(self) -> None:
+        """Thousands that stand by would otherwise double a scrape."""
+        self.metrics.host(APP1)
+        self.assertNotIn(b"host_connect_seconds_", generate_latest(self.registry))
 
     def test_every_reason_starts_at_zero(self) -> None:
         """All reasons are exposed from the start, so that a rate sees their first event."""

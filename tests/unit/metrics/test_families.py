@@ -18,7 +18,7 @@ from director.metrics.families import Part, Series, Table
 
 HOSTS = st.builds(HostRef, st.sampled_from(["mail", "web"]), st.sampled_from(["a", "b"]), st.sampled_from(["h1", "h2", "h3"]))
 CHANGES = st.lists(st.tuples(HOSTS, st.sampled_from(
-    ["pass", "fail", "down", "up", "connections", "bytes", "forget", "forget service", "look"])), max_size=30)
+    ["pass", "fail", "down", "up", "connections", "bytes", "time", "forget", "forget service", "look"])), max_size=30)
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(0, 10**12), st.floats().map(lambda value: value + 0.0))  # minus zero is zero
 
 
@@ -36,6 +36,9 @@ def change(metrics: Metrics, ref: HostRef, what: str) -> None:
             metrics.host(ref).connections += 1
         case "bytes":
             metrics.host(ref).to_client_bytes += 10**9
+        case "time":
+            metrics.host(ref).connect.observe(0.05)
+            metrics.host(ref).duration.observe(7.25)
         case "forget":
             metrics.forget_host(ref)
         case "forget service":

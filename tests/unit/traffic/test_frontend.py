@@ -407,6 +407,23 @@ class OutlierTests(FrontendTestCase):
         self.assertTrue(self.director.entry(ref("a")).conduct.ejected)
 
 
+class HostTimesTests(FrontendTestCase):
+    def test_connects_and_durations(self) -> None:
+        """From the pick on; a client whose host did not answer has no duration there."""
+        self.web(a=self.host("a", max_connections=0))
+        counted = self.director.metrics.service("web").host("blue", "a")
+        first, _ = self.arrive(2)
+        self.director.run(0.25)
+        self.director.relay.turn()
+        self.director.run(2.0)
+        self.director.relay.close(first.handle, Reason.CLIENT_CLOSED)
+        (third,) = self.arrive()
+        self.director.relay.close(third.handle, Reason.CLIENT_RESET)
+        self.director.run()
+        self.assertEqual((sum(counted.connect.counts), counted.connect.sum), (2, 0.5))
+        self.assertEqual((sum(counted.duration.counts), counted.duration.sum), (1, 2.25))
+
+
 class SettlingTests(FrontendTestCase):
     def test_one_event_that_cannot_be_followed(self) -> None:
         """The events behind it are followed all the same."""
