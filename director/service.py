@@ -49,7 +49,7 @@ from director.doors.control_socket import ControlSocket
 from director.engine.node import Node
 from director.engine.swapping import Swapping
 from director.engine.sync import Sync, seed
-from director.ha.clustering import Clustering, etcd_access
+from director.ha.clustering import Clustering, etcd_access, etcd_certificates
 from director.ha.forgetting import Forgetting
 from director.ha.membership import NameTaken
 from director.metrics.certificates import CertificateCollector
@@ -132,6 +132,7 @@ class DirectorService(MultiService):
             self.store, self.keys, director=configuration.node.name, wall=self.node.wall, monotonic=self.node.monotonic,
             refused=Counter("txdirector_admin_refusals", "Changes refused to users.", registry=self.registry).inc,
         )
+        self._etcd_certificates = etcd_certificates(node.etcd) if shared else []
         self.certificates = Renewal(self._certificates, reactor=reactor)
         self.certificates.setServiceParent(self)
         self.operations = NodeOperations(
@@ -181,7 +182,8 @@ class DirectorService(MultiService):
         return self.clustering.elsewhere(ref)
 
     def _certificates(self) -> Iterable[Renewed[Any]]:
-        """Of every port with TLS."""
+        """Of every port with TLS, and of the store."""
+        yield from self._etcd_certificates
         for listener in (self.agents, *self.admin, *self.metrics_port, self.clustering.peers):
             yield from getattr(listener, "certificates", ())
 

@@ -29,6 +29,7 @@ from cluster.etcd import Access, EtcdStore
 from cluster.keys import ROOT, Keys
 from cluster.model import Configuration, Etcd, HostRef, Member
 from cluster.peer_wire import Alive
+from cluster.renewal import Renewed
 from cluster.store import Record, Store
 from cluster.view import printable
 from director.core.forwarding import FRESH_S
@@ -284,6 +285,17 @@ class Clustering(MultiService):
     @property
     def vips_held(self) -> tuple[str, ...]:
         return tuple(str(each.ip) for each in self.vips.on)
+
+
+def etcd_certificates(etcd: Etcd) -> list[Renewed[Any]]:
+    """What watches over the certificate shown to etcd, if there is one. gRPC reads the files at each connection itself.
+
+    :raises cluster.errors.ConfigError: a file cannot be read or is not what it should be.
+    """
+    certificate, key = etcd.certificate, etcd.key
+    if certificate is None or key is None:
+        return []
+    return [Renewed("node.etcd", (certificate, key), lambda files: files.identity(certificate, key))]
 
 
 def etcd_access(etcd: Etcd) -> Access:

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 import xmlrpc.client
 from collections.abc import Callable
 from http.client import HTTPConnection, HTTPSConnection
@@ -25,6 +26,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 
 from agent.config import AgentConfig
 from agent.service import LoadReporter
+from director.config.files import checked
 from director.service import DirectorService
 from tests.integration.kit import DirectorTestCase, closed_port, reactor, service, until
 from tests.integration.pki import Authority
@@ -89,6 +91,18 @@ class EndpointCase(DirectorTestCase):
             env={"TXDIRECTOR_PASSWORD": "engine", "PYTHONPATH": str(Path(__file__).parents[2])},
         )
         return done
+
+
+class ExpiryTests(EndpointCase):
+    def test_the_certificate_for_etcd(self) -> None:
+        """Its end is among the metrics, and told when it is near, as that of every port's own."""
+        certificate, key = Authority(self.folder).issue("d1", days=3)
+        director = DirectorService(checked({"node": {"store": "etcd:", "etcd": {
+            "endpoints": ["127.0.0.1:1"], "ca": certificate, "certificate": certificate, "key": key}}}), reactor=reactor)
+        expires = director.registry.get_sample_value("txdirector_certificate_expires_timestamp_seconds", {"place": "node.etcd"})
+        assert expires is not None
+        self.assertLess(abs(expires - time.time() - 3 * 86400), 3600)
+        self.assertIn("node.etcd: the certificate expires in", director.certificates.problems[0])
 
 
 class HttpsTests(EndpointCase):
