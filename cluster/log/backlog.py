@@ -60,6 +60,10 @@ class Backlog:
             taken.append(line)
         return b"".join(taken)
 
+    def first(self) -> bytes:
+        """The next record, whole: for a target that takes no pieces. Empty when nothing waits."""
+        return self._lines[0] if self._lines else b""
+
     def wrote(self, count: int) -> None:
         """The first *count* bytes of what waits are written."""
         self._begun += count

@@ -36,6 +36,8 @@ class Channel:
     :param ask: *fd* blocks; each write must be preceded by a poll.
     """
 
+    whole = False  #: `write` takes bytes, lines or parts of them
+
     def __init__(self, fd: int, *, ask: bool = False) -> None:
         self.fd = fd
         self._ask = ask

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from twisted.internet.interfaces import IWriteDescriptor
 from twisted.internet.threads import deferToThreadPool
@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from cluster.log.backlog import Backlog
 from cluster.log.channel import Channel
+from cluster.log.datagrams import Datagrams
 
 #: After an error; a failing write is one cheap call.
 RETRY_S = 1.0
@@ -34,10 +35,14 @@ CLOSE_S = 1.0
 _PAUSE_S = 0.01
 
 
+#: What a log is written to.
+Channels: TypeAlias = Channel | Datagrams
+
+
 class _Batch:
     """What the pool writes. The thread alone sets the last three; *over* is the last that it sets."""
 
-    def __init__(self, channel: Channel, data: bytes) -> None:
+    def __init__(self, channel: Channels, data: bytes) -> None:
         self.channel = channel
         self.data = data
         self.written = 0
@@ -61,7 +66,7 @@ class LineWriter:
     :param monotonic: for `close`, when the reactor keeps no time any more.
     """
 
-    def __init__(self, channel: Channel, told: Callable[[int], bytes], *, reactor: Any,
+    def __init__(self, channel: Channels, told: Callable[[int], bytes], *, reactor: Any,
                  monotonic: Callable[[], float] = time.monotonic) -> None:
         self._channel = channel
         self._backlog = Backlog(told)
@@ -87,7 +92,7 @@ class LineWriter:
             self._backlog.add(line)
             self._go_on()
 
-    def replace(self, channel: Channel) -> None:
+    def replace(self, channel: Channels) -> None:
         """Write to *channel* from now on; the one before is closed. A line that it has in part is written anew."""
         self._stop_waiting()
         before, self._channel = self._channel, channel
@@ -108,7 +113,7 @@ class LineWriter:
                 self._renew(batch.channel)
         deadline = self._monotonic() + CLOSE_S
         with contextlib.suppress(OSError):
-            while (data := self._backlog.head(self._channel.most)) and (left := deadline - self._monotonic()) > 0:
+            while (data := self._next(self._channel)) and (left := deadline - self._monotonic()) > 0:
                 try:
                     if self._channel.ready(left):
                         self._backlog.wrote(self._channel.write(data))
@@ -134,15 +139,18 @@ class LineWriter:
     def _write_now(self) -> None:
         channel = self._channel
         try:
-            while data := self._backlog.head(channel.most):
+            while data := self._next(channel):
                 self._backlog.wrote(channel.write(data))
         except BlockingIOError:
             self._wait_for_room()
         except OSError:
             self._try_later()
 
+    def _next(self, channel: Channels) -> bytes:
+        return self._backlog.first() if channel.whole else self._backlog.head(channel.most)
+
     def _hand_over(self) -> None:
-        data = self._backlog.head(self._channel.most)
+        data = self._next(self._channel)
         if data:
             self._batch = batch = _Batch(self._channel, data)
             deferToThreadPool(self._reactor, self._reactor.getThreadPool(), batch.write).addBoth(
@@ -160,7 +168,7 @@ class LineWriter:
             self._try_later()
         self._go_on()
 
-    def _renew(self, before: Channel) -> None:
+    def _renew(self, before: Channels) -> None:
         before.close()
         self._backlog.begin_anew()
 

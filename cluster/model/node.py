@@ -82,7 +82,7 @@ class Manhole(Record, frozen=True):
 class Logging(Record, frozen=True):
     level: Literal["debug", "info", "warn", "error"] = "info"
     format: Literal["text", "json"] = "text"
-    target: str = "stderr"  #: ``stderr``, ``stdout`` or a file's path
+    target: str = "stderr"  #: ``stderr``, ``stdout``, ``syslog``, ``journal`` or a file's path
     access: bool = False  #: one line for each connection
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from cluster import journal
 from cluster.address import Address
 from cluster.errors import ConfigError, Problem
+from cluster.log.datagrams import receiver, unreachable
 from cluster.model import TLS, Configuration, Etcd, Node, Vips
 from cluster.pem import PemFiles
 from cluster.store import StoreDamaged
@@ -35,7 +36,7 @@ _VIP_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
 def errors(configuration: Configuration) -> Iterator[Problem]:
     """What keeps the configuration from being run here. It is sound as far as `check` can tell."""
     node = configuration.node
-    if node.log.target not in ("stderr", "stdout") and (why := _unwritable(node.log.target)):
+    if node.log.target not in ("stderr", "stdout") and (why := _no_log(node.log.target)):
         yield Problem("node.log.target", f"cannot write the log to {node.log.target}: {why}")
     if (path := _store_file(node)) and (why := _unwritable(path) or _unwritable(f"{path}.new")):
         yield Problem("node.store", f"cannot keep the store in {path}: {why}")
@@ -121,6 +122,11 @@ def _unwritable(path: str) -> str:
     if not os.access(parent, os.W_OK | os.X_OK, effective_ids=True):
         return f"no file can be made in {parent}: {os.strerror(errno.EACCES)}"
     return ""
+
+
+def _no_log(target: str) -> str:
+    found = receiver(target)
+    return _unwritable(target) if found is None else unreachable(found[1])
 
 
 def _no_socket(address: Address) -> str:

@@ -54,7 +54,7 @@ def node_errors(node: Node, unreadable: Unreadable) -> Iterator[Problem]:
     if not node.roles:
         yield Problem("node.roles", "a director without a role does nothing", 'give it "balance", "manage" or both')
     if not node.log.target:
-        yield Problem("node.log.target", "expected stderr, stdout or a file's path")
+        yield Problem("node.log.target", "expected stderr, stdout, syslog, journal or a file's path")
     for i, text in enumerate(node.resolvers):
         address, problems = parsed(join("node.resolvers", i), text)
         yield from problems

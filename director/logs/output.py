@@ -1,7 +1,5 @@
-"""Where the log goes: one line for each event, as text for people or as JSON for machines.
-
-A log line never spans lines: what clients or files put into a message cannot forge another event. Tracebacks follow
-their event, indented (text), or are a field of it (JSON).
+"""Where the log goes: lines (`director.logs.lines`) to a stream or a file, records (`director.logs.records`) to syslog or
+the journal.
 
 Writing never waits (`cluster.log.writer`) and storms are summed up (`cluster.log.storms`), but not the access log: who turns
 it on wants every client.
@@ -9,14 +7,12 @@ it on wants every client.
 
 from __future__ import annotations
 
-import datetime
-import json
+import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
 from twisted.logger import (
     ILogObserver,
     LogEvent,
@@ -24,15 +20,16 @@ from twisted.logger import (
     LogLevel,
     LogLevelFilterPredicate,
     PredicateResult,
-    formatEvent,
 )
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from cluster.log.channel import Channel, opened, standard
+from cluster.log.channel import opened, standard
+from cluster.log.datagrams import Datagrams, receiver
 from cluster.log.storms import EACH, Storms
-from cluster.log.writer import LineWriter
+from cluster.log.writer import Channels, LineWriter
 from cluster.model import Logging, Reason
+from director.logs.lines import brief_text, json_line, text_line
+from director.logs.records import journal_record, syslog_records
 
 if TYPE_CHECKING:
     from director.traffic.connection import Closed, Connection
@@ -40,36 +37,9 @@ if TYPE_CHECKING:
 #: Between tries to open a file anew: its directory has no room, or is not there.
 REOPEN_S = 5.0
 
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {0x2028: "\\u2028", 0x2029: "\\u2029"}
-
-
-def text_line(event: LogEvent) -> str:
-    """``2026-01-31T12:00:00.123Z info  [director.node] web listens on 0.0.0.0:80``"""
-    level = event.get("log_level", LogLevel.info).name
-    namespace = event.get("log_namespace", "-")
-    line = f"{_time(event)} {level:<5} [{namespace}] {formatEvent(event).translate(_CONTROLS)}"
-    traceback = _traceback(event)
-    return line + "".join(f"\n    {each.translate(_CONTROLS)}" for each in traceback.splitlines())
-
-
-def json_line(event: LogEvent) -> str:
-    """An object: ``time``, ``level``, ``namespace``, ``message``, ``traceback`` if any, and the event's own fields."""
-    fields = {key: value for key, value in event.items() if not key.startswith("log_") and key.isidentifier()}
-    fields |= {
-        "time": _time(event),
-        "level": event.get("log_level", LogLevel.info).name,
-        "namespace": event.get("log_namespace", "-"),
-        "message": formatEvent(event),
-    }
-    if traceback := _traceback(event):
-        fields["traceback"] = traceback
-    try:
-        return msgspec.json.encode(fields, enc_hook=str).decode()
-    except (ValueError, TypeError):  # half a surrogate pair, a key that is no text
-        return json.dumps(fields, default=str, skipkeys=True)
-
-
 _FORMATS: dict[str, Callable[[LogEvent], str]] = {"text": text_line, "json": json_line}
+#: In syslog, which has the time and the level itself.
+_BRIEF_FORMATS: dict[str, Callable[[LogEvent], str]] = {"text": brief_text, "json": json_line}
 
 
 @implementer(ILogObserver)
@@ -85,8 +55,9 @@ class Output:
     def __init__(self, config: Logging, *, reactor: Any, streams: Mapping[str, IO[str] | None] | None = None) -> None:
         self._streams = {"stderr": sys.stderr, "stdout": sys.stdout} if streams is None else streams
         self._reactor = reactor
-        self._format = _FORMATS[config.format]
         self.target = config.target
+        self._kind, self._place = receiver(config.target) or ("", "")
+        self._format = (_BRIEF_FORMATS if self._kind else _FORMATS)[config.format]
         self._writer = LineWriter(self._open(), self._told, reactor=reactor)
         self._storms = Storms(self._write, reactor=reactor)
         self._reopening: Any = None
@@ -110,7 +81,7 @@ class Output:
 
     def reopen(self) -> str:
         """Open the file anew under its name, after it was moved away, and only then close the old one; for log rotation.
-        The standard streams stay as they are.
+        The standard streams stay as they are; syslog and the journal are connected to anew.
 
         :returns: why it cannot be opened; empty when all is well. The old one is written to then, and the new one is
             tried again every `REOPEN_S`.
@@ -139,18 +110,27 @@ class Output:
         self._writer.close()
 
     def _write(self, event: LogEvent) -> None:
-        self._writer.write(self._line(event))
+        for record in self._records(event):
+            self._writer.write(record)
 
-    def _line(self, event: LogEvent) -> bytes:
-        return (self._format(event) + "\n").encode(errors="backslashreplace")
+    def _records(self, event: LogEvent) -> Iterable[bytes]:
+        """Of a stream or file one, which is a line and its traceback's."""
+        if self._kind == "journal":
+            return (journal_record(event),)
+        if self._kind == "syslog":
+            return syslog_records(event, self._format(event), pid=os.getpid())
+        return ((self._format(event) + "\n").encode(errors="backslashreplace"),)
 
     def _told(self, count: int) -> bytes:
-        return self._line({
+        (record,) = self._records({
             "log_time": time.time(), "log_level": LogLevel.warn, "log_namespace": __name__, "count": count,
             "log_format": "{count} lines were dropped here: the log was not read, or its disk was full or too slow",
         })
+        return record
 
-    def _open(self) -> Channel:
+    def _open(self) -> Channels:
+        if self._kind:
+            return Datagrams(self._place)
         return standard(self._streams[self.target]) if self.target in self._streams else opened(self.target)
 
     def _try_again(self) -> None:
@@ -218,13 +198,3 @@ def _log_closed(connection: Connection, reason: Reason, to_host: int, to_client:
             duration_s=now - connection.accepted_at,
         )
     )
-
-
-def _time(event: LogEvent) -> str:
-    at = datetime.datetime.fromtimestamp(event.get("log_time", 0.0), datetime.UTC)
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _traceback(event: dict[str, Any]) -> str:
-    failure = event.get("log_failure")
-    return failure.getTraceback() if isinstance(failure, Failure) else ""

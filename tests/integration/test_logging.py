@@ -49,7 +49,9 @@ def answered(port: int) -> bool:
         return client.recv(100) == b"pong"
 
 
-class LoggingTests(SynchronousTestCase):
+class LoggingCase(SynchronousTestCase):
+    """A director with one service, whose log is looked at."""
+
     def setUp(self) -> None:
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
@@ -70,12 +72,16 @@ class LoggingTests(SynchronousTestCase):
         process.kill()
         process.wait()
 
+    def written(self) -> str:
+        """The log until now."""
+        return self.log.read_text() if self.log.exists() else ""
+
     def said(self, pattern: str) -> re.Match[str]:
-        """Wait for *pattern* in the log's file."""
+        """Wait for *pattern* in the log."""
         found: list[re.Match[str]] = []
 
         def looked() -> bool:
-            found.extend(re.finditer(pattern, self.log.read_text() if self.log.exists() else ""))
+            found.extend(re.finditer(pattern, self.written()))
             return bool(found)
 
         until(looked)
@@ -92,6 +98,8 @@ class LoggingTests(SynchronousTestCase):
         assert found is not None
         return int(float(found[1]))
 
+
+class LoggingTests(LoggingCase):
     def stopped_reader(self, writes: int, reader: subprocess.Popen[bytes], process: subprocess.Popen[bytes]) -> None:
         """What a director must do while *reader* of its log is stopped, and when it goes on."""
         os.close(writes)
