@@ -8,6 +8,7 @@
       ├─ agents      where agents connect
       ├─ admin       one child for each endpoint
       ├─ metrics     where they are without a password
+      ├─ hooks       who is told of transitions
       ├─ side doors  control socket and manhole, where they are configured
       └─ clustering  membership, leadership, virtual addresses, the snapshot on disk
 """
@@ -52,6 +53,8 @@ from director.engine.sync import Sync, seed
 from director.ha.clustering import Clustering, etcd_access, etcd_certificates
 from director.ha.forgetting import Forgetting
 from director.ha.membership import NameTaken
+from director.hooks import records as told
+from director.hooks.hooks import Hooks
 from director.metrics.certificates import CertificateCollector
 from director.metrics.counters import Metrics
 from director.metrics.gauges import SnapshotCollector
@@ -151,11 +154,17 @@ class DirectorService(MultiService):
             configuration.node.agents, self.attendance, reactor=reactor, name=configuration.node.name,
             monotonic=self.node.monotonic, wall=self.node.wall,
         )
+        self.hooks = Hooks(
+            node.hooks, director=node.name, names=self.node.resolver, leads=self._leads_or_alone, reactor=reactor,
+            monotonic=self.node.monotonic, wall=self.node.wall,
+        )
+        self.registry.register(self.hooks)
+        self._tell_hooks()
         self.registry.register(ReleaseCollector(self.agents.releases))
         self.responders = Responders(self.node, reactor=reactor, random=random.random)
         self.forgetting = Forgetting(
             self.node, self.swapping, self.keys, claimed=self.agents.roster.claimed, reactor=reactor,
-            leads=lambda: self.clustering.leading.leads if self.clustering.shared else True,
+            leads=self._leads_or_alone,
         )
         reports = ReportResource(self.agents.roster, self.metrics.rejected, monotonic=self.node.monotonic)
         self.admin = admin_service(
@@ -177,6 +186,18 @@ class DirectorService(MultiService):
         self._starting: Deferred[None] | None = None
         self._reconnecting: Deferred[None] | None = None
         self._stopped: Deferred[None] | None = None
+
+    def _leads_or_alone(self) -> bool:
+        return self.clustering.leading.leads if self.clustering.shared else True
+
+    def _tell_hooks(self) -> None:
+        tell, leading, vips = self.hooks.tell, self.clustering.leading, self.clustering.vips
+        self.node.on_moved.append(lambda entry, transition: tell(told.moved(entry, transition)))
+        self.node.on_ordered.append(lambda entry, before: tell(told.ordered(entry, before)))
+        leading.on_gained.append(lambda term: tell(told.gained(term)))
+        leading.on_lost.append(lambda: tell(told.lost()))
+        vips.on_taken.append(lambda addresses: tell(told.vips(addresses, taken=True)))
+        vips.on_released.append(lambda addresses: tell(told.vips(addresses, taken=False)))
 
     def _elsewhere(self, ref: HostRef) -> dict[str, int | None]:
         return self.clustering.elsewhere(ref)
@@ -237,6 +258,7 @@ class DirectorService(MultiService):
                 problems.append(f"{child.name}: {error}")
         if problems:
             raise StartError("\n".join(problems))
+        self.hooks.setServiceParent(self)
         self.node.descriptors.count_own()
         if connected:
             self._join()
@@ -331,7 +353,7 @@ class DirectorService(MultiService):
                 under_way.cancel()
         await self._ended("the hand-over", lambda: Deferred.fromCoroutine(self.clustering.hand_over()))
         for child in (self.responders, self.node, self.agents, self.side_doors, self.admin, self.swapping, self.audit,
-                      self.sync, self.clustering):
+                      self.sync, self.clustering, self.hooks):
             if child.parent is not None:
                 await self._ended(str(child.name), child.disownServiceParent)
         await self._ended("director", super().stopService)

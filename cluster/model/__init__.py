@@ -38,6 +38,7 @@ from cluster.model.node import (
     AgentListeners,
     Configuration,
     Etcd,
+    Hook,
     Identity,
     Logging,
     Manhole,
@@ -72,7 +73,7 @@ from cluster.model.states import AdminState, HostRef, HostState, Reason
 __all__ = [
     "HASH_PATTERN", "MAX_SECONDS", "NAME_PATTERN", "TLS", "Access", "Admin", "AdminEndpoint", "AdminState",
     "AgentCheck", "AgentListeners", "AuditEntry", "CapShare", "Caps", "Configuration", "Count", "Etcd", "Fraction", "Group",
-    "Health",
+    "Health", "Hook",
     "Host", "HostRef", "HostState", "Identity", "Keepalive", "KeepaliveCount", "KeepaliveSeconds", "Leader", "Limits",
     "LoadReport", "Logging", "Manhole", "Member", "MetricsPort", "Moment", "Name", "Node", "Observed", "Order", "Outliers",
     "Peers", "Port", "Positive", "Probe", "Proxy", "Reason", "Record", "Registered", "Registration", "Seconds",

@@ -63,6 +63,20 @@ class Admin(Record, frozen=True):
     max_connections_per_address: Positive = 128  #: of one IPv4 address, or /64 of IPv6
 
 
+class Hook(Record, frozen=True):
+    """Who is told of transitions: a program, or an address on the web."""
+
+    on: tuple[Literal["host_up", "host_suspect", "host_down", "host_ordered", "leader_gained", "leader_lost", "vip_taken",
+                      "vip_released"], ...] = (
+        "host_up", "host_down", "host_ordered", "leader_gained", "leader_lost", "vip_taken", "vip_released")
+    command: tuple[str, ...] = ()
+    url: str | None = None
+    ca: str | None = None  #: of the URL's certificate; else those that the system trusts
+    token_file: str | None = None  #: shown to the URL
+    timeout_s: Seconds = 10.0
+    when: Literal["always", "leading"] = "always"  #: of hosts: each director tells, or only the one that leads
+
+
 class MetricsPort(Record, frozen=True):
     """Where the metrics, and nothing else, are there for everybody who reaches it."""
 
@@ -131,6 +145,7 @@ class Node(Record, frozen=True):
     scripts: str | None = None  #: the directory of programs that may be run as probes
     manhole: Manhole = Manhole()
     metrics: MetricsPort = MetricsPort()
+    hooks: dict[Name, Hook] = {}
     control_socket: str | None = None  #: a UNIX socket's path, where backends ask who is behind a connection
     resolvers: tuple[str, ...] = ()  #: DNS servers ``ip:port``; empty: the system's
     resolver_hold_s: SecondsOrOff = 30.0  #: how long addresses outlive an answer that there are none

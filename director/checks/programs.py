@@ -11,6 +11,11 @@ def refusal(program: str, directory: str | None) -> str:
         return "node.scripts names no directory for such programs"
     if not os.path.normpath(program).startswith(os.path.join(os.path.normpath(directory), "")):
         return f"it is not in {directory} (node.scripts)"
+    return unfit(program)
+
+
+def unfit(program: str) -> str:
+    """Why *program* cannot be run at all; empty when it can."""
     if not os.path.exists(program):
         return "there is no such file"
     if not os.path.isfile(program):

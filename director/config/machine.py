@@ -23,6 +23,7 @@ from cluster.store import StoreDamaged
 from cluster.table import HISTORY_LIMIT
 from cluster.validate import did_you_mean, join
 from director.checks.programs import refusal as refusal_of_program
+from director.checks.programs import unfit
 from director.config.addresses import Listener, listeners
 from director.config.node import ETCD
 from director.config.secret import read_secret
@@ -69,13 +70,18 @@ def warnings(configuration: Configuration) -> Iterator[Problem]:
             if command and (why := refusal_of_program(command[0], configuration.node.scripts)):
                 yield Problem(join("services", name, "groups", group_name, "health", "probe", "command", 0),
                               f"{command[0]} is not run, so nobody is probed: {why}")
-
-
+    yield from _hook_warnings(configuration.node)
     lacking = _lacking_capabilities() if configuration.node.vips.addresses and "manage" in configuration.node.roles else ()
     if lacking:
         yield Problem("node.vips.addresses", "a leader could not take them: whoever asks here lacks the "
                       f"{'capability' if len(lacking) == 1 else 'capabilities'} {' and '.join(lacking)}",
                       "run it as root, or with AmbientCapabilities= in the systemd unit")
+
+
+def _hook_warnings(node: Node) -> Iterator[Problem]:
+    for name, hook in node.hooks.items():
+        if hook.command and (why := unfit(hook.command[0])):
+            yield Problem(join("node.hooks", name, "command", 0), f"{hook.command[0]} cannot be run: {why}")
 
 
 def at_present(configuration: Configuration) -> Iterator[Problem]:
@@ -174,6 +180,11 @@ def _pem_errors(node: Node) -> Iterator[Problem]:
         except ConfigError as error:
             yield from error.problems
     yield from _etcd_pem_errors(node.etcd)
+    for name, hook in node.hooks.items():
+        files = PemFiles(join("node.hooks", name))
+        if hook.ca is not None:
+            files.authorities("ca", hook.ca)
+        yield from files.problems
 
 
 def _etcd_pem_errors(etcd: Etcd) -> Iterator[Problem]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from cluster.errors import Problem
 from cluster.model import (
     TLS,
     AgentListeners,
+    Hook,
     Identity,
     Manhole,
     MetricsPort,
@@ -18,10 +19,13 @@ from cluster.model import (
     Vips,
 )
 from cluster.validate import join
+from cluster.web import parse_url
 from director.config.addresses import WILDCARDS, address_errors, addresses_errors, parsed
 
 #: The store that directors share.
 ETCD = "etcd:"
+#: Each may have a program running.
+MAX_HOOKS = 16
 #: Says why a file cannot be read; empty when it can.
 Unreadable = Callable[[str], str]
 
@@ -67,6 +71,7 @@ def node_errors(node: Node, unreadable: Unreadable) -> Iterator[Problem]:
     yield from _vips_errors(node.vips)
     yield from _manhole_errors(node.manhole, unreadable)
     yield from _metrics_errors(node.metrics, unreadable)
+    yield from _hooks_errors(node.hooks, unreadable)
     if node.control_socket is not None:
         yield from address_errors("node.control_socket", f"unix:{node.control_socket}")
     if node.vip_on_isolation == "keep" and node.peers.listen is None:
@@ -209,6 +214,34 @@ def _metrics_errors(metrics: MetricsPort, unreadable: Unreadable) -> Iterator[Pr
     elif metrics.tls is not None:
         yield Problem("node.metrics.listen", "missing", "the address where the metrics shall be without a password")
     yield from tls_errors("node.metrics.tls", metrics.tls, unreadable)
+
+
+def _hooks_errors(hooks: Mapping[str, Hook], unreadable: Unreadable) -> Iterator[Problem]:
+    if len(hooks) > MAX_HOOKS:
+        yield Problem("node.hooks", f"{len(hooks)} are more than the {MAX_HOOKS} there may be", "let one tell the others")
+    for name, hook in hooks.items():
+        place = join("node.hooks", name)
+        if bool(hook.command) is (hook.url is not None):
+            yield Problem(place, "expected either a command or a url")
+        if hook.command and not hook.command[0].startswith("/"):
+            yield Problem(join(place, "command", 0), "expected the absolute path of a program")
+        if not hook.on:
+            yield Problem(join(place, "on"), "it would be told of nothing", "without the key it is told of most")
+        for key in ("ca", "token_file"):
+            path = getattr(hook, key)
+            if path is not None and hook.url is None:
+                yield Problem(join(place, key), "only a url needs it")
+            elif path is not None and (why := unreadable(path)):
+                yield Problem(join(place, key), f"cannot read {path}: {why}")
+        if hook.url is None:
+            continue
+        try:
+            url = parse_url(hook.url)
+        except ValueError as error:
+            yield Problem(join(place, "url"), str(error))
+        else:
+            if hook.ca is not None and not url.secure:
+                yield Problem(join(place, "ca"), "http:// shows no certificate")
 
 
 def metrics_warnings(metrics: MetricsPort) -> Iterator[Problem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, TypeAlias
 
+from cluster.model import AdminState
 from director.core.entries import HostEntry
 from director.core.merge import Verdict
 from director.core.pool import Ticket
@@ -28,6 +29,13 @@ class HostMoved(NamedTuple):
 
     entry: HostEntry
     transition: Transition
+
+
+class HostOrdered(NamedTuple):
+    """A change of the ordered state that is in force."""
+
+    entry: HostEntry
+    before: AdminState
 
 
 class HostJudged(NamedTuple):
@@ -62,5 +70,5 @@ class IsolationChanged(NamedTuple):
     isolated: bool
 
 
-Event: TypeAlias = (HostAdded | HostRemoved | HostMoved | HostJudged | HostEjected | HostReturned | Served
+Event: TypeAlias = (HostAdded | HostRemoved | HostMoved | HostOrdered | HostJudged | HostEjected | HostReturned | Served
                     | IsolationChanged)

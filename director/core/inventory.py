@@ -21,7 +21,7 @@ from typing import Any
 from cluster.model import Caps, HostRef, LoadReport, Observed, Order, Reason, Registered, Service
 from director.core.ejecting import Ejecting
 from director.core.entries import GroupEntry, HostEntry
-from director.core.events import Event, Served
+from director.core.events import Event, HostOrdered, Served
 from director.core.host import Host
 from director.core.judging import Judging
 from director.core.orders import LOCAL, Orders
@@ -130,8 +130,11 @@ class Inventory:
     def _order(self, ref: HostRef, by: str, order: Order | None, now: float) -> None:
         self._orders.set(ref, by, order)
         entry = self.hosts.get(ref)
-        if entry is not None and entry.ordered(self._orders.of(ref), now):
-            self._stale[entry] = None
+        if entry is not None:
+            before = entry.admin
+            if entry.ordered(self._orders.of(ref), now):
+                self._stale[entry] = None
+                self._events.append(HostOrdered(entry, before))
 
     # --- what agents say
 

@@ -20,13 +20,14 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from cluster.address import Address
-from cluster.model import Caps, Configuration, HostRef, Observed, Order, Probe, Reason, Registered, Service
+from cluster.model import AdminState, Caps, Configuration, HostRef, Observed, Order, Probe, Reason, Registered, Service
 from director.checks.resolver import Resolver
 from director.config.files import is_ours
 from director.core import events as happened
 from director.core.entries import HostEntry
 from director.core.inventory import Inventory
 from director.core.loops import reaches
+from director.core.transitions import Transition
 from director.engine.cutting import why_cut
 from director.engine.probing import Probing
 from director.engine.telling import tell_each
@@ -81,6 +82,8 @@ class Node(MultiService):
         self.monotonic = monotonic
         self.wall = wall
         self.on_host: list[Callable[[HostRef], None]] = []  #: told of a host that came, went or is seen differently
+        self.on_moved: list[Callable[[HostEntry, Transition], None]] = []  #: told of changes of operational states
+        self.on_ordered: list[Callable[[HostEntry, AdminState], None]] = []  #: and of ordered ones, with the one before
         self._on_order = on_order
         self.started_at = wall()
         self._balances, self._manages = "balance" in node.roles, "manage" in node.roles
@@ -334,7 +337,10 @@ class Node(MultiService):
                     before=transition.before.value, why=transition.why,
                 )
                 self._tell_of(entry)
+                tell_each(self.on_moved, entry, transition)
                 self.probing.schedule(entry)
+            case happened.HostOrdered(entry, admin):
+                tell_each(self.on_ordered, entry, admin)
             case happened.HostJudged(entry, before):
                 if entry.verdict.why != before.why:
                     self.log.info("{host} is {place} rotation: {why}", host=str(entry.ref),

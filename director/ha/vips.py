@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -25,6 +25,7 @@ from cluster.model import Vips as Config
 from cluster.store import MAX_OPERATIONS, Put, Store, Watch
 from cluster.view import Checked, View
 from director.core.vip import OUTLIVES_S, REFRESH_S, VALID_S, Act, Custody, linger_s, needed_s
+from director.engine.telling import tell_each
 from director.ha.leading import Known, Leading
 from director.ha.lookout import Befell, Lookout
 from director.ha.neighbours import announce
@@ -108,6 +109,8 @@ class Vips(Service):
         self._monotonic = monotonic
         self._wall = wall
         self._custody = Custody(needed_s(leading.ttl_s))
+        self.on_taken: list[Callable[[tuple[str, ...]], None]] = []  #: told of addresses that are on the interface now
+        self.on_released: list[Callable[[tuple[str, ...]], None]] = []  #: and of those that are not any more
         self._owners = View(keys, keys.vips(), VipKey, VipOwner, keep=True, check=_sound)
         self._watch: Watch | None = None
         self._timer: Any = None
@@ -265,7 +268,10 @@ class Vips(Service):
             self.log.info("{count} of {all} virtual addresses taken on {device}" if len(added) < len(self.addresses) else
                           "{count} virtual addresses taken on {device}", count=len(added), all=len(self.addresses),
                           device=self._device)
+        gone = [each for each in self._on if each not in added]
         self._on = tuple(added)
+        self._tell(self.on_taken, new)
+        self._tell(self.on_released, gone)
         self._untold.update(new)
         if running and self._untold & set(added):
             self._untold.clear()
@@ -311,3 +317,9 @@ class Vips(Service):
                                device=self._device, why=error.strerror)
         if on:
             self.log.info("{count} virtual addresses given up on {device}", count=len(on), device=self._device)
+        self._tell(self.on_released, on)
+
+    @staticmethod
+    def _tell(subscribers: Iterable[Callable[[tuple[str, ...]], None]], addresses: Iterable[Interface]) -> None:
+        if told := tuple(str(each.ip) for each in addresses):
+            tell_each(subscribers, told)

@@ -15,9 +15,10 @@ from twisted.trial.unittest import TestCase
 
 from cluster.address import Address
 from cluster.model import HostRef, HostState, Probe
-from director.checks import scripts
+from director.checks import child
+from director.checks.child import MAX_OUTPUT_BYTES, Readable
 from director.checks.probes import ProbeResult
-from director.checks.scripts import MAX_OUTPUT_BYTES, MAX_SCRIPTS, Scripts
+from director.checks.scripts import MAX_SCRIPTS, Scripts
 from tests.integration.kit import BackendSite, DirectorTestCase, until
 
 REF = HostRef("web", "blue", "a")
@@ -155,7 +156,7 @@ class ScriptTests(ScriptsTestCase):
 
     async def test_one_that_cannot_be_killed(self) -> None:
         """It holds its place for a moment only, and is reaped when it ends after all."""
-        self.patch(scripts.os, "killpg", lambda pid, number: None)
+        self.patch(child.os, "killpg", lambda pid, number: None)
         path = self.script("while [ ! -e go ]; do sleep 0.02; done", shebang=f"#!/bin/sh\ncd {self.directory}\n")
         self.assertFalse((await self.probe(path, timeout_s=0.1)).ok)
         await self.scripts.stopService()
@@ -167,7 +168,7 @@ class ScriptTests(ScriptsTestCase):
     async def test_numbers_of_descriptors(self) -> None:
         """They are nobody else's until the reactor's turn is over, which may have an event left for them."""
         probe = self.probe(self.script("sleep 0.2"))
-        mine = [each.fileno() for each in reactor.getReaders() if isinstance(each, scripts._Readable)]
+        mine = [each.fileno() for each in reactor.getReaders() if isinstance(each, Readable)]
         probe.addCallback(lambda _: deferLater(
             reactor, 0, lambda: sorted(os.readlink(f"/proc/self/fd/{fd}").split(":")[0] for fd in mine)))
         self.assertEqual(await probe, ["anon_inode", "pipe"])
@@ -181,7 +182,7 @@ class ScriptTests(ScriptsTestCase):
     async def all_over(self) -> None:
         """No process, no descriptor and no timer is left."""
         await until(lambda: not self.scripts._running, "all have ended")
-        await until(lambda: not any(isinstance(each, scripts._Readable) for each in reactor.getReaders()), "nothing is read")
+        await until(lambda: not any(isinstance(each, Readable) for each in reactor.getReaders()), "nothing is read")
         with self.assertRaises(ChildProcessError):
             os.waitpid(-1, os.WNOHANG)
 

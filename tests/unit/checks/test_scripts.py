@@ -8,17 +8,15 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
-from hypothesis import given
-from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.address import Address, parse_address
 from cluster.model import HostRef, Probe
-from director.checks import scripts
+from director.checks import child, scripts
 from director.checks.probes import ProbeResult
-from director.checks.scripts import MAX_SHOWN, Scripts, environment, shown
+from director.checks.scripts import Scripts, environment
 from director.resources.shortages import Shortages
 
 REF = HostRef("web", "blue", "a")
@@ -34,20 +32,6 @@ class WordsTests(SynchronousTestCase):
         at_socket = environment(parse_address("unix:/run/a"), REF, {})
         self.assertEqual((at_socket["TXDIRECTOR_ADDRESS"], at_socket["TXDIRECTOR_PORT"]), ("/run/a", ""))
         self.assertEqual(at_socket["PATH"], os.defpath)
-
-    def test_shown(self) -> None:
-        """The last line that says something."""
-        for output, line in ((b"", ""), (b"\n \n", ""), (b"OK", "OK"), (b"Trace\n  x\nIt\tis  bad\n\n", "It is bad"),
-                             (b"a\x1b[31mred", "a?[31mred"), (b"\xff!", "�!"),
-                             (b"x" * 300, "x" * (MAX_SHOWN - 1) + "…")):
-            self.assertEqual(shown(output), line, output)
-
-    @given(st.binary(max_size=600))
-    def test_any_output(self, output: bytes) -> None:
-        """It fits in one line of a log, whatever it was."""
-        line = shown(output)
-        self.assertTrue(line.isprintable())
-        self.assertLessEqual(len(line), MAX_SHOWN)
 
 
 class ShortageTests(SynchronousTestCase):
@@ -90,7 +74,7 @@ class ShortageTests(SynchronousTestCase):
         """Of these the machine has no more: counted as what they are."""
         probing = self.start(self.directory)
         for error, what in ((errno.EAGAIN, "processes"), (errno.EMFILE, "descriptors"), (errno.ENOMEM, "memory")):
-            with mock.patch.object(scripts.subprocess, "Popen", side_effect=OSError(error, "no")):
+            with mock.patch.object(child.subprocess, "Popen", side_effect=OSError(error, "no")):
                 self.assertEqual(self.probe(probing), ProbeResult(None, f"this machine is out of {what}", 0.0))
             self.assertEqual(self.shortages.counts[what, "probe"], 1)
         self.assertEqual(probing.problems, ())

@@ -399,6 +399,24 @@ class CheckTests(FilesTestCase):
             found = rules.warnings(parse(f"node.metrics.listen = '{address}'"))
             self.assertEqual("node.metrics.listen" in [problem.place for problem in found], odd, address)
 
+    def test_hooks(self) -> None:
+        """A program or a web address, with what belongs to it, and not too many."""
+        here = "node.hooks.h"
+        self.assertEqual(problems("node.hooks.h = { command = ['/bin/true', 'x'] }"), [])
+        self.assertEqual(problems("node.hooks.h = { url = 'https://a/', ca = '/etc/passwd', token_file = '/etc/passwd' }"), [])
+        for place, words, keys in (
+            (here, "either", ""), (here, "either", "command = ['/x'], url = 'http://a/'"),
+            (f"{here}.command[0]", "absolute", "command = ['x']"), (f"{here}.url", "expected http", "url = 'a'"),
+            (f"{here}.on", "told of nothing", "command = ['/x'], on = []"),
+            (f"{here}.on[0]", '"host_up"', "command = ['/x'], on = ['host_upp']"),
+            (f"{here}.ca", "only a url", "command = ['/x'], ca = '/etc/passwd'"),
+            (f"{here}.ca", "no certificate", "url = 'http://a/', ca = '/etc/passwd'"),
+            (f"{here}.token_file", "cannot read", "url = 'http://a/', token_file = '/none'"),
+            (f"{here}.when", '"always"', "command = ['/x'], when = 'never'"),
+        ):
+            self.broken(place, words, f"node.hooks.h = {{ {keys} }}")
+        self.broken("node.hooks", "more than the 16", "".join(f"node.hooks.h{n} = {{ command = ['/x'] }}\n" for n in range(17)))
+
     def test_htpasswd(self) -> None:
         """A file of users serves beyond loopback as users do, and must be readable; of their hashes bcrypt does too."""
         here = "node.admin.insecure = true\n[[node.admin.endpoints]]\nlisten = '0.0.0.0:1'\n"

@@ -18,7 +18,7 @@ from cluster.model import Vips as Config
 from cluster.store import Delete, Put
 from cluster.table import Transaction
 from director.core.vip import OUTLIVES_S, VALID_S
-from director.ha.leading import Leading
+from director.ha.leading import RESIGN_HOLD_S, Leading
 from director.ha.lookout import Befell
 from director.ha.netlink import Interface
 from director.ha.vips import ANNOUNCE_AT_S, Device, Vips
@@ -121,6 +121,22 @@ class HoldingTests(VipsTestCase):
         adds = [0.0, *link.times("add"), self.clock.seconds()]
         self.assertLess(max(later - earlier for earlier, later in pairwise(adds)), VALID_S)
         self.assertTrue(all(link.named))
+
+    def test_told(self) -> None:
+        """Who wants to know hears of an address once, when it is taken and when it is given up."""
+        leading, vips, _link = self.director()
+        told: list[tuple[str, tuple[str, ...]]] = []
+        vips.on_taken.append(lambda addresses: told.append(("taken", addresses)))
+        vips.on_released.append(lambda addresses: told.append(("released", addresses)))
+        self.pass_time(2.0)
+        self.assertEqual(told, [])
+        leading.resign()
+        self.pass_time(1.0)
+        self.assertEqual(told, [("released", (str(ADDRESS).partition("/")[0],))])
+        self.pass_time(RESIGN_HOLD_S + 3.0)
+        self.assertEqual([what for what, _ in told], ["released", "taken"])
+        vips.stopService()
+        self.assertEqual([what for what, _ in told], ["released", "taken", "released"])
 
     def test_not_named_not_taken(self) -> None:
         """While the store does not take the owner's name the address is not taken; then it is."""
