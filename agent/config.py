@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import socket
 import tomllib
@@ -14,6 +15,7 @@ from msgspec import Meta
 
 from agent.exposition import selector
 from cluster.address import parse_address
+from cluster.credentials import resolved
 from cluster.errors import ConfigError, Problem
 from cluster.model import Count, HostRef, Name, Positive, Record, Seconds, SecondsOrOff, Weight
 from cluster.validate import convert
@@ -101,7 +103,8 @@ def configure(path: str | None, options: Mapping[str, object]) -> AgentConfig:
     data.setdefault("name", _default_name(data["hosts"]))
     config, problems = convert(data, AgentConfig)
     if config is not None:
-        problems = check(config)
+        config, problems = resolved(config, os.environ)
+        problems += check(config)
     if config is None or problems:
         raise ConfigError([problem._replace(file=path) for problem in problems])
     return config

@@ -63,6 +63,7 @@ class Child:
         self._monotonic = monotonic
         self._begun = monotonic()
         self._said = b""
+        assert len(stdin) <= MAX_INPUT_BYTES
         given = _pipe_with(stdin) if stdin else subprocess.DEVNULL
         try:
             self._popen = subprocess.Popen(command, stdin=given, stdout=subprocess.PIPE, bufsize=0,

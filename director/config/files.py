@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from cluster.credentials import resolved
 from cluster.errors import ConfigError, Problem
 from cluster.model import Configuration, Host, Service
 from cluster.validate import attempt
@@ -99,6 +100,8 @@ def checked(data: object, *, node: bool = True, here: bool = False) -> Configura
     :raises ConfigError: with every problem.
     """
     configuration, problems = attempt(data, Configuration, shorthands=SHORTHANDS)
+    configuration, unknown = resolved(configuration, os.environ)
+    problems += unknown
     for rule in (check, machine.errors) if here else (check,):
         wrong = [problem.place for problem in problems]
         problems += [

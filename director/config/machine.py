@@ -26,7 +26,7 @@ from director.checks.programs import refusal as refusal_of_program
 from director.checks.programs import unfit
 from director.config.addresses import Listener, listeners
 from director.config.node import ETCD
-from director.config.secret import read_secret
+from director.config.secret import exposed, read_secret
 from director.ports.binding import FileAccess, ids, refusal
 from director.ports.tls import server_options
 
@@ -160,6 +160,13 @@ def _effective_capabilities() -> int | None:
     return effective
 
 
+def _exposed(path: str) -> str:
+    try:
+        return exposed(path)
+    except OSError:
+        return ""  # which is told as such
+
+
 def _interface_errors(vips: Vips) -> Iterator[Problem]:
     if vips.addresses and vips.interface is not None:
         there = [name for _, name in socket.if_nameindex()]
@@ -181,6 +188,8 @@ def _pem_errors(node: Node) -> Iterator[Problem]:
             yield from error.problems
     yield from _etcd_pem_errors(node.etcd)
     for name, hook in node.hooks.items():
+        if hook.token_file is not None and (why := _exposed(hook.token_file)):
+            yield Problem(join("node.hooks", name, "token_file"), f"{hook.token_file}: {why}", "chmod 640")
         files = PemFiles(join("node.hooks", name))
         if hook.ca is not None:
             files.authorities("ca", hook.ca)

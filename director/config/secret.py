@@ -1,4 +1,4 @@
-"""The secret by which directors know each other: a file with rules of its own."""
+"""Files with secrets: who may read them, and what the one by which directors know each other must be."""
 
 from __future__ import annotations
 
@@ -17,12 +17,21 @@ def read_secret(path: str) -> bytes:
     place = "node.peers.secret_file"
     try:
         secret = Path(path).read_bytes().strip()
-        mode = Path(path).stat().st_mode
+        open_to_all = exposed(path)
     except OSError as error:
         raise ConfigError([Problem(place, f"{path}: {error.strerror}")]) from error
     if len(secret) < LEAST_SECRET_BYTES:
         raise ConfigError([Problem(place, f"{path}: a secret has at least {LEAST_SECRET_BYTES} bytes",
                                    "openssl rand -hex 32 makes a good one")])
-    if mode & (stat.S_IROTH | stat.S_IWOTH):
-        raise ConfigError([Problem(place, f"{path}: everybody on this machine can read or change it", "chmod 640")])
+    if open_to_all:
+        raise ConfigError([Problem(place, f"{path}: {open_to_all}", "chmod 640")])
     return secret
+
+
+def exposed(path: str) -> str:
+    """Why a secret should not be in this file; empty when that is all right.
+
+    :raises OSError: it cannot be looked at.
+    """
+    mode = Path(path).stat().st_mode
+    return "everybody on this machine can read or change it" if mode & (stat.S_IROTH | stat.S_IWOTH) else ""
