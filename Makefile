@@ -6,7 +6,7 @@ READY  := $(VENV)/.installed
 # Tests at a time: most of them wait.
 JOBS   ?= 4
 
-.PHONY: help demo cluster-demo run test test-clients test-chaos test-native-sanitizers lint bench bench-cluster bench-scale bench-schedulers soak repeat clean coverage mutation
+.PHONY: help demo cluster-demo run test test-clients test-chaos test-native-sanitizers lint bench bench-cluster bench-scale bench-schedulers soak repeat clean coverage mutation docs man
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
@@ -58,6 +58,16 @@ lint: $(READY) ## style, types, import borders
 	$(BIN)/lint-imports
 	$(BIN)/vulture
 	$(BIN)/python hatch_build.py --into build/lint -Werror
+
+docs: $(READY) ## the site, build/docs/index.html; a warning is an error
+	@$(BIN)/python -c 'import sphinx, furo, myst_parser' 2>/dev/null || $(BIN)/pip install --quiet \
+		--disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html -d build/doctrees docs build/docs
+
+man: $(READY) ## manual pages of the commands and of director.toml, build/man
+	@$(BIN)/python -c 'import sphinx, furo, myst_parser' 2>/dev/null || $(BIN)/pip install --quiet \
+		--disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b man -d build/doctrees docs build/man
 
 mutation: $(READY) ## MUTATIONS=300 SEED="1 2 3": random changes of what decides, each of which a unit test should notice
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,mutation]'
