@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -37,7 +38,8 @@ def refuse_if_there(directory: Path) -> None:
 
 
 def write_tree(directory: Path, files: Mapping[str, File]) -> None:
-    """Make *directory* with *files*, by their paths within it; one that is there and empty is replaced.
+    """Make *directory* with *files*, by their paths within it; one that is there and empty is replaced. Directories above it
+    that are missing are made, too.
 
     They are written beside it and renamed, so that nobody ever sees a part of them; the kernel refuses to rename onto
     anything else.
@@ -45,6 +47,16 @@ def write_tree(directory: Path, files: Mapping[str, File]) -> None:
     :raises AlreadyThere: there is something.
     :raises OSError: it cannot be written; nothing is left.
     """
+    missing = [each for each in (directory.parent, *directory.parent.parents) if not each.exists()]
+    with contextlib.ExitStack() as undo:
+        for above in reversed(missing):
+            above.mkdir()
+            undo.callback(above.rmdir)
+        _write_tree(directory, files)
+        undo.pop_all()
+
+
+def _write_tree(directory: Path, files: Mapping[str, File]) -> None:
     beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
         for name, file in files.items():

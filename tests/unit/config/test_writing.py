@@ -74,6 +74,14 @@ class TreeTests(WritingTestCase):
             else:
                 self.there.unlink()
 
+    def test_missing_above(self) -> None:
+        """Directories above it that are not there are made; on a bare machine that is /etc/txdirector. A failure leaves none."""
+        self.assertRaises(OSError, write_tree, self.parent / "etc/txdirector/main", {**FILES, "x" * 300: File(b"")})
+        self.assertEqual(os.listdir(self.parent), [])
+        write_tree(self.parent / "etc/txdirector/main", FILES)
+        self.assertEqual((self.parent / "etc/txdirector/main/a/public").read_bytes(), b"known")
+        self.assertEqual(os.listdir(self.parent / "etc"), ["txdirector"])
+
     def test_fails_amid(self) -> None:
         """A file that cannot be written leaves nothing of the others."""
         self.assertRaises(OSError, write_tree, self.there, {**FILES, "x" * 300: File(b"")})
