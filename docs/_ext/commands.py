@@ -68,7 +68,7 @@ def _options(context: click.Context) -> list[str]:
 
 
 def _variable(parameter: click.Parameter, context: click.Context) -> str:
-    """The environment's variable that stands for an option of the program itself; those of its commands are nobody's habit."""
+    """The environment's variable for an option of the program itself. Nobody uses those of its commands."""
     if context.parent is not None or not context.auto_envvar_prefix or not parameter.expose_value:
         return ""
     return f"{context.auto_envvar_prefix}_{(parameter.name or '').upper()}"
