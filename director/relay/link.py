@@ -6,6 +6,8 @@ memory is these three records, two places in the table of descriptors and one in
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from cluster.model import Reason
 from director.relay.interface import Limits, Progress
 from director.relay.pipes import Pipe, PipePool
@@ -93,6 +95,13 @@ class End:
             self.piped = 0
 
 
+class Reset(NamedTuple):
+    """A reset on its way to the other end."""
+
+    source: End  #: the end that broke
+    by: float  #: when the other end is reset at the latest
+
+
 class Link:
     """Both ends, and what concerns the connection as a whole. Times are monotonic seconds."""
 
@@ -104,8 +113,7 @@ class Link:
         "host",
         "limits",
         "reason",
-        "reset_by",
-        "reset_from",
+        "reset",
         "started",
         "token",
     )
@@ -119,8 +127,7 @@ class Link:
         self.connecting = True
         self.started = now_s
         self.reason: Reason | None = None  #: whose FIN or RST came first
-        self.reset_from: End | None = None  #: the end that broke
-        self.reset_by = 0.0  #: when the other end is reset at the latest
+        self.reset: Reset | None = None  #: once an end has broken
         self.bucket = 0  #: the wheel's
         client.link = host.link = self
         client.other, host.other = host, client

@@ -32,7 +32,7 @@ from cluster.errors import Misuse
 from cluster.model import Reason
 from director.relay.descriptors import error_of, on_socket, reset_on_close, unsent
 from director.relay.interface import RST_GRACE_S, Counters, Limits, Progress, RelayEvents
-from director.relay.link import End, Link
+from director.relay.link import End, Link, Reset
 from director.relay.outbox import Outbox
 from director.relay.pipes import MAX_PIPES, PipePool
 from director.relay.stream import LOST, forward, pump
@@ -276,7 +276,7 @@ class PythonRelay:
         """Something changed for the stream from *source*: move what can be moved, and act on what that showed."""
         target, link = source.other, source.link
         assert link is not None
-        if link.reset_from is not None:
+        if link.reset is not None:
             self._pass_reset(link)
             return
         turn_is_over = not source.done and self._pump(source)
@@ -340,8 +340,7 @@ class PythonRelay:
 
     def _broke(self, link: Link, end: End) -> None:
         """*end* was reset, or is lost: nothing can be sent there, but what can still be read from it is passed on first."""
-        link.reset_from = end
-        link.reset_by = self._now + RST_GRACE_S
+        link.reset = Reset(end, self._now + RST_GRACE_S)
         if end.broken in LOST:
             link.reason = Reason.CLIENT_LOST if end is link.client else Reason.HOST_LOST
         else:
@@ -353,10 +352,10 @@ class PythonRelay:
 
     def _pass_reset(self, link: Link) -> None:
         """Reset the other end once it has everything, or the time is up."""
-        source = link.reset_from
-        assert source is not None and link.reason is not None
+        assert link.reset is not None and link.reason is not None
+        source, by = link.reset
         target = source.other
-        if self._now < link.reset_by and not target.broken:
+        if self._now < by and not target.broken:
             turn_is_over = not source.done and self._pump(source)
             whole = source.done or (source.eof and source.empty)
             if not target.broken and not (whole and not unsent(target.fd)):
@@ -423,8 +422,8 @@ class PythonRelay:
         self._wheel.sooner(link, self._next_look(link, self._now), self._now)
 
     def _next_look(self, link: Link, now: float) -> float:
-        if link.reset_from is not None:
-            return min(link.reset_by, now + TICK_S)
+        if link.reset is not None:
+            return min(link.reset.by, now + TICK_S)
         return link.deadline()[0]
 
     def _look(self) -> None:
@@ -440,7 +439,7 @@ class PythonRelay:
             self._wheel.wind(now)
 
     def _look_at(self, link: Link) -> None:
-        if link.reset_from is not None:
+        if link.reset is not None:
             self._pass_reset(link)
             return
         at, reason = link.deadline()
