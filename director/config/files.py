@@ -7,11 +7,9 @@ a hint. A host may be written as its bare address: ``app1 = "10.0.0.1:80"``.
 from __future__ import annotations
 
 import os
-import re
 import socket
-import tomllib
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -21,8 +19,8 @@ from cluster.model import Configuration, Host, Service
 from cluster.validate import attempt
 from director.config import check as rules
 from director.config import machine
-from director.config.lines import Lines
 from director.config.loops import loop_errors
+from director.config.several import Documents, parsed, read
 from director.resources.backlog import granted
 from director.resources.places import hard_limit
 
@@ -45,7 +43,7 @@ class Loaded(NamedTuple):
 
 
 def load(path: str) -> Configuration:
-    """Read a TOML file.
+    """Read a TOML file, and those that it includes (`director.config.several`).
 
     :raises ConfigError: with every problem; also when the file cannot be read.
     """
@@ -57,7 +55,7 @@ def examine(path: str, *, here: bool = False) -> Loaded:
 
     :param here: to be run on this machine: what it needs of it must be there.
     """
-    return _examined(_read(path), path, here=here)
+    return _examined(read(path), here=here)
 
 
 def load_services(path: str) -> dict[str, Service]:
@@ -65,17 +63,7 @@ def load_services(path: str) -> dict[str, Service]:
 
     :raises ConfigError: as `load` does.
     """
-    return dict(_examined(_read(path), path, node=False).configuration.services)
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return file.read().decode()
-    except OSError as error:
-        raise ConfigError([Problem("", f"cannot read it: {error.strerror or error}", file=path)]) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError([Problem("", f"not UTF-8: {error.reason} at byte {error.start}", file=path)]) from error
+    return dict(_examined(read(path), node=False).configuration.services)
 
 
 def parse(text: str, *, file: str | None = None) -> Configuration:
@@ -84,7 +72,7 @@ def parse(text: str, *, file: str | None = None) -> Configuration:
     :param file: its name, for messages.
     :raises ConfigError: with every problem.
     """
-    return _examined(text, file).configuration
+    return _examined(parsed(text, file)).configuration
 
 
 def check(configuration: Configuration) -> list[Problem]:
@@ -140,25 +128,15 @@ def _default(field: msgspec.structs.FieldInfo) -> object:
     return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
-def _examined(text: str, file: str | None, *, node: bool = True, here: bool = False) -> Loaded:
+def _examined(documents: Documents, *, node: bool = True, here: bool = False) -> Loaded:
     try:
-        data: dict[str, Any] = tomllib.loads(text)
-        lines = Lines(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError([_syntax_problem(error, text, file)]) from error
-    except RecursionError:
-        raise ConfigError([Problem("", "arrays or tables are nested too deeply", file=file)]) from None
-    except ValueError:  # of thousands of digits
-        raise ConfigError([Problem("", "a number is too long", file=file)]) from None
+        configuration = checked(documents.data, node=node, here=here)
+    except ConfigError as error:
+        raise ConfigError(documents.located(error.problems)) from None
 
     def located(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-        found = [problem._replace(file=file, line=lines.line(problem.place)) for problem in _hinted(problems)]
-        return tuple(sorted(found, key=lambda problem: problem.line or 0))
+        return documents.located(_hinted(problems))
 
-    try:
-        configuration = checked(data, node=node, here=here)
-    except ConfigError as error:
-        raise ConfigError(located(error.problems)) from None
     odd = rules.warnings(configuration, descriptors=hard_limit(), ours=is_ours, backlog=granted())
     if not here:
         return Loaded(configuration, located(odd))
@@ -180,14 +158,6 @@ def _nested(one: str, other: str) -> bool:
     """Whether one of two places is the other or within it: what is wrong in itself is not judged again."""
     shorter, longer = sorted((one, other), key=len)
     return longer.startswith(shorter) and longer[len(shorter) : len(shorter) + 1] in ("", ".", "[")
-
-
-def _syntax_problem(error: tomllib.TOMLDecodeError, text: str, file: str | None) -> Problem:
-    message, _, where = str(error).rpartition(" (at ")
-    found = re.match(r"line (\d+), column (\d+)", where)
-    line = int(found[1]) if found else text.rstrip().count("\n") + 1
-    column = f", column {found[2]}" if found else ""
-    return Problem("", f"not TOML: {message or error}{column}", line=line, file=file)
 
 
 def _hinted(problems: Iterable[Problem]) -> list[Problem]:

@@ -41,8 +41,17 @@ class Lines:
         while place:
             if place in self._lines:
                 return self._lines[place]
-            place = _LAST_STEP.sub("", place)
+            place = self.outer(place)
         return None
+
+    def exact(self, place: str) -> int | None:
+        """Where *place* itself is set; None: it is not."""
+        return self._lines.get(place)
+
+    @staticmethod
+    def outer(place: str) -> str:
+        """What contains *place*."""
+        return _LAST_STEP.sub("", place)
 
     # --- the grammar, as far as keys need it ---
 
