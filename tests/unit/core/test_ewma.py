@@ -73,6 +73,16 @@ class PeakEwmaTests(SynchronousTestCase):
         tickets = [self.pool.pick(None, 1.0) for _ in range(9)]
         self.assertEqual(sum(ticket.host.name == "h2" for ticket in tickets), 1)
 
+    def test_nobody_known(self) -> None:
+        """Busy hosts of which nothing is known are compared by what one connection more would make of them, for their weight."""
+        pool = pool_of(PeakEwma(), [1, 3])
+        one, other = pool.hosts.values()
+        for host, beside in ((one, other), *[(other, one)] * 4):
+            pool.pick(None, 0.0, [beside])
+        self.assertIs(pool.explain(None, 0.0).chosen, other)  # its fifth for a weight of 3, or the second for a weight of 1
+        pool.pick(None, 0.0, [one])
+        self.assertIs(pool.explain(None, 0.0).chosen, one)
+
     @given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 100), st.floats(0, 1e3)), max_size=30), st.floats(0, 1e4))
     def test_time_changes_no_order(self, ends: list[tuple[int, float, float]], later: float) -> None:
         """The order by the kept keys is that of decayed latencies times connections, at any time after."""

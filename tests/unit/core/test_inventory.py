@@ -211,6 +211,18 @@ class OrderTests(InventoryTestCase):
         self.inventory.set_order(ref("a"), "operator", order(AdminState.DRAIN, deadline_s=30.0), self.now)
         self.assertEqual([(each.ref.host, due) for each, due in self.inventory.drains()], [("a", self.now + 30)])
 
+    def test_back_slowly(self) -> None:
+        """A host that is ordered into service again begins with a part of its weight; one that is ordered out keeps its."""
+        for state in (AdminState.DRAIN, AdminState.DOWN):
+            self.web("a", "b")
+            self.now += 60
+            self.inventory.set_order(ref("a"), "operator", order(state), self.now)
+            self.assertEqual(self.entry("a").host.weight, 1.0)
+            self.now += 60
+            self.inventory.set_order(ref("a"), "operator", None, self.now)
+            self.assertAlmostEqual(self.entry("a").host.weight, 0.1)
+            self.apply(None)
+
     def test_local_order_counts_in_the_operators_place(self) -> None:
         """Here alone a host is up that is drained everywhere; the agent's order still counts; the store ends it."""
         self.web("a", "b")
