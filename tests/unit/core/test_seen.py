@@ -176,6 +176,38 @@ class PlausibilityTests(SeenTestCase):
             self.second(turnarounds=10, unasked=1, finished=3)
         self.assertEqual((self.seen.source, self.seen.why), ("turnarounds", ""))
 
+    def test_borders(self) -> None:
+        """At least as many bursts unasked, or half as many turnarounds as connections; back at half and three quarters."""
+        known = {"turnarounds": Totals(), "connections": Totals(unasked=1000)}
+        for begins, (turnarounds, unasked, finished), source in (
+            ("turnarounds", (100, 100, 0), "turnarounds"), ("turnarounds", (100, 101, 0), "connections"),
+            ("turnarounds", (50, 0, 100), "turnarounds"), ("turnarounds", (49, 0, 100), "connections"),
+            ("connections", (100, 50, 0), "turnarounds"), ("connections", (100, 51, 0), "connections"),
+            ("connections", (75, 0, 100), "turnarounds"), ("connections", (74, 0, 100), "connections"),
+            ("turnarounds", (0, 9, 0), "turnarounds"), ("turnarounds", (0, 10, 0), "connections"),
+            ("turnarounds", (4, 5, 0), "turnarounds"), ("turnarounds", (4, 5, 1), "connections"),
+        ):
+            seen: Seen[str] = Seen()
+            seen.judge(Totals(), known[begins], 10.0)
+            self.assertEqual(seen.source, begins)
+            seen.judge(Totals(), Totals(turnarounds, unasked=unasked, finished=finished), 36010.0)
+            self.assertEqual(seen.source, source, (begins, turnarounds, unasked, finished))
+
+    def test_fading(self) -> None:
+        """Of what was seen a minute ago, the e-th part counts, of each kind."""
+        for then, now, source in (
+            (Totals(unasked=1000), Totals(turnarounds=736), "turnarounds"), (Totals(unasked=1000), Totals(turnarounds=735), "connections"),
+            (Totals(unasked=100, finished=1000), Totals(turnarounds=276), "turnarounds"),
+            (Totals(unasked=100, finished=1000), Totals(turnarounds=275), "connections"),
+            (Totals(unasked=1000, turnarounds=900), Totals(unasked=10, turnarounds=425), "turnarounds"),
+            (Totals(unasked=1000, turnarounds=900), Totals(unasked=10, turnarounds=424), "connections"),
+        ):
+            seen: Seen[str] = Seen()
+            seen.judge(Totals(), then, 10.0)
+            self.assertEqual(seen.source, "connections")
+            seen.judge(Totals(), now, 70.0)
+            self.assertEqual(seen.source, source, (then, now))
+
     def test_evidence(self) -> None:
         """A few events are no reason."""
         self.second()
