@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from cluster.model import Service
 from director.core.inventory import Inventory
 from director.core.pictures import picture_services
-from director.core.snapshot import DirectorPicture
+from director.core.snapshot import DirectorPicture, Picture
 from tests.unit.core.inventory_kit import group
 
 
@@ -26,3 +26,10 @@ class DirectorPictureTests(SynchronousTestCase):
                     self.assertIs(picture.host(*wanted), host)
         for unknown in (("ftp", "blue", "host-1"), ("web", "green", "host-1"), ("web", "blue", "host-3")):
             self.assertIsNone(picture.host(*unknown))
+
+
+class PictureTests(SynchronousTestCase):
+    def test_immutable(self) -> None:
+        """Nobody who is given a picture can change what others see."""
+        for each in (Picture, *Picture.__subclasses__()):
+            self.assertTrue(each.__struct_config__.frozen, each)

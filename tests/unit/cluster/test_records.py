@@ -1,0 +1,33 @@
+"""What directors keep and exchange."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from types import ModuleType
+
+import msgspec
+from twisted.trial.unittest import SynchronousTestCase
+
+from cluster import peer_wire, wire
+from cluster.model import base, directors, kept, node, report, services
+
+
+def records(*modules: ModuleType) -> Iterator[type[msgspec.Struct]]:
+    for module in modules:
+        for each in vars(module).values():
+            if isinstance(each, type) and issubclass(each, msgspec.Struct) and each.__module__ == module.__name__:
+                yield each
+
+
+class RecordTests(SynchronousTestCase):
+    def test_immutable(self) -> None:
+        """Whoever is given a record cannot change what others hold, stored, configured or sent."""
+        for each in records(base, directors, kept, node, report, services, wire, peer_wire):
+            self.assertTrue(each.__struct_config__.frozen, each)
+
+    def test_messages_by_name(self) -> None:
+        """A message is made of named fields: a release that has one more takes none for another."""
+        for each in records(wire, peer_wire, report):
+            for parameter in inspect.signature(each).parameters.values():
+                self.assertIs(parameter.kind, inspect.Parameter.KEYWORD_ONLY, (each, parameter))
