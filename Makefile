@@ -92,6 +92,7 @@ bench-schedulers: $(READY) ## schedulers in simulation, then live beside other b
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	@$(BIN)/python -m bench.schedulers --reports --keep
 	@$(BIN)/python -m bench.live --save
+	@$(BIN)/python -m bench.live.plots
 
 bench-scale: $(READY) ## a director of 200 services of 50 hosts: what answers, probes and its relay cost; writes bench/results
 	@$(BIN)/python -m bench.scale

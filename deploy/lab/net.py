@@ -50,7 +50,7 @@ class Machine:
 
     def __init__(self, lab: Lab, name: str, number: int) -> None:
         self.name = name
-        self.address = f"{NETWORK}.{number}"
+        self.address = f"{lab.network}.{number}"
         self.home = "127.0.0.1"  #: what only this machine reaches
         self.namespace = f"{lab.prefix}-{name}"
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -146,9 +146,13 @@ class Machine:
 
 
 class Lab:
-    """The switch and its machines."""
+    """The switch and its machines.
 
-    def __init__(self) -> None:
+    :param network: the first three numbers of their addresses.
+    """
+
+    def __init__(self, network: str = NETWORK) -> None:
+        self.network = network
         self.prefix = f"txd{os.getpid()}"
         self.switch = f"{self.prefix}-switch"
         self.machines: dict[str, Machine] = {}
@@ -156,9 +160,9 @@ class Lab:
         _run("ip", "-n", self.switch, "link", "add", "switch", "type", "bridge", "forward_delay", "0")
         _run("ip", "-n", self.switch, "link", "set", "switch", "up")
 
-    def machine(self, name: str) -> Machine:
-        """Plug in another one; the first is 10.77.0.11."""
-        made = self.machines[name] = Machine(self, name, 11 + len(self.machines))
+    def machine(self, name: str, number: int | None = None) -> Machine:
+        """Plug in another one; the first is 10.77.0.11, unless its last *number* is given."""
+        made = self.machines[name] = Machine(self, name, number or 11 + len(self.machines))
         return made
 
     def close(self) -> None:

@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from docs._ext.api import api_page
 from docs._ext.commands import program_page
+from docs._ext.keys import keys_page
 
 #: What can be made, by its kind. Each takes the marker's further words.
-KINDS: Mapping[str, Callable[..., str]] = {"program": program_page}
+KINDS: Mapping[str, Callable[..., str]] = {"program": program_page, "api": api_page, "keys": keys_page}
 
 #: Diagrams that the code makes of its tables of transitions; GitHub draws them, and the site lays out the tables.
 _DIAGRAM = re.compile(r"^```mermaid\nstateDiagram-v2\n(.+?)^```$", re.M | re.S)

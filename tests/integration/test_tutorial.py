@@ -54,7 +54,7 @@ class TutorialTests(CliTestCase):
 
     def test_as_printed(self) -> None:
         """Servers, director, a look, a drain, agents, metrics."""
-        tutorial = self.page("tutorial.md")
+        tutorial = self.page("tutorials/one-node.md")
         (configuration,) = re.findall(r"```toml\n(.*?)```", tutorial, flags=re.S)
         self.write(configuration)
         blocks = re.findall(r"```sh\n(.*?)```", tutorial, flags=re.S)
