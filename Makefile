@@ -6,7 +6,7 @@ READY  := $(VENV)/.installed
 # Tests at a time: most of them wait.
 JOBS   ?= 4
 
-.PHONY: help demo cluster-demo run test test-clients test-chaos test-native-sanitizers lint bench bench-cluster bench-scale bench-schedulers soak repeat clean coverage mutation docs man
+.PHONY: dashboards help demo cluster-demo run test test-clients test-chaos test-native-sanitizers lint bench bench-cluster bench-scale bench-schedulers soak repeat clean coverage mutation docs man
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
@@ -41,6 +41,9 @@ screenshots: servers-browser $(READY) ## docs/images, anew
 	@mkdir -p docs/images
 	TXDIRECTOR_SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/pytest -q tests/browser -k 'looks or members'
 	@! command -v pngquant >/dev/null || pngquant --force --ext .png --skip-if-larger 64 docs/images/web-*.png
+
+dashboards: $(READY) ## deploy/grafana/dashboards, anew from deploy/dashboards
+	@$(BIN)/python -m deploy.dashboards
 
 test-native-sanitizers: servers-sanitizers $(READY) ## the native relay under the address, leak, undefined and thread sanitizers
 	@PYTHON=$(BIN)/python .ci/sanitizers
