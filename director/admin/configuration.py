@@ -8,6 +8,7 @@ service as it was then.
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -314,15 +315,19 @@ def _with_group(service: Service, name: str, group: Group) -> Service:
 
 
 def redacted(configuration: Configuration) -> Configuration:
-    """*configuration* with every password's and token's hash struck out."""
+    """*configuration* with every password's and token's hash struck out, and of hooks' URLs, which may be secrets, all but
+    where they lead."""
     node = configuration.node
     users = {name: replace(user, password=REDACTED) for name, user in node.admin.users.items()}
     identities = {
         name: identity if identity.token_sha256 is None else replace(identity, token_sha256=REDACTED)
         for name, identity in node.agents.identities.items()
     }
+    hooks = {name: hook if hook.url is None else replace(hook, url=f"{hook.url.partition('//')[0]}//"
+                                                         f"{urlsplit(hook.url).netloc}/{REDACTED}")
+             for name, hook in node.hooks.items()}
     return replace(configuration, node=replace(
-        node, admin=replace(node.admin, users=users), agents=replace(node.agents, identities=identities)
+        node, admin=replace(node.admin, users=users), agents=replace(node.agents, identities=identities), hooks=hooks
     ))
 
 

@@ -20,10 +20,11 @@ from director.admin.site import AdminListener
 from director.admin.web import refusal
 from director.engine.errors import NotFound
 
-#: A few Prometheus servers, each with a connection that it keeps, and people who look.
-MAX_CONNECTIONS = 64
+#: A few Prometheus servers, each with a connection that it keeps, and people who look. More could be strangers, each of whom
+#: leaves megabytes unread for a minute.
+MAX_CONNECTIONS = 16
 #: All of the servers may come by one proxy.
-MAX_CONNECTIONS_PER_ADDRESS = 16
+MAX_CONNECTIONS_PER_ADDRESS = 8
 #: Scrapes that are being written at a time: of ten thousand hosts each is a second's work and some megabytes.
 MAX_SCRAPES = 4
 PATH = b"/metrics"

@@ -21,7 +21,7 @@ from cluster.model import (
 )
 from cluster.validate import did_you_mean, join
 from director.config.addresses import address_errors, addresses_errors, networks_errors, parsed, shared_listeners
-from director.config.node import ETCD, Unreadable, metrics_warnings, node_errors
+from director.config.node import ETCD, Unreadable, hook_warnings, metrics_warnings, node_errors
 from director.core.access import UNIX_PEERS
 from director.core.schedulers import check_parameters
 from director.ports.binding import BACKLOG
@@ -48,7 +48,8 @@ def warnings(configuration: Configuration, *, descriptors: float = math.inf,
     :param ours: whether an IP address is this machine's.
     :param backlog: what a listener is granted of the one it asks for.
     """
-    found = [*_places_warnings(configuration, descriptors), *metrics_warnings(configuration.node.metrics)]
+    node = configuration.node
+    found = [*_places_warnings(configuration, descriptors), *metrics_warnings(node.metrics), *hook_warnings(node.hooks)]
     if "balance" in configuration.node.roles and backlog < BACKLOG:
         found.append(Problem("node.roles", f"net.core.somaxconn is {backlog}: so many clients may wait at a listener, which "
                              f"asks for {BACKLOG}; the handshakes of more are dropped when many come at once",

@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping
 
+from cluster.address import Address
 from cluster.errors import Problem
 from cluster.model import (
     TLS,
@@ -242,6 +243,16 @@ def _hooks_errors(hooks: Mapping[str, Hook], unreadable: Unreadable) -> Iterator
         else:
             if hook.ca is not None and not url.secure:
                 yield Problem(join(place, "ca"), "http:// shows no certificate")
+
+
+def hook_warnings(hooks: Mapping[str, Hook]) -> Iterator[Problem]:
+    """Whether what is shown to a URL can be read on the way."""
+    for name, hook in hooks.items():
+        if hook.token_file is not None and hook.url is not None and hook.url.startswith("http://"):
+            host = parse_url(hook.url).host
+            if not Address(host, 80).is_loopback:
+                yield Problem(join("node.hooks", name, "token_file"), f"the token can be read on the way to {host}",
+                              "let the url begin with https://")
 
 
 def metrics_warnings(metrics: MetricsPort) -> Iterator[Problem]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cluster.model import Configuration, Service
+from cluster.web import parse_url
 from director.config.node import ETCD
 from director.relay.choice import choose
 
@@ -25,6 +26,9 @@ def start_lines(configuration: Configuration, *, native_missing: str) -> Iterato
         yield f"admin: http{'s' if endpoint.tls else ''}://{endpoint.listen}/"
     if node.metrics.listen is not None:
         yield f"metrics, without a password: http{'s' if node.metrics.tls else ''}://{node.metrics.listen}/metrics"
+    for name, hook in node.hooks.items():
+        told = hook.command[0] if hook.url is None else parse_url(hook.url).authority
+        yield f"hook {name}: {', '.join(hook.on)} → {told}"
     if node.store == ETCD:
         yield f"store: etcd at {', '.join(node.etcd.endpoints)}; the services are those of cluster {node.etcd.cluster} there"
     else:

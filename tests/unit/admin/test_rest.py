@@ -12,7 +12,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
-from cluster.model import AdminState, HostRef
+from cluster.model import AdminState, Configuration, Hook, HostRef, Node
+from director.admin.configuration import redacted
 from director.admin.control import OPERATIONS
 from director.admin.intake import MAX_BODY_BYTES
 from director.admin.pages import SAMPLES, _text
@@ -121,6 +122,12 @@ class AnswerTests(RestCase):
         boot = self.ask("GET", "/api/v1/configuration/boot?format=toml", user="bob:looking")
         self.assertIn('password = "redacted"', boot.body.decode())
         self.assertNotIn("argon2", boot.body.decode() + self.ask("GET", "/api/v1/configuration/boot").body.decode())
+
+    def test_urls_of_hooks_are_struck_out(self) -> None:
+        """But for where they lead: who knows one of a chat's can write there."""
+        url = "https://chat.example:8443/hooks/T0/s3cret?x=1"
+        shown = redacted(Configuration(node=Node(hooks={"a": Hook(url=url), "b": Hook(command=("/x",))})))
+        self.assertEqual((shown.node.hooks["a"].url, shown.node.hooks["b"].command), ("https://chat.example:8443/redacted", ("/x",)))
 
     def test_conflict_and_store_away(self) -> None:
         """409 for what the state forbids, 503 while the store is away."""

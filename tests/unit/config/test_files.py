@@ -417,6 +417,13 @@ class CheckTests(FilesTestCase):
             self.broken(place, words, f"node.hooks.h = {{ {keys} }}")
         self.broken("node.hooks", "more than the 16", "".join(f"node.hooks.h{n} = {{ command = ['/x'] }}\n" for n in range(17)))
 
+    def test_tokens_in_plaintext(self) -> None:
+        """A hook's token that others could read on the way is warned of."""
+        for url, odd in (("http://a/", True), ("http://10.0.0.1/", True), ("https://a/", False), ("http://127.0.0.1/", False),
+                         ("http://[::1]:8/", False), ("http://localhost/", False)):
+            found = rules.warnings(parse(f"node.hooks.h = {{ url = '{url}', token_file = '/etc/passwd' }}"))
+            self.assertEqual("node.hooks.h.token_file" in [problem.place for problem in found], odd, url)
+
     def test_htpasswd(self) -> None:
         """A file of users serves beyond loopback as users do, and must be readable; of their hashes bcrypt does too."""
         here = "node.admin.insecure = true\n[[node.admin.endpoints]]\nlisten = '0.0.0.0:1'\n"

@@ -45,6 +45,8 @@ class SummaryTests(SynchronousTestCase):
             agents.listen = ["127.0.0.1:1"]
             admin.endpoints = [{ listen = "127.0.0.1:2" }]
             metrics.listen = "127.0.0.1:3"
+            hooks.chat = { url = "https://chat.example/s3cret", on = ["host_down", "host_up"] }
+            hooks.own = { command = ["/bin/true", "x"], on = ["vip_taken"] }
             [services.web]
             listen = ["0.0.0.0:80", "[::]:81"]
             relay = "python"
@@ -60,6 +62,8 @@ class SummaryTests(SynchronousTestCase):
                 "agents: 127.0.0.1:1, plaintext",
                 "admin: http://127.0.0.1:2/",
                 "metrics, without a password: http://127.0.0.1:3/metrics",
+                "hook chat: host_down, host_up → chat.example",
+                "hook own: vip_taken → /bin/true",
                 "store: memory:",
             ],
         )
