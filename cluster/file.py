@@ -65,11 +65,30 @@ class FileStore(MemoryStore):
 
     def __init__(self, path: str, *, clock: IReactorTime, wall: Callable[[], float],
                  threads: Callable[[Callable[[], object]], Deferred[object]],
-                 history_limit: int = HISTORY_LIMIT) -> None:
-        super().__init__(clock=clock, wall=wall, history_limit=history_limit)
+                 history_limit: int = HISTORY_LIMIT, inherited: bytes | None = None) -> None:
+        super().__init__(clock=clock, wall=wall, history_limit=history_limit, inherited=inherited)
         self.recovered: Recovered | None = None  #: what start found torn and kept aside
         self._file = StoreFile(path, history_limit=history_limit)
         self._threads = threads
+
+    @property
+    def lock(self) -> int | None:
+        """The descriptor that keeps other processes from the file; None while there is none."""
+        return self._file.locked
+
+    def take_over(self, lock: int) -> None:
+        """Own the file that *lock* keeps, as its present owner left it; the descriptor is ours from now on.
+
+        :raises StoreUnavailable: it cannot be opened; it is as it was.
+        """
+        try:
+            self._file.take_over(lock)
+        except OSError as error:
+            raise StoreUnavailable(f"{self._file.path}: {error.strerror or error}") from error
+
+    def give_up(self) -> None:
+        super().give_up()
+        self._file.close()
 
     async def _open(self) -> Table:
         at = self._wall()
@@ -160,6 +179,20 @@ class StoreFile:
         except BaseException:
             os.close(lock)
             raise
+        self._locked(lock)
+
+    @property
+    def locked(self) -> int | None:
+        return self._lock
+
+    def take_over(self, lock: int) -> None:
+        """What `lock` and `open` do, where another process has done both and passed its lock on."""
+        fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        self._locked(lock)
+        size = os.fstat(fd).st_size
+        self._adopt(fd, size, size)
+
+    def _locked(self, lock: int) -> None:
         self._lock = lock
         with suppress(OSError):  # the number is for people; a full disk must not cost the start
             os.ftruncate(lock, 0)

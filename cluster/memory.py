@@ -22,6 +22,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from cluster import journal
 from cluster.errors import Misuse, StoreUnavailable
 from cluster.store import (
     Changes,
@@ -126,11 +127,14 @@ class MemoryStore:
     :param clock: for leases and for delivering events.
     :param wall: POSIX seconds, for history only.
     :param history_limit: changes remembered.
+    :param inherited: `content` of another process's, which is still the owner: this one is held from the start.
     """
 
     log = Logger()
 
-    def __init__(self, *, clock: IReactorTime, wall: Callable[[], float], history_limit: int = HISTORY_LIMIT) -> None:
+    def __init__(self, *, clock: IReactorTime, wall: Callable[[], float], history_limit: int = HISTORY_LIMIT,
+                 inherited: bytes | None = None) -> None:
+        self._inherited = inherited
         self._clock = clock
         self._wall = wall
         self._history_limit = history_limit
@@ -138,6 +142,7 @@ class MemoryStore:
         self._phase = _Phase.NEW
         self._waiting: deque[_Waiting] = deque()
         self._writing = False
+        self._held = inherited is not None  # commits wait: another process is the owner
         self._watches: set[_Watch] = set()
         self._events: deque[tuple[_Watch, Event]] = deque()
         self._delivery: IDelayedCall | None = None
@@ -166,7 +171,13 @@ class MemoryStore:
             raise Misuse(f"the store {self._phase.value}")
         self._phase = _Phase.STARTING
         try:
-            self._table = await self._open()
+            if self._inherited is None:
+                self._table = await self._open()
+            else:
+                self._table = journal.read(self._inherited, history_limit=self._history_limit).table
+        except journal.Damaged as damaged:
+            self._phase = _Phase.NEW
+            raise StoreUnavailable(f"what the other process has cannot be read: {damaged}") from damaged
         except BaseException:
             self._phase = _Phase.NEW
             raise
@@ -200,6 +211,52 @@ class MemoryStore:
                 self.log.warn("records of leases were not deleted at stop: {reason}", reason=reason)
         await self._close()
 
+    # --- from one process to the next ---
+
+    def hold(self) -> None:
+        """Write nothing more until `release`; commits wait. `content` is the whole truth once it is not `writing`."""
+        self._held = True
+
+    @property
+    def writing(self) -> bool:
+        return self._writing
+
+    def release(self) -> None:
+        """Write what waits, and go on."""
+        self._held = False
+        self._go_on()
+
+    def content(self) -> bytes:
+        """All of it, for a process that follows."""
+        table = self._table
+        return b"".join(journal.compacted(table.revision, table.records, table.past, at=self._wall()))
+
+    def replace(self, content: bytes) -> None:
+        """Have *content* instead, but for what leases of the other process keep; and tell everybody who watches, unless it
+        is the same.
+
+        :raises journal.Damaged: it cannot be read.
+        """
+        table = journal.read(content, history_limit=self._history_limit).table
+        if table.revision != self._table.revision:
+            self._table = table
+            for watch in self._watches:
+                self._tell(watch, Resync(table.listing(watch.prefix)))
+
+    def give_up(self) -> None:
+        """Another process has it from now on; what waits is refused. Nothing is deleted."""
+        self._phase = _Phase.STOPPED
+        waiting, self._waiting = self._waiting, deque()
+        for each in waiting:
+            each.outcome.errback(StoreUnavailable("another process has taken over; ask again"))
+        self._watches.clear()
+        for timer in self._retries:
+            if timer.active():
+                timer.cancel()
+        for lease in self._leases.values():
+            lease.forget()
+        self._leases.clear()
+
     def _unavailable(self) -> StoreUnavailable:
         return StoreUnavailable(f"the store {self._phase.value}")
 
@@ -232,16 +289,19 @@ class MemoryStore:
 
     def _enqueue(self, waiting: _Waiting) -> Deferred[Committed]:
         self._waiting.append(waiting)
-        if not self._writing:
+        self._go_on()
+        return waiting.outcome
+
+    def _go_on(self) -> None:
+        if not self._writing and not self._held:
             Deferred.fromCoroutine(self._write()).addErrback(
                 lambda failure: self.log.failure("the store's writer failed", failure))
-        return waiting.outcome
 
     async def _write(self) -> None:
         """Write group after group until nothing waits."""
         self._writing = True
         try:
-            while self._waiting:
+            while self._waiting and not self._held:
                 await self._write_group()
         finally:
             self._writing = False

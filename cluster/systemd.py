@@ -38,6 +38,7 @@ class Notifier:
 
     def __init__(self, environment: MutableMapping[str, str], *, reactor: Any, status: Callable[[], str],
                  stuck: Callable[[], str] = lambda: "") -> None:
+        self._passed = {name: environment[name] for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC") if name in environment}
         self._address = environment.pop("NOTIFY_SOCKET", "")
         self._watchdog_s = _watchdog_s(environment.pop("WATCHDOG_USEC", ""), environment.pop("WATCHDOG_PID", ""))
         self._status = status
@@ -67,6 +68,16 @@ class Notifier:
     def stopping(self, *, within_s: float) -> None:
         """It ends within so many seconds and `STOP_S`, however soon systemd would lose patience."""
         self._send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int((within_s + STOP_S) * 1e6)}", self._status_line())
+
+    def environment(self) -> dict[str, str]:
+        """For a process that takes this one's place."""
+        return dict(self._passed)
+
+    def hand_over(self, pid: int) -> None:
+        """That process is the main one from now on, and says the rest."""
+        self._send(f"MAINPID={pid}")
+        self.stop()
+        self._address = ""
 
     def stop(self) -> None:
         """Feed the watchdog no more."""

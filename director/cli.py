@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import os
 import platform
 import secrets
 import sys
@@ -69,24 +70,36 @@ def run(file: str) -> None:
     from cluster.shortage import raise_descriptors
     from director.config.files import examine
     from director.config.summary import start_lines
+    from director.handover.taking import OfferFailed, predecessor
     from director.logs.output import Output
     from director.process import Process
 
     descriptors = raise_descriptors()
     try:
+        before = predecessor(os.environ)
+    except OfferFailed as error:
+        _fail(str(error))
+    try:
         configuration, warnings, at_present = examine(file, here=True)
-        process = Process(configuration, file, reactor=reactor)
+        process = Process(configuration, file, reactor=reactor, predecessor=before)
     except ConfigError as error:
+        if before is not None:
+            before.refuse("; ".join(map(str, error.problems)))
         _refuse(error)
     try:
         output = Output(configuration.node.log, reactor=reactor)
     except OSError as error:
-        _fail(f"cannot write the log to {configuration.node.log.target}: {error.strerror}")
+        why = f"cannot write the log to {configuration.node.log.target}: {error.strerror}"
+        if before is not None:
+            before.refuse(why)
+        _fail(why)
     globalLogBeginner.beginLoggingTo([output], redirectStandardIO=False)
     log = Logger(namespace="director")
     log.info("txdirector {version}, node {node}", version=VERSION, node=configuration.node.name)
     if at_present:
         _cannot_start(at_present, log, configuration.node.log.target)
+        if before is not None:
+            before.refuse("; ".join(map(str, at_present)))
         output.close()
         sys.exit(EXIT_FAILED)
     log.info("at most {now} descriptors, the soft limit was {before}", now=descriptors[1], before=descriptors[0])

@@ -16,15 +16,19 @@ from cluster.errors import ConfigError, StoreUnavailable
 from cluster.model import Configuration
 from cluster.store import StoreDamaged
 from cluster.systemd import Notifier
-from director.admin.offers import Reloaded, Stopping
+from director.admin.offers import Reloaded, Stopping, Upgraded
 from director.config.files import load
 from director.config.reload import differences
 from director.engine.errors import Conflict
 from director.engine.turning import stuck
+from director.handover.estate import Estate, must_restart
+from director.handover.giving import Giving
+from director.handover.taking import Predecessor
 from director.logs.output import REOPEN_S, Output, access_log
 from director.metrics.counters import LogLines
 from director.operations.headline import headline
-from director.service import StartError, make_service
+from director.ports.passing import SOCKETS
+from director.service import Inherited, StartError, make_service
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 #: Objects made and not yet freed before the collector looks for cycles. A connection lives in half a dozen objects
@@ -43,9 +47,11 @@ class Process:
 
     SIGTERM or SIGINT stops the reactor, and the tree lets its connections finish. A second one cuts them (reset, and in
     the access log) and ends the process; so does a third, whatever the process is busy with. SIGUSR1 reopens the log,
-    SIGHUP reads the file again. The admin can order the same. systemd is told of all that, if it started the process.
+    SIGHUP reads the file again. The admin can order the same, and that a new process takes this one's place. systemd is
+    told of all that, if it started the process.
 
     :param file: the configuration was read from it.
+    :param predecessor: the process that this one replaces.
     :raises ConfigError: the configuration asks for what there is not.
     """
 
@@ -53,16 +59,27 @@ class Process:
 
     _output: Output  #: while it runs
 
-    def __init__(self, configuration: Configuration, file: str, *, reactor: Any) -> None:
+    def __init__(self, configuration: Configuration, file: str, *, reactor: Any,
+                 predecessor: Predecessor | None = None) -> None:
+        offer = None if predecessor is None else predecessor.offer
+        if offer is not None and (problems := must_restart(offer, configuration.node)):
+            raise ConfigError(problems)
         self._tree = make_service(
-            configuration, reactor=reactor, on_closed=access_log(configuration.node.log), own_process=self
+            configuration, reactor=reactor, on_closed=access_log(configuration.node.log), own_process=self,
+            inherits=None if offer is None else Inherited(offer.store, offer.boot_id),
         )
+        self._predecessor = predecessor
+        self._estate = Estate(self._tree, reactor=reactor)
         self._file = file
         self._effective = configuration
         self._reactor = reactor
         self._systemd = Notifier(os.environ, reactor=reactor, status=self._in_a_line,
                                  stuck=lambda: stuck(self._tree.node.relays))
         self._why_not_reloaded = ""
+        self._giving = Giving(
+            self._estate, reactor=reactor, environment=self._systemd.environment,
+            ready_s=configuration.node.upgrade_ready_s, on_over=self._handed_over,
+        )
         self._stopping = False
         self._why_stopping = "stopping"
         self._cutting = False
@@ -85,7 +102,11 @@ class Process:
             signal.signal(number, self._told_to_stop)
         signal.signal(signal.SIGUSR1, lambda *_: self._reactor.callFromThread(self._output.reopen))
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._told_to_reload))
-        self._systemd.start()
+        if self._predecessor is None:
+            self._systemd.start()
+        else:
+            self._predecessor.follow(self._estate, reactor=self._reactor, on_serving=self._is_main,
+                                     on_abandoned=self._abandoned)
         try:
             self._tree.startService()
         except Exception:
@@ -97,9 +118,31 @@ class Process:
         gc.collect()
         gc.freeze()  # what is there now stays for good
         gc.set_threshold(_COLLECT_AFTER)
+        if self._predecessor is not None:
+            Deferred.fromCoroutine(self._estate.verified()).addCallbacks(
+                lambda _: self._may_take_over(), self._failed
+            )
+            return
         self.log.info("ready")
+        for name in SOCKETS.unused():
+            self.log.warn("systemd has a socket at {name}, where nothing here listens", name=name)
         if not self._stopping:
             self._systemd.ready()
+
+    def _may_take_over(self) -> None:
+        self.log.info("ready to take over")
+        if self._predecessor is not None:
+            self._predecessor.ready()
+
+    def _is_main(self) -> None:
+        """The process before this one has gone from systemd's sight."""
+        self.log.info("ready: this process has taken over")
+        if not self._stopping:
+            self._systemd.start()
+            self._systemd.ready()
+
+    def _abandoned(self, why: str) -> None:
+        self._failed(Failure(StartError(f"there is nothing to take over: {why}")))
 
     def _failed(self, failure: Failure) -> None:
         if self._stopping:
@@ -111,10 +154,15 @@ class Process:
                 self.log.critical("cannot start: {why}", why=why)
         else:
             self.log.failure("cannot start", failure)
+        if self._predecessor is not None:
+            self._predecessor.failed(self.why_failed)
         self._reactor.stop()
 
     def _stop(self) -> Deferred[None] | None:
-        return self._tree.stopService() if self._tree.running else None
+        return self._tree.stopService().addBoth(self._stopped) if self._tree.running else None
+
+    def _stopped(self, _: object) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._giving.close())
 
     def _in_a_line(self) -> str:
         """What `systemctl status` shows."""
@@ -180,6 +228,19 @@ class Process:
         self.reload().addErrback(refused).addErrback(
             lambda failure: self.log.failure("the file could not be reloaded", failure)
         )
+
+    def upgrade(self, who: str) -> Deferred[Upgraded]:
+        if not self._serving:
+            raise Conflict("this process is starting, or ends")
+        if self._predecessor is not None and not self._predecessor.alone:
+            raise Conflict("the process before this one still serves its last clients, and there are never more than two")
+        self.log.info("{who} orders an upgrade", who=who)
+        return Deferred.fromCoroutine(self._giving.upgrade())
+
+    def _handed_over(self, pid: int) -> None:
+        self._systemd.hand_over(pid)
+        self._stopping = True
+        self._reactor.callLater(ANSWER_S, self._begin_to_stop, f"process {pid} serves")
 
     def shutdown(self, who: str) -> Stopping:
         if not self._stopping:

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, GCCollector, PlatformCollector
+from prometheus_client import Counter, GCCollector, PlatformCollector
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.task import deferLater
@@ -44,7 +44,7 @@ from director.admin.control import Audit, Caller, Control, Role
 from director.admin.gate import Gate
 from director.admin.offers import Process
 from director.admin.scraping import metrics_service
-from director.admin.site import admin_service
+from director.admin.site import AdminListener, admin_service
 from director.admin.userbook import UserBook
 from director.doors.control_socket import ControlSocket
 from director.engine.node import Node
@@ -52,9 +52,11 @@ from director.engine.swapping import Swapping
 from director.engine.sync import Sync, seed
 from director.ha.clustering import Clustering, etcd_access, etcd_certificates
 from director.ha.forgetting import Forgetting
+from director.ha.leases import Leases
 from director.ha.membership import NameTaken
 from director.hooks import records as told
 from director.hooks.hooks import Hooks
+from director.metrics.carried import CarryingRegistry
 from director.metrics.certificates import CertificateCollector
 from director.metrics.counters import Metrics
 from director.metrics.gauges import SnapshotCollector
@@ -85,6 +87,24 @@ ETCD = "etcd:"
 RECONNECT_S = 1.0
 
 
+#: How the process before this one is called among the directors whose connections a drain waits for.
+PREVIOUS = "before the upgrade"
+
+
+class Inherited(NamedTuple):
+    """What another process of this director has."""
+
+    store: bytes | None  #: the content of a store of its own
+    boot_id: str
+
+
+class Previous(NamedTuple):
+    """The process before this one, which serves its last clients."""
+
+    connections: int
+    in_flight: Mapping[str, int]  #: by host
+
+
 class StartError(Exception):
     """The director can't start; says every reason in a sentence."""
 
@@ -94,6 +114,7 @@ class DirectorService(MultiService):
 
     :param credentials: another authority on operators' names and passwords, asked for names that are no user's here.
     :param own_process: what the admin may order of the process, where this director is one of its own.
+    :param inherits: what another process of this director has, which serves until this one is told to (`join_after`).
     :ivar ready: fires when everything listens; fails with `StartError`, or with what the store failed with. Silent
         when the director is stopped before.
     """
@@ -102,7 +123,7 @@ class DirectorService(MultiService):
 
     def __init__(
         self, configuration: Configuration, *, reactor: Any, on_closed: Closed | None = None,
-        credentials: Foreign | None = None, own_process: Process | None = None,
+        credentials: Foreign | None = None, own_process: Process | None = None, inherits: Inherited | None = None,
     ) -> None:
         super().__init__()
         self.setName("director")
@@ -110,12 +131,16 @@ class DirectorService(MultiService):
         self._reactor = reactor
         self._credentials = credentials
         self.configuration = configuration
-        self.registry = CollectorRegistry()
+        self._inherits = inherits
+        self._retired = False  # another process serves
+        self._connected = False
+        self._previous: Previous | None = None
+        self.registry = CarryingRegistry()
         self.metrics = Metrics(self.registry)
         node = configuration.node
         shared = node.store == ETCD
         self.keys = Keys(node.etcd.cluster if shared else CLUSTER)
-        self.store: Store = make_store(node, reactor=reactor)
+        self.store: Store = make_store(node, reactor=reactor, inherited=None if inherits is None else inherits.store)
         self.node = Node(
             configuration, make_relays(configuration.node.relay_threads, reactor=reactor), self.metrics,
             reactor=reactor, random=random.random, on_closed=on_closed, on_order=self._tell_agent,
@@ -129,7 +154,8 @@ class DirectorService(MultiService):
         self.swapping = Swapping(self.store, self.sync, reactor=reactor, on_settled=self._settled)
         self.attendance = Attendance(self.node, self.swapping, self.keys, self.metrics)
         self.clustering = Clustering(
-            configuration, self.store, self.keys, self.sync, self.node, self.attendance, reactor=reactor
+            configuration, self.store, self.keys, self.sync, self.node, self.attendance, reactor=reactor,
+            boot_id=None if inherits is None else inherits.boot_id,
         )
         self.audit = AuditTrail(
             self.store, self.keys, director=configuration.node.name, wall=self.node.wall, monotonic=self.node.monotonic,
@@ -142,6 +168,7 @@ class DirectorService(MultiService):
             self.node, self.store, self.sync, self.keys, self.clustering, boot=configuration, audit=self.audit,
             users=UserChanges(self.users, self.swapping, self.keys, in_thread=self._in_thread),
             swapping=self.swapping, certificates=self.certificates, reactor=reactor, own_process=own_process,
+            previous=lambda: None if self._previous is None else self._previous.connections,
         )
         self.control = Control(self.operations, audit=self.audit.record)
         self.registry.register(SnapshotCollector(self.operations.picture, self.node.counters))
@@ -200,7 +227,8 @@ class DirectorService(MultiService):
         vips.on_released.append(lambda addresses: tell(told.vips(addresses, taken=False)))
 
     def _elsewhere(self, ref: HostRef) -> dict[str, int | None]:
-        return self.clustering.elsewhere(ref)
+        before = 0 if self._previous is None else self._previous.in_flight.get(str(ref), 0)
+        return {**self.clustering.elsewhere(ref), **({PREVIOUS: before} if before else {})}
 
     def _certificates(self) -> Iterable[Renewed[Any]]:
         """Of every port with TLS, and of the store."""
@@ -236,7 +264,7 @@ class DirectorService(MultiService):
 
     async def _start(self) -> None:
         connected = await self._connect()
-        if connected:
+        if connected and self._inherits is None:
             try:
                 await self.clustering.claim()
             except NameTaken as error:
@@ -260,11 +288,39 @@ class DirectorService(MultiService):
             raise StartError("\n".join(problems))
         self.hooks.setServiceParent(self)
         self.node.descriptors.count_own()
-        if connected:
+        self._connected = connected
+        if self._inherits is None:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self._connected:
             self._join()
         else:
             self._reconnecting = Deferred.fromCoroutine(self._reconnect())
             self._reconnecting.addErrback(self._not_reconnected)
+
+    # --- from one process to the next (`director.handover`)
+
+    async def join_after(self, leases: Leases | None) -> None:
+        """Take the place of the process that this one inherits from."""
+        self.clustering.adopt(leases)
+        self._go_on()
+
+    def follow_previous(self, connections: int | None, in_flight: Mapping[str, int]) -> None:
+        """How the process before this one gets on; None: it has ended."""
+        self._previous = None if connections is None else Previous(connections, in_flight)
+
+    def retire(self) -> None:
+        """Another process of this director serves: this one changes nothing and says nothing from now on, and only ends what
+        is open."""
+        self._retired = True
+        if isinstance(self.store, MemoryStore):
+            self.store.give_up()
+        for part in list(self.admin):
+            if isinstance(part, AdminListener):
+                part.retire()
+            else:  # pages that are kept up to date; whoever looks at one asks the other process
+                part.disownServiceParent()
 
     def _join(self) -> None:
         """Become one of the directors: last, since whoever cannot serve must not lead."""
@@ -351,7 +407,8 @@ class DirectorService(MultiService):
         for under_way in (self._starting, self._reconnecting):
             if under_way is not None:
                 under_way.cancel()
-        await self._ended("the hand-over", lambda: Deferred.fromCoroutine(self.clustering.hand_over()))
+        if not self._retired:
+            await self._ended("the hand-over", lambda: Deferred.fromCoroutine(self.clustering.hand_over()))
         for child in (self.responders, self.node, self.agents, self.side_doors, self.admin, self.swapping, self.audit,
                       self.sync, self.clustering, self.hooks):
             if child.parent is not None:
@@ -376,24 +433,28 @@ def make_relays(threads: int, *, reactor: Any) -> dict[str, Relay]:
     return relays
 
 
-def make_store(node: NodeConfig, *, reactor: Any) -> Store:
-    """``memory:``, ``file:/path`` or ``etcd:``."""
+def make_store(node: NodeConfig, *, reactor: Any, inherited: bytes | None = None) -> Store:
+    """``memory:``, ``file:/path`` or ``etcd:``.
+
+    :param inherited: what another process has, where it is a store of this director's own.
+    """
     kind, _, path = node.store.partition(":")
     if kind == "memory":
-        return MemoryStore(clock=reactor, wall=time.time)
+        return MemoryStore(clock=reactor, wall=time.time, inherited=inherited)
     if kind == "etcd":
         return EtcdStore(etcd_access(node.etcd), reactor=reactor)
     return FileStore(
         path, clock=reactor, wall=time.time,
-        threads=lambda work: deferToThreadPool(reactor, reactor.getThreadPool(), work),
+        threads=lambda work: deferToThreadPool(reactor, reactor.getThreadPool(), work), inherited=inherited,
     )
 
 
 def make_service(
     configuration: Configuration, *, reactor: Any, on_closed: Closed | None = None, credentials: Foreign | None = None,
-    own_process: Process | None = None,
+    own_process: Process | None = None, inherits: Inherited | None = None,
 ) -> DirectorService:
     """A director's service tree, ready to be given a parent. Parameters: see `DirectorService`."""
     return DirectorService(
-        configuration, reactor=reactor, on_closed=on_closed, credentials=credentials, own_process=own_process
+        configuration, reactor=reactor, on_closed=on_closed, credentials=credentials, own_process=own_process,
+        inherits=inherits,
     )

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Container
 from io import BytesIO
 from typing import Any
+from weakref import WeakSet
 
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client import Counter as Counted
@@ -207,6 +208,12 @@ class AdminChannel(HTTPChannel):
             self._send100Continue()
         self.transport.resumeProducing()
 
+    def retire(self) -> None:
+        """Another process answers from now on; what was asked already is answered still."""
+        self.persistent = False
+        if not self.requests:
+            self.transport.loseConnection()
+
     def refuse(self) -> None:
         self.refused = True
         self.setTimeout(LINGER_S)
@@ -267,9 +274,19 @@ class AdminSite(Site):
         self.gate = gate
         self.intake = intake
         self.exact = exact
+        self._channels: WeakSet[Any] = WeakSet()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        return super().buildProtocol(addr) if self.intake.admits(self.address_of(addr)) else None
+        if not self.intake.admits(self.address_of(addr)):
+            return None
+        channel = super().buildProtocol(addr)
+        self._channels.add(channel)
+        return channel
+
+    def retire(self) -> None:
+        """Close each connection once what was asked there is answered."""
+        for channel in list(self._channels):
+            channel.retire()
 
     @staticmethod
     def address_of(peer: Any) -> str | None:

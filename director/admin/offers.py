@@ -48,8 +48,20 @@ class Stopping(msgspec.Struct, frozen=True, kw_only=True):
     at_most_s: float  #: then it cuts them
 
 
+class Upgraded(msgspec.Struct, frozen=True, kw_only=True):
+    """A new process serves."""
+
+    pid: int  #: of the new process
+    version: str
+    connections: int  #: that the old one still serves
+    at_most_s: float  #: then it cuts them
+
+
 class Process(Protocol):
     """What a director can do about the process that it has for itself."""
+
+    def upgrade(self, who: str) -> Deferred[Upgraded]:
+        """Have a new process take this one's place. Fails with `Conflict` when none did; this one serves on then."""
 
     def reopen_logs(self) -> str:
         """The log's target. Raises `Conflict` when it cannot be opened; the old one was kept then."""

@@ -76,6 +76,7 @@ ROUTES = (
     Route(_DELETE, "services/{service}/connections/{client}", "kill_connection"),
     Route(("POST",), "process/reopen_logs", "reopen_logs"),
     Route(("POST",), "process/reload", "reload"),
+    Route(("POST",), "process/upgrade", "upgrade"),
     Route(("POST",), "process/shutdown", "shutdown"),
     Route(_READ, "users", "users"),
     Route(("PUT",), "users/{user}", "put_user"),

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from cluster.address import parse_address
 from director.admin.looking import MAX_PAGE, MAX_REF, pictured, place
-from director.admin.offers import Operations, Reloaded, Stopping
+from director.admin.offers import Operations, Reloaded, Stopping, Upgraded
 from director.admin.operation import Caller, Nothing, OfService, Parameters, Role, operation
 from director.core.snapshot import ConnectionsPicture, HostPicture, TransitionPicture
 from director.engine.errors import Invalid, NotFound
@@ -98,6 +98,12 @@ def reopen_logs(director: Operations, caller: Caller, _: Nothing) -> Reopened:
 async def reload(director: Operations, caller: Caller, _: Nothing) -> Reloaded:
     """Read the node's own file again, and take what can be taken without a restart."""
     return await director.process().reload()
+
+
+@operation(Role.FULL, Nothing)
+async def upgrade(director: Operations, caller: Caller, _: Nothing) -> Upgraded:
+    """Start the director's program anew in a process that takes this one's place; clients notice nothing."""
+    return await director.process().upgrade(caller.who)
 
 
 @operation(Role.FULL, Nothing)

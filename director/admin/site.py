@@ -86,6 +86,7 @@ class AdminListener(Service):
         self.address: Address = parse_address(endpoint.listen, any_port=True)
         self.setName(place)  # addresses may repeat: any number of endpoints can take "a free port"
         self._reactor = reactor
+        self._site = site
         self._factory: Any = site
         self._scheme = "http" if endpoint.tls is None else "https"
         self.certificates: list[Renewed[Any]] = []  #: that this endpoint needs
@@ -107,6 +108,10 @@ class AdminListener(Service):
         super().stopService()
         ports, self._ports = self._ports, None
         return ports.stopListening() if ports is not None else None
+
+    def retire(self) -> None:
+        """Another process listens here: what is asked already is answered still, and nothing else."""
+        self._site.retire()
 
 
 def admin_service(

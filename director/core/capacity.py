@@ -43,9 +43,9 @@ In a pool of two, one liar can claim up to twice the mean, and nobody can tell w
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from statistics import median
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from cluster.model import LoadReport
 from director.core.seen import Window
@@ -214,6 +214,19 @@ class Capacity(Generic[Key]):
         middle = self._medians.get(known.source, 0.0)
         if 0.0 < known.capacity < middle:
             known.capacity += (middle - known.capacity) * (1.0 - math.exp(-elapsed / IDLE_S))
+
+    def known(self, key: Key) -> dict[str, Any] | None:
+        """What is known of a host, for `recall` in another process; None: nothing."""
+        known = self._known.get(key)
+        return None if known is None else {name: getattr(known, name) for name in _Known.__slots__}
+
+    def recall(self, key: Key, values: Mapping[str, Any]) -> None:
+        """Know of a host what another process did; what this release does not know of is left out."""
+        known = self._known[key] = _Known(0.0)
+        for name in values.keys() & set(_Known.__slots__):
+            setattr(known, name, values[name])
+        self._reported.add(key)
+        self._median_at = -math.inf
 
     def discard(self, key: Key) -> None:
         """Forget a host; no error if it never reported."""

@@ -97,6 +97,15 @@ class HostEntry:
             self.up_since = now
         return True
 
+    def remember(self, report: LoadReport, at: float) -> None:
+        """Another process heard it, *at* that time."""
+        self.report, self.report_at = report, at
+        self.agent_weight = 1.0 if report.weight is None else report.weight
+
+    def rise(self, since: float) -> None:
+        """Its slow start began then."""
+        self.up_since = since
+
     @property
     def drain_order(self) -> Order | None:
         """The order behind a drain, if one stands."""

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from cluster.model import Health, HostState
 from director.core.flapping import Flapping
@@ -61,9 +61,9 @@ class HostHealth:
 
     __slots__ = (
         "_back_off", "_beats", "_by_silence", "_connect_detail", "_connect_failures", "_connected_at", "_expected",
-        "_flapping", "_grace_until", "_isolated", "_last_heard", "_lost", "_next_probe", "_now", "_policy",
+        "_grace_until", "_isolated", "_last_heard", "_lost", "_next_probe", "_now", "_policy",
         "_probe_failures", "_probe_passes", "_probing", "_random", "_refused_at", "_reset_until", "_silent_from", "_trial",
-        "_trial_at", "fresh_until", "held_until", "history", "last_check", "since", "state", "verified", "why",
+        "_trial_at", "flapping", "fresh_until", "held_until", "history", "last_check", "since", "state", "verified", "why",
     )
 
     def __init__(self, policy: Health, *, now: float, grace_until: float, random: Callable[[], float],
@@ -87,7 +87,7 @@ class HostHealth:
         self._beats = 0  #: heartbeats in a row
         self._by_silence = False  #: nothing else took it out
         self.held_until = -math.inf  #: a flapping host does not come back before
-        self._flapping = Flapping(now)
+        self.flapping = Flapping(now)
         self._probing = False
         self._probe_failures = 0  #: in a row
         self._probe_passes = 0  #: in a row, since the host is down
@@ -273,7 +273,7 @@ class HostHealth:
         """
         self._advance(now)
         self._next_probe = now
-        self._flapping = Flapping(now)
+        self.flapping = Flapping(now)
         self.held_until = -math.inf
         if self.state is not HostState.DOWN:
             return None
@@ -319,6 +319,11 @@ class HostHealth:
         self._isolated = isolated
         return self._settle("its silence is one of many at once")
 
+    def recalled(self, history: Iterable[Transition], now: float) -> None:
+        """Another process knew all this (`director.core.carrying`). Its agent has its usual time to be heard here."""
+        self.history = deque((*history, *self.history), maxlen=HISTORY)
+        self._now, self._silent_from = now, max(now, self._silent_from)
+
     # --- deciding -----------------------------------------------------------------------------------------
 
     def _settle(self, news: str = "") -> Transition | None:
@@ -336,12 +341,12 @@ class HostHealth:
     def _enter(self, after: HostState, why: str) -> Transition:
         now = self._now
         if after is HostState.DOWN and not self._trial:
-            hold_s = self._flapping.went_down(now, self._policy)
+            hold_s = self.flapping.went_down(now, self._policy)
             if hold_s and (self._has_probe or self._expected):
                 self.held_until = now + hold_s
                 why = f"{why}; it flaps, and is kept out for {hold_s:.0f} s at least"
         elif self.state is HostState.DOWN:
-            self._flapping.came_back(now)
+            self.flapping.came_back(now)
         transition = Transition(now, self.state, after, why)
         if after is HostState.DOWN:
             if self._trial:

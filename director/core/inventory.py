@@ -29,6 +29,7 @@ from director.core.outliers import ENDED_BY_HOST
 from director.core.placing import Placing
 from director.core.responders import Responder
 from director.core.seen import Tallied
+from director.core.transitions import Transition
 from director.core.weighing import Walk, look_at_turns, refresh, take, told, weigh_all, weigh_news
 
 
@@ -289,6 +290,15 @@ class Inventory:
         entry = self.hosts[ref]
         self._judging.moved(entry, entry.health.retry(now), now)
         self._ejecting.release(self._group_of(entry), entry, now)
+        self._conclude(now)
+
+    def recalled(self, known: Iterable[tuple[HostEntry, Iterable[Transition]]], now: float) -> None:
+        """Another process has known these, with their histories (`director.core.carrying`): judge them by that."""
+        for entry, history in known:
+            entry.health.recalled(history, now)
+            self._judging.added(entry, now)
+            self._stale[entry] = None
+            self._group_of(entry).weigh_by(now)
         self._conclude(now)
 
     # --- what other directors see

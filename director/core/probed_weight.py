@@ -60,6 +60,10 @@ class ProbedWeights(Generic[Key]):
             self._median_at = -math.inf  # whether anybody says anything above 0 tells at once
         return changed
 
+    def said(self, key: Key) -> tuple[float, float] | None:
+        """The weight that a host said last, and when."""
+        return self._said.get(key)
+
     def discard(self, key: Key) -> None:
         """Forget a host; no error if it never said anything."""
         self._said.pop(key, None)

@@ -239,6 +239,7 @@ class DirectorPicture(Picture, frozen=True):
     store_writes: int = 0  #: transactions that this director sent to etcd
     store_written_bytes: int = 0  #: of keys and values in them
     retired: dict[str, int] = {}  #: connections that deleted services have open still
+    previous_connections: int | None = None  #: that the process before this one still serves; None: there is none
 
     def host(self, service: str, group: str, name: str) -> HostPicture | None:
         """Find one host."""

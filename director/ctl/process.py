@@ -5,7 +5,10 @@ from __future__ import annotations
 import click
 
 from director.ctl.client import Client
-from director.ctl.command import as_json, confirm, print_json, yes_option
+from director.ctl.command import as_json, client_of, confirm, print_json, yes_option
+
+#: A director gives a new process half a minute by default, and then some seconds to take over.
+UPGRADE_S = 120.0
 
 
 @click.command("reopen-logs")
@@ -40,6 +43,25 @@ def reload(client: Client, as_json: bool) -> None:
 
 
 @click.command()
+@click.option("--wait", "wait_s", default=UPGRADE_S, show_default=True, type=click.FloatRange(1.0),
+              help="Seconds to wait for the outcome.")
+@as_json
+@click.pass_context
+def upgrade(context: click.Context, wait_s: float, as_json: bool) -> None:
+    """Have a new process, of the program and the file as they are now, take the running one's place.
+
+    Clients notice nothing. Where the new process cannot serve the old one serves on, and the exit code is 1.
+    """
+    answer = client_of(context, timeout_s=wait_s).post("process", "upgrade")
+    if as_json:
+        print_json(answer)
+        return
+    click.echo(f"process {answer['pid']} serves, version {answer['version']}")
+    if answer["connections"]:
+        click.echo(f"the old one waits at most {answer['at_most_s']:g} s for {answer['connections']} connections")
+
+
+@click.command()
 @yes_option("Stop")
 @as_json
 @click.pass_obj
@@ -53,4 +75,4 @@ def shutdown(client: Client, yes: bool, as_json: bool) -> None:
         click.echo(f"stopping; waits at most {answer['at_most_s']:g} s for {answer['connections']} connections")
 
 
-COMMANDS = (reopen_logs, reload, shutdown)
+COMMANDS = (reopen_logs, reload, upgrade, shutdown)

@@ -41,6 +41,7 @@ from director.ha.capping import Capping
 from director.ha.exchange import Exchange
 from director.ha.keeping import Keeping, last_known
 from director.ha.leading import Known, Leading
+from director.ha.leases import Leases
 from director.ha.membership import Membership
 from director.ha.observing import Observing
 from director.ha.peers import Peers
@@ -58,19 +59,20 @@ HAND_OVER_S = 0.4
 class Clustering(MultiService):
     """Started once the store is there.
 
+    :param boot_id: of the process that this one follows, if there is one: to the others they are one director.
     :ivar missing: after `remember`, why there is nothing to start with; empty when there is.
     """
 
     log = Logger()
 
     def __init__(self, configuration: Configuration, store: Store, keys: Keys, sync: Sync, balancer: Node,
-                 attendance: Attendance, *, reactor: Any) -> None:
+                 attendance: Attendance, *, reactor: Any, boot_id: str | None = None) -> None:
         super().__init__()
         self.setName("clustering")
         node = configuration.node
         self.cluster = node.etcd.cluster
         self.store_name = f"etcd:{','.join(node.etcd.endpoints)}" if node.etcd.endpoints else node.store
-        self.boot_id = uuid.uuid4().hex
+        self.boot_id = boot_id or uuid.uuid4().hex
         self.last_known: Sequence[Record] = ()
         self.missing = ""
         self._beside: tuple[str, ...] = ()  #: other clusters of this etcd, when this one was empty at the start
@@ -179,6 +181,15 @@ class Clustering(MultiService):
         for child in (self.leading, self.vips):
             if child.parent is not None:
                 await maybeDeferred(child.disownServiceParent)
+
+    # --- from one process to the next
+
+    def leases(self) -> Leases:
+        """What this process has in the shared store."""
+        return Leases()
+
+    def adopt(self, leases: Leases | None) -> None:
+        """Have what another process had; before the start."""
 
     def _leader_known(self, known: Known | None) -> None:
         """Another leads, or (None) nobody; every term is told once."""

@@ -13,7 +13,7 @@ or the `MAX_REASONS` first reasons.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter
@@ -76,7 +76,8 @@ class HostMetrics:
     """The counters of one host."""
 
     __slots__ = ("connect", "connect_failures", "connections", "counted", "duration", "ejections", "probes_failed",
-                 "probes_passed", "to_client_bytes", "to_host_bytes", "transitions")
+                 "probes_passed", "to_client_bytes", "to_host_bytes", "transitions", "turnaround_seconds_before",
+                 "turnarounds_before")
 
     def __init__(self) -> None:
         self.connections = 0
@@ -89,7 +90,30 @@ class HostMetrics:
         self.probes_passed = 0
         self.probes_failed = 0
         self.counted: Tallied | None = None  #: of its turnarounds, from its first client on
+        self.turnarounds_before = 0  #: in other processes of this director
+        self.turnaround_seconds_before = 0.0
         self.transitions: dict[HostState, int] = {}  #: by the new state
+
+    def numbers(self) -> dict[str, float]:
+        """All of them, for `add` in another process."""
+        plain = {name: getattr(self, name) for name in _PLAIN}
+        moves = {f"to_{state.value}": count for state, count in self.transitions.items()}
+        return plain | moves | {"turnarounds": _turnarounds(self), "turnaround_seconds": _turnaround_seconds(self)}
+
+    def add(self, numbers: Mapping[str, float]) -> None:
+        """Count what another process has, too; what this release does not know is left out."""
+        for name in _PLAIN:
+            setattr(self, name, getattr(self, name) + int(numbers.get(name, 0)))
+        for state in HostState:
+            if moves := int(numbers.get(f"to_{state.value}", 0)):
+                self.transitions[state] = self.transitions.get(state, 0) + moves
+        self.turnarounds_before += int(numbers.get("turnarounds", 0))
+        self.turnaround_seconds_before += numbers.get("turnaround_seconds", 0.0)
+
+
+#: The counters of a host that are plain numbers.
+_PLAIN = ("connect_failures", "connections", "ejections", "probes_failed", "probes_passed", "to_client_bytes",
+          "to_host_bytes")
 
 
 class ServiceMetrics:
@@ -120,11 +144,11 @@ def _series(of: Callable[[HostMetrics], Distribution]) -> Callable[[HostMetrics]
 
 
 def _turnarounds(host: HostMetrics) -> float:
-    return 0 if host.counted is None else host.counted.read().total
+    return host.turnarounds_before + (0 if host.counted is None else host.counted.read().total)
 
 
 def _turnaround_seconds(host: HostMetrics) -> float:
-    return 0.0 if host.counted is None else host.counted.read().seconds
+    return host.turnaround_seconds_before + (0.0 if host.counted is None else host.counted.read().seconds)
 
 
 def _transitions(host: HostMetrics) -> Iterable[float | None]:
@@ -224,6 +248,20 @@ class Metrics:
         service = self._services.get(ref.service)
         if service is not None:
             service.hosts.pop((ref.group, ref.host), None)
+
+    # --- from one process to the next
+
+    def of_hosts(self) -> dict[tuple[str, str, str], dict[str, float]]:
+        """Every host's numbers."""
+        return {(name, *key): host.numbers() for name, service in self._services.items()
+                for key, host in service.hosts.items()}
+
+    def add_of_hosts(self, counted: Iterable[tuple[tuple[str, str, str], Mapping[str, float]]]) -> None:
+        """Count what another process has counted of hosts, too; of hosts that are there no more nothing is shown."""
+        for (service, group, host), numbers in counted:
+            of_service = self._services.get(service)
+            if of_service is not None:
+                of_service.host(group, host).add(numbers)
 
     # --- for prometheus-client
 

@@ -89,6 +89,8 @@ DIRECTOR_GAUGES: Sequence[tuple[str, str, Callable[[DirectorPicture], float]]] =
     ("vips_held", "Virtual addresses that this director holds.", lambda director: len(director.vips_held)),
     ("peers_connected", "Other directors that are connected.",
      lambda director: sum(peer.connected for peer in director.peers)),
+    ("previous_process_connections", "Connections that the process before an upgrade still serves.",
+     lambda director: director.previous_connections or 0),
     ("start_time_seconds", "POSIX time of the director's start.", lambda director: director.started),
 )
 

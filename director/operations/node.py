@@ -53,11 +53,13 @@ class NodeOperations:
     """Reads the node's inventory, writes the store; the change comes back through the node's `Sync`.
 
     :param own_process: where this director is a process of its own.
+    :param previous: the clients that the process before this one still serves; None: it has ended.
     """
 
     def __init__(self, node: Node, store: Store, sync: Sync, keys: Keys, clustering: Clustering, *,
                  boot: Configuration, audit: AuditTrail, users: UserChanges, swapping: Swapping, certificates: Renewal,
-                 reactor: Any, own_process: Process | None = None) -> None:
+                 reactor: Any, own_process: Process | None = None,
+                 previous: Callable[[], int | None] = lambda: None) -> None:
         self._node = node
         self._store = store
         self._sync = sync
@@ -67,6 +69,7 @@ class NodeOperations:
         self._audit = audit
         self._users = users
         self._own_process = own_process
+        self._previous = previous
         self._certificates = certificates
         self._swapping = swapping
         self._echo = Echo(node, reactor=reactor)
@@ -99,7 +102,7 @@ class NodeOperations:
                 node.inventory, now, node.wall() - now, node.listeners.addresses, service, group, host),
             store_problems=self._unreadable(),
             store_writable=clustering.writable, store_bytes=size, store_writes=writes, store_written_bytes=written,
-            retired=node.retired_connections(),
+            retired=node.retired_connections(), previous_connections=self._previous(),
         )
 
     def refs(self) -> Iterable[HostRef]:

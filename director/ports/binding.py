@@ -15,6 +15,7 @@ import stat
 from typing import Any, NamedTuple
 
 from cluster.address import Address
+from director.ports.passing import SOCKETS
 
 #: Waiting clients the kernel may hold; Linux caps it at net.core.somaxconn.
 BACKLOG = 4096
@@ -49,8 +50,26 @@ def bind(address: Address, *, absent: bool = False, access: FileAccess = OURS) -
 
     :param absent: the address need not be this machine's (yet): a virtual one.
 
+    Sockets that another process passed on are used instead of new ones.
+
     :raises BindError: the address is taken, not ours, or not permitted.
     """
+    sockets = _inherited(address, access) or _bind(address, absent=absent, access=access)
+    SOCKETS.made(str(address), sockets)
+    return sockets
+
+
+def _inherited(address: Address, access: FileAccess) -> list[socket.socket]:
+    try:
+        sockets = SOCKETS.take(str(address), _names(address))
+        if sockets and address.path is not None and not address.path.startswith("@"):
+            _give(address.path, access)
+        return sockets
+    except (OSError, LookupError) as error:
+        raise _refused(address, error) from error
+
+
+def _bind(address: Address, *, absent: bool, access: FileAccess) -> list[socket.socket]:
     try:
         if address.path is not None:
             return [_listen_unix(address.path, access)]
@@ -70,6 +89,8 @@ def refusal(address: Address, *, absent: bool = False) -> str:
     if address.is_unix:
         return ""
     try:
+        if SOCKETS.is_inherited(str(address), _names(address)):
+            return ""
         for sock in _listen_everywhere(_names(address), absent=absent, backlog=None):
             sock.close()
     except OSError as error:
@@ -92,7 +113,9 @@ def change_access(address: Address, access: FileAccess) -> None:
 
 def remove(address: Address) -> None:
     """Remove a UNIX socket's file, if *address* has one; before its socket is closed, since whoever comes next may take
-    the path from then on."""
+    the path from then on. Not once another process has the socket."""
+    if SOCKETS.given_away:
+        return
     if address.path is not None and not address.path.startswith("@"):
         with contextlib.suppress(OSError):
             os.unlink(address.path)
@@ -103,6 +126,8 @@ def remove(address: Address) -> None:
 
 def _names(address: Address) -> list[tuple[int, Any]]:
     """What to bind, by family."""
+    if address.path is not None:
+        return [(socket.AF_UNIX, address.path)]
     if address.is_ip:
         return [(socket.AF_INET6 if ":" in address.host else socket.AF_INET, (address.host, address.port))]
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)

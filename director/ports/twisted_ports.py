@@ -11,6 +11,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from cluster.address import Address
 from director.ports.binding import BACKLOG, OURS, BindError, FileAccess, bind, remove
+from director.ports.passing import SOCKETS
 
 
 class Ports:
@@ -27,6 +28,7 @@ class Ports:
         sockets = bind(address, access=access)
         self.address = address if address.is_unix else address._replace(port=sockets[0].getsockname()[1])
         self._ports: list[Any] = []
+        self._paused = False
         try:
             for sock in sockets:
                 self._ports.append(_adopt(sock, wanted, reactor))
@@ -36,14 +38,29 @@ class Ports:
         finally:
             for sock in sockets:
                 sock.close()  # the ports have duplicates
+        SOCKETS.join(self)
 
     def pauseProducing(self) -> None:
+        self._paused = True
+        self.hold()
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        if not SOCKETS.held:
+            self.release()
+
+    def hold(self) -> None:
+        """Accept nobody until `release`, whatever else is asked."""
         for port in self._ports:
             port.pauseProducing()
 
-    def resumeProducing(self) -> None:
-        for port in self._ports:
-            port.resumeProducing()
+    def release(self) -> None:
+        if not self._paused:
+            for port in self._ports:
+                port.resumeProducing()
+
+    def descriptors(self) -> list[int]:
+        return [port.fileno() for port in self._ports]
 
     def stopListening(self) -> Deferred[Any]:
         remove(self.address)

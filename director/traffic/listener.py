@@ -22,6 +22,7 @@ from zope.interface import implementer
 from cluster.address import Address
 from cluster.shortage import DESCRIPTORS, short_of
 from director.ports.binding import OURS, FileAccess, bind, change_access, remove
+from director.ports.passing import SOCKETS
 from director.ports.sockets import Options, accept
 from director.resources.backlog import queue_of
 from director.resources.places import Places
@@ -86,11 +87,19 @@ class Listener(Service):
     def startService(self) -> None:
         super().startService()
         if self._socket is not None and not self._reading:
-            self._reactor.addReader(self)
-            self._reading = True
+            SOCKETS.join(self)
+            self._go_on()
 
     def stopService(self) -> None:
         super().stopService()
+        self.hold()
+        if self._socket is not None:
+            remove(self.address)
+            self._socket.close()
+            self._socket = None
+
+    def hold(self) -> None:
+        """Accept nobody until `release`."""
         self._places.forget(self._go_on)
         if self._resume is not None:
             self._resume.cancel()
@@ -98,10 +107,14 @@ class Listener(Service):
         if self._reading:
             self._reactor.removeReader(self)
             self._reading = False
-        if self._socket is not None:
-            remove(self.address)
-            self._socket.close()
-            self._socket = None
+
+    def release(self) -> None:
+        if self.running and self._socket is not None and not self._reading:
+            self.hold()  # what paused it is found anew
+            self._go_on()
+
+    def descriptors(self) -> list[int]:
+        return [] if self._socket is None else [self._socket.fileno()]
 
     # IReadDescriptor
 
@@ -179,8 +192,9 @@ class Listener(Service):
 
     def _go_on(self) -> None:
         self._resume = None
-        self._reactor.addReader(self)
-        self._reading = True
+        if not SOCKETS.held:
+            self._reactor.addReader(self)
+            self._reading = True
 
 
 class Listeners(MultiService):
