@@ -28,6 +28,7 @@ from cluster.wire import (
     Hello,
     Instruction,
     Message,
+    Moved,
     Refused,
     RemoteProtocolError,
     Role,
@@ -123,6 +124,17 @@ class _LinkProtocol(Protocol):
         self._timer: Any = None
         self._paused = False
         self._heard = False
+        self._before: ClientService | None = None
+
+    def leave_with(self, service: ClientService) -> None:
+        """It is not to be connected by *service* again, once it ends."""
+        self._before = service
+
+    def leave(self) -> None:
+        """Close it for good."""
+        self.transport.unregisterProducer()  # TLS does not close while there is one
+        if self._before is not None:
+            self._before.stopService()
 
     def connectionMade(self) -> None:
         self.transport.registerProducer(self, True)
@@ -149,7 +161,9 @@ class _LinkProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._cancel_timer()
-        self._contact.disconnected(reason, heard=self._heard)
+        if self._before is not None:
+            self._before.stopService()
+        self._contact.disconnected(self, reason, heard=self._heard)
 
     @property
     def open(self) -> bool:
@@ -200,13 +214,17 @@ class Contact:
         self._lost_at = float("-inf")
         self._told = ""
         self._protocol: _LinkProtocol | None = None
-        factory = Factory.forProtocol(lambda: _LinkProtocol(self, reactor))
-        factory.noisy = False
-        self._service = ClientService(
-            director_endpoint(reactor, address, tls), factory, retryPolicy=self._delay, clock=reactor
-        )
+        self._leaving: _LinkProtocol | None = None  # its director has moved; closed once we are welcome again
+        self._tls = tls
+        self._service = self._connecting()
         self._secure = tls is not None and address.path is None
         self._stopped = False
+
+    def _connecting(self) -> ClientService:
+        factory = Factory.forProtocol(lambda: _LinkProtocol(self, self._reactor))
+        factory.noisy = False
+        return ClientService(director_endpoint(self._reactor, self.address, self._tls), factory, retryPolicy=self._delay,
+                             clock=self._reactor)
 
     def start(self) -> None:
         self._service.startService()
@@ -215,6 +233,7 @@ class Contact:
     def stop(self) -> Deferred[Any]:
         """Close, after what was said is sent; the Deferred fires once the connection is gone."""
         self._stopped = True
+        self._let_go()
         if self._protocol is not None:
             self._protocol.transport.unregisterProducer()  # TLS does not close while there is one
         stopped: Deferred[Any] = self._service.stopService()
@@ -250,10 +269,28 @@ class Contact:
         self._protocol = protocol
         protocol.send(self._events.hello())
 
+    def _move(self) -> None:
+        """Connect anew, and keep the connection until that has come about."""
+        if self._leaving is None and self._protocol is not None:
+            self._log.info("director {name} at {address} is another process now: connecting there", name=self.director,
+                           address=self.address)
+            self._leaving, before = self._protocol, self._service
+            self._service = self._connecting()
+            self._service.startService()
+            self._leaving.leave_with(before)
+
+    def _let_go(self) -> None:
+        leaving, self._leaving = self._leaving, None
+        if leaving is not None:
+            leaving.leave()
+
     def heard(self, message: Message) -> None:
         if self._stopped:
             return
-        if isinstance(message, Welcome):
+        if isinstance(message, Moved):
+            self._move()
+        elif isinstance(message, Welcome):
+            self._let_go()
             if self.director is None or self._failures:
                 self._log.info("connected to director {name} at {address}", name=message.director, address=self.address)
             for host, why in message.refused.items():
@@ -277,7 +314,11 @@ class Contact:
         """Something else answers there."""
         self._tell(f"{other} is spoken there ({_WRONG_PORTS.get(other, _WRONG_PORT)})", news=True)
 
-    def disconnected(self, reason: Failure, *, heard: bool) -> None:
+    def disconnected(self, protocol: _LinkProtocol, reason: Failure, *, heard: bool) -> None:
+        if protocol is self._leaving:
+            self._leaving = None
+        if protocol is not self._protocol:
+            return
         self._protocol = None
         self._lost_at = self._monotonic()
         why = tls_trouble(reason) or reason.getErrorMessage()

@@ -6,7 +6,7 @@ Each side keeps one `Conversation` per TCP connection. Bytes that arrive go to `
 `Conversation.next_message` is called until it returns None. What is to be sent goes through `Conversation.send`,
 which returns the bytes. The connection holds the state both sides share::
 
-    IDLE --hello--> GREETED --welcome--> OPEN --report, leaving, order, welcome--> OPEN
+    IDLE --hello--> GREETED --welcome--> OPEN --report, leaving, order, welcome, moved--> OPEN
                        \\--refused--> CLOSED <--refused--/
 
 Two rules:
@@ -126,6 +126,11 @@ class Instruction(Message, frozen=True, kw_only=True, tag="order"):
     interval_s: Seconds | None = None
 
 
+class Moved(Message, frozen=True, kw_only=True, tag="moved"):
+    """Director: another process of it answers at the same address. Connect there, and once welcome leave this connection,
+    where nobody listens any more."""
+
+
 class Post(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A report by HTTP POST: hello and report in one."""
 
@@ -163,6 +168,7 @@ TRANSITIONS: dict[tuple[State, type[Message]], State] = {
     (State.OPEN, Leaving): State.OPEN,
     (State.OPEN, Instruction): State.OPEN,
     (State.OPEN, Welcome): State.OPEN,
+    (State.OPEN, Moved): State.OPEN,
     (State.OPEN, Refused): State.CLOSED,
 }
 
@@ -171,10 +177,10 @@ _encode = msgspec.json.Encoder().encode
 _post = msgspec.json.Decoder(Post).decode
 _SENT_BY: dict[Role, tuple[type[Message], ...]] = {
     Role.AGENT: (Hello, Report, Leaving),
-    Role.DIRECTOR: (Welcome, Refused, Instruction),
+    Role.DIRECTOR: (Welcome, Refused, Instruction, Moved),
 }
 _DECODERS = {
-    Role.AGENT: msgspec.json.Decoder(Welcome | Refused | Instruction).decode,
+    Role.AGENT: msgspec.json.Decoder(Welcome | Refused | Instruction | Moved).decode,
     Role.DIRECTOR: msgspec.json.Decoder(Hello | Report | Leaving).decode,
 }
 _KNOWN = frozenset(str(kind.__struct_config__.tag) for kinds in _SENT_BY.values() for kind in kinds)

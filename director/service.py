@@ -316,6 +316,8 @@ class DirectorService(MultiService):
         self._retired = True
         if isinstance(self.store, MemoryStore):
             self.store.give_up()
+        self.agents.move()
+        self.node.expect_no_agents()
         for part in list(self.admin):
             if isinstance(part, AdminListener):
                 part.retire()
@@ -409,6 +411,8 @@ class DirectorService(MultiService):
                 under_way.cancel()
         if not self._retired:
             await self._ended("the hand-over", lambda: Deferred.fromCoroutine(self.clustering.hand_over()))
+        if self._retired:
+            await self._ended("the agents' move", lambda: Deferred.fromCoroutine(self.agents.let_go()))
         for child in (self.responders, self.node, self.agents, self.side_doors, self.admin, self.swapping, self.audit,
                       self.sync, self.clustering, self.hooks):
             if child.parent is not None:

@@ -2,6 +2,6 @@
 
 __all__ = [
     "access", "admission", "bucket", "capacity", "caps", "carrying", "entries", "events", "forwarding", "host", "inventory",
-    "loops", "merge", "orders", "pictures", "plan", "pool", "probed_weight", "promises", "proxy_protocol", "responders", "schedulers",
-    "seen", "snapshot", "splitting", "totals", "transitions", "vip", "weights",
+    "loops", "merge", "orders", "pictures", "plan", "pool", "probed_weight", "promises", "proxy_protocol", "responders",
+    "schedulers", "seen", "snapshot", "splitting", "totals", "transitions", "vip", "weights",
 ]

@@ -136,6 +136,12 @@ class Node(MultiService):
         super().startService()
         self._housekeeping.at(self.monotonic() + HOUSEKEEPING_S)
 
+    def expect_no_agents(self) -> None:
+        """They report to another process: their silence here says nothing."""
+        for ref in list(self.inventory.hosts):
+            self.inventory.agent_left(ref, self.monotonic())
+        self.settle()
+
     @property
     def open_connections(self) -> int:
         return sum(frontend.open for frontend in self._every_frontend())

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -34,6 +35,7 @@ from cluster.wire import (
     Instruction,
     Leaving,
     Message,
+    Moved,
     Refused,
     RemoteProtocolError,
     Report,
@@ -55,6 +57,8 @@ HANDSHAKE_TIMEOUT_S = 10.0
 TURN_S = 0.01
 #: A connection from which nothing came for so long is cut. Health knows after seconds; this frees the descriptor.
 SILENCE_TIMEOUT_S = 60.0
+#: For agents to be welcomed by another process of this director; those that do not understand are cut then, and come back.
+MOVE_S = 5.0
 #: Open connections, those still shaking hands included: ten thousand hosts, each reconnecting at once.
 MAX_CONNECTIONS = 20_000
 #: In place of the release that an agent does not tell: those before it was told, and those of others.
@@ -146,6 +150,8 @@ class _AgentProtocol(Protocol):
                 self._listener.refuse(answer.replaced, Reject.REPLACED, answer.stay_away_s)
             return
         assert self.speaker is not None
+        if self._listener.moved:
+            return  # another process listens
         if isinstance(message, Report):
             problem = roster.report(self.speaker, message, now)
             if problem is not None:
@@ -291,6 +297,7 @@ class AgentListener(MultiService):
         self._open: set[_AgentProtocol] = set()
         self._joined: dict[Speaker, _AgentProtocol] = {}
         self._stopping: list[Deferred[None]] = []  # fired when the last connection is closed
+        self.moved = False  #: agents belong to another process of this director
 
     # --- for the node
 
@@ -314,6 +321,18 @@ class AgentListener(MultiService):
         self._directors, self._leader = tuple(directors), leader
         for speaker, protocol in list(self._joined.items()):
             protocol.send(self.welcome(speaker))
+
+    def move(self) -> None:
+        """Another process of this director is where agents belong now; what they say here is not heard any more."""
+        self.moved = True
+        for protocol in list(self._joined.values()):
+            protocol.send(Moved())
+
+    async def let_go(self) -> None:
+        """After `move`: until every agent has gone, or has had its time to."""
+        end = self.monotonic() + MOVE_S
+        while self._joined and self.monotonic() < end:
+            await deferLater(self.reactor, TURN_S)
 
     def connections(self) -> tuple[AgentConnection, ...]:
         """The agents connected now."""
@@ -423,6 +442,8 @@ class AgentListener(MultiService):
         speaker = protocol.speaker
         assert speaker is not None
         del self._joined[speaker]
+        if self.moved:
+            return
         self._log.info("agent {agent} disconnected: {why}", agent=speaker.agent, why=why)
         self.roster.lost(speaker, why)
 

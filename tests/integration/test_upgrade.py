@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -110,6 +113,65 @@ class PythonRelayTests(UpgradeTestCase):
         stage.upgrade()
         load.end()
         self.assertEqual(load.faults, {})
+
+
+class StateTests(UpgradeTestCase):
+    """What the next process knows."""
+
+    def agent(self, port: int) -> Path:
+        log = self.directory / "agent.log"
+        with log.open("ab") as out:
+            agent = subprocess.Popen(
+                [sys.executable, "-m", "agent.cli", "--director", f"127.0.0.1:{port}", "--host", "web/blue/app1", "--interval",
+                 "0.2"], stderr=out)
+        self.addCleanup(agent.wait)
+        self.addCleanup(agent.kill)
+        return log
+
+    def host(self, stage: Stage, name: str = "app1") -> Any:
+        [service] = stage.json("status")["services"]
+        return next(each for group in service["groups"] for each in group["hosts"] if each["name"] == name)
+
+    def test_agents(self) -> None:
+        """An agent leaves the old process once the new one has welcomed it: its host is never in doubt."""
+        port = free_port()
+        stage = self.stage(self.config(more=f"[node.agents]\nlisten = ['127.0.0.1:{port}']\n"))
+        log = self.agent(port)
+        until(lambda: self.host(stage)["agent_connected"])
+        load = self.load(per_s=50.0, idle=1)
+        for _ in range(2):
+            stage.upgrade()
+            until(lambda: self.host(stage)["agent_connected"])
+            load.end()
+            self.assertEqual(load.faults, {})
+            stage.alone()
+            load = self.load(per_s=50.0, idle=1)
+        load.end()
+        self.assertEqual(self.host(stage)["history"], [])
+        self.assertEqual(log.read_text().count("is another process now"), 2)
+        self.assertNotIn("no connection", log.read_text())
+
+    def test_down_stays_down(self) -> None:
+        """A host that is down gets no client of the next process, a local order and a sticky client stay, at any number of
+        processes."""
+        dead = free_port()
+        stage = self.stage(self.config(more=f'app2 = "127.0.0.1:{dead}"\n[services.web.sticky]\nmode = "table"\n'))
+        until(lambda: self.host(stage, "app2")["state"] == "down")
+        load = self.load()
+        until(lambda: load.done > 50)
+        for _ in range(2):
+            stage.upgrade()
+            self.assertEqual(self.host(stage, "app2")["state"], "down")
+            self.assertGreater(stage.json("status")["services"][0]["sticky_entries"], 0)
+            stage.alone()
+        load.end()
+        self.assertEqual(load.faults, {})
+        history = [each["after"] for each in self.host(stage, "app2")["history"]]
+        self.assertEqual(history.count("down"), 1)
+        failures = [value for name, value in stage.metrics().items()
+                    if name.startswith("txdirector_host_connect_failures_total") and "app2" in name]
+        self.assertEqual(self.host(stage, "app2")["connect_failures"], 0)
+        self.assertLessEqual(sum(failures), 3)
 
 
 class NativeRelayTests(PythonRelayTests):
