@@ -43,6 +43,7 @@ class State(enum.Enum):
 
 class Input(enum.Enum):
     START = "started"
+    ADOPTED = "started in the place of a process that leads"
     VACANT = "the key is absent, nothing holds the director back"
     TAKEN = "another's record, or none where its own should be"
     GRANTED = "a lease, and the key is still absent"
@@ -101,6 +102,7 @@ _S, _I = State, Input
 #: Every transition, with the effects it has, in order.
 TABLE: dict[tuple[State, Input], tuple[State, tuple[type[Effect], ...]]] = {
     (_S.OFF, _I.START): (_S.WAITING, ()),
+    (_S.OFF, _I.ADOPTED): (_S.LEADING, (Gained,)),
     (_S.WAITING, _I.VACANT): (_S.LEASING, (AskLease,)),
     (_S.WAITING, _I.RESIGN): (_S.WAITING, ()),
     (_S.WAITING, _I.STOP): (_S.OFF, ()),
@@ -127,7 +129,7 @@ TABLE: dict[tuple[State, Input], tuple[State, tuple[type[Effect], ...]]] = {
 }
 
 #: Calls that are wrong where `TABLE` has no row for them; anything else is late news there, and ignored.
-_ORDERS = frozenset((Input.START, Input.RESIGN, Input.RESIGNED, Input.STOP))
+_ORDERS = frozenset((Input.START, Input.ADOPTED, Input.RESIGN, Input.RESIGNED, Input.STOP))
 
 
 class Leadership:
@@ -176,6 +178,12 @@ class Leadership:
     def start(self, now: float) -> list[Effect]:
         """Take part."""
         return self._feed(Input.START) + self._campaign_or(None, now)
+
+    def adopt(self, lease: int, until: float, term: int) -> list[Effect]:
+        """Take part in the place of another process of this director, which leads by that lease in that term."""
+        effects = self._feed(Input.ADOPTED)
+        self._lease, self._until, self.term = lease, until, term
+        return [Gained(term) for _ in effects]
 
     def seen(self, record: Record | None, revision: int, now: float) -> list[Effect]:
         """The key as it was at *revision*: what a watch delivers."""

@@ -130,6 +130,9 @@ class Process:
             self._systemd.ready()
 
     def _may_take_over(self) -> None:
+        if not self._tree.connected:
+            self._failed(Failure(StartError("the store does not answer the new process")))
+            return
         self.log.info("ready to take over")
         if self._predecessor is not None:
             self._predecessor.ready()
@@ -234,6 +237,8 @@ class Process:
             raise Conflict("this process is starting, or ends")
         if self._predecessor is not None and not self._predecessor.alone:
             raise Conflict("the process before this one still serves its last clients, and there are never more than two")
+        if not self._tree.clustering.available:
+            raise Conflict("the store does not answer: nothing could be handed over")
         self.log.info("{who} orders an upgrade", who=who)
         return Deferred.fromCoroutine(self._giving.upgrade())
 

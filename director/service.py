@@ -306,6 +306,11 @@ class DirectorService(MultiService):
         self.clustering.adopt(leases)
         self._go_on()
 
+    @property
+    def connected(self) -> bool:
+        """Whether the store answered at the start."""
+        return self._connected
+
     def follow_previous(self, connections: int | None, in_flight: Mapping[str, int]) -> None:
         """How the process before this one gets on; None: it has ended."""
         self._previous = None if connections is None else Previous(connections, in_flight)
@@ -314,6 +319,8 @@ class DirectorService(MultiService):
         """Another process of this director serves: this one changes nothing and says nothing from now on, and only ends what
         is open."""
         self._retired = True
+        Deferred.fromCoroutine(self.clustering.let_go()).addErrback(
+            lambda failure: self.log.failure("the cluster could not be let go", failure))
         if isinstance(self.store, MemoryStore):
             self.store.give_up()
         self.agents.move()

@@ -47,11 +47,11 @@ class EtcdLease:
                  end: Callable[[int], Deferred[None]], over: Callable[[int], None], reactor: Any,
                  boottime: Callable[[], float], random: Callable[[], float]) -> None:
         self.id = number
+        self.ttl_s = ttl_s
         self.lost: Deferred[None] = Deferred()
         self._live = True
-        self._ttl_s = ttl_s
         self._interval_s = ttl_s / (SHORT_RENEWALS if ttl_s <= SHORT_TTL_S else RENEWALS_PER_TTL)
-        self._until = sent + ttl_s
+        self.until = sent + ttl_s  #: boot time
         self._ask = ask
         self._end = end
         self._over = over
@@ -62,7 +62,7 @@ class EtcdLease:
         self._wait()
 
     def remaining_s(self) -> float:
-        return max(0.0, self._until - self._boottime()) if self._live else 0.0
+        return max(0.0, self.until - self._boottime()) if self._live else 0.0
 
     def revoke(self) -> Deferred[None]:
         if not self._live:
@@ -91,7 +91,7 @@ class EtcdLease:
 
     def _renew(self) -> None:
         sent = self._boottime()
-        self._ask(self.id, self._ttl_s * PATIENCE).addCallbacks(
+        self._ask(self.id, self.ttl_s * PATIENCE).addCallbacks(
             lambda ttl_s: self._answered(sent, ttl_s), lambda failure: self._unanswered(sent, failure)
         ).addErrback(lambda failure: self.log.failure("lease {id:x} could not be renewed", failure, id=self.id))
 
@@ -99,7 +99,7 @@ class EtcdLease:
         if not self._live:
             return
         if ttl_s > 0:
-            self._until = max(self._until, sent + ttl_s)
+            self.until = max(self.until, sent + ttl_s)
         else:
             self._lose()
 

@@ -242,11 +242,27 @@ class EtcdStore:
         )
         if self._phase is not _Phase.RUNNING:
             raise self._unavailable()
+        return self.adopt_lease(number, granted_s, sent + granted_s)
+
+    def adopt_lease(self, number: int, ttl_s: float, until: float) -> Lease:
+        """Renew a lease that etcd has granted, be it to another process. *until*: boot time for which it is promised."""
         lease = self._leases[number] = EtcdLease(
-            number, granted_s, sent, ask=self._renew, end=lambda each: self._when_running(lambda: self._revoke(each)),
+            number, ttl_s, until - ttl_s, ask=self._renew,
+            end=lambda each: self._when_running(lambda: self._revoke(each)),
             over=self._ended, reactor=self._reactor, boottime=self._boottime, random=random.random,
         )
         return lease
+
+    def held_lease(self, lease: Lease) -> tuple[float, float]:
+        """What `adopt_lease` in another process needs: its time to live, and until when it is promised."""
+        held = self._leases[lease.id]
+        return held.ttl_s, held.until
+
+    def let_go(self, lease: Lease) -> None:
+        """Another process renews it."""
+        held = self._leases.get(lease.id)
+        if held is not None:
+            held.forget()
 
     def _ended(self, number: int) -> None:
         del self._leases[number]

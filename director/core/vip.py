@@ -60,6 +60,10 @@ class Custody:
         """Leads from now on; the former owner's addresses may live for *wait_s* still."""
         self._take_at = now + wait_s
 
+    def adopted(self, now: float) -> None:
+        """Another process of this director has them on the interface, and has just refreshed them."""
+        self.held, self._refreshed_at = True, now
+
     def dropped(self) -> None:
         """The addresses were given up."""
         self.held = False

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from twisted.application.service import MultiService
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
@@ -30,7 +31,7 @@ from cluster.keys import ROOT, Keys
 from cluster.model import Configuration, Etcd, HostRef, Member
 from cluster.peer_wire import Alive
 from cluster.renewal import Renewed
-from cluster.store import Record, Store
+from cluster.store import Lease, Record, Store
 from cluster.view import printable
 from director.core.forwarding import FRESH_S
 from director.core.promises import PROMISE_S
@@ -41,7 +42,7 @@ from director.ha.capping import Capping
 from director.ha.exchange import Exchange
 from director.ha.keeping import Keeping, last_known
 from director.ha.leading import Known, Leading
-from director.ha.leases import Leases
+from director.ha.leases import HeldLease, Leases
 from director.ha.membership import Membership
 from director.ha.observing import Observing
 from director.ha.peers import Peers
@@ -186,10 +187,42 @@ class Clustering(MultiService):
 
     def leases(self) -> Leases:
         """What this process has in the shared store."""
-        return Leases()
+        leading, vips = self.leading, self.vips
+        leads = leading.leads and self.shared
+        return Leases(
+            member=self._held(self.membership.lease), member_revision=self.membership.revision,
+            leader=self._held(leading.lease) if leads else None, term=leading.term,
+            vips=tuple(map(str, vips.on)), vips_named=vips.named,
+        )
+
+    def _held(self, lease: Lease | None) -> HeldLease | None:
+        if lease is None or not isinstance(self._store, EtcdStore):
+            return None
+        ttl_s, until = self._store.held_lease(lease)
+        return HeldLease(id=lease.id, ttl_s=ttl_s, until=until)
 
     def adopt(self, leases: Leases | None) -> None:
-        """Have what another process had; before the start."""
+        """Have what another process has; before the start. It goes on renewing leases and addresses until `let_go`."""
+        if leases is None or not isinstance(self._store, EtcdStore):
+            return
+        if leases.member is not None:
+            self.membership.adopt(self._store.adopt_lease(*msgspec.structs.astuple(leases.member)), leases.member_revision)
+        if leases.leader is not None:
+            self.leading.adopt(self._store.adopt_lease(*msgspec.structs.astuple(leases.leader)), leases.term)
+            self.vips.adopt(leases.vips, leases.vips_named)
+
+    async def let_go(self) -> None:
+        """Another process of this director has taken over: nothing is revoked, deleted or taken from the interface."""
+        store = self._store
+        if isinstance(store, EtcdStore):
+            for lease in (self.membership.lease, self.leading.lease):
+                if lease is not None:
+                    store.let_go(lease)
+        self.membership.let_go()
+        self.leading.let_go()
+        self.vips.let_go()
+        if self.parent is not None:
+            await maybeDeferred(self.disownServiceParent)
 
     def _leader_known(self, known: Known | None) -> None:
         """Another leads, or (None) nobody; every term is told once."""

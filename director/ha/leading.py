@@ -161,6 +161,27 @@ class Leading(Service):
             return False
         return True
 
+    # --- from one process to the next
+
+    @property
+    def lease(self) -> Lease | None:
+        """By which it leads, or would."""
+        return self._lease
+
+    def adopt(self, lease: Lease, term: int) -> None:
+        """Lead in the place of another process of this director; before the start."""
+        self._use(lease)
+        self._follow(self._machine.adopt(lease.id, self._boottime() + lease.remaining_s(), term))
+
+    def let_go(self) -> None:
+        """Another process leads in this one's place: neither resign nor tell anybody."""
+        self._alarm.cancel()
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
+        self._lease = None
+        self._machine = Leadership(self._key, msgspec.json.encode(self._record))
+
     # --- running
 
     def startService(self) -> None:
@@ -168,8 +189,9 @@ class Leading(Service):
             return
         super().startService()
         self._watch = self._store.watch(self._key, self._deliver)
-        self._machine.promise(self._boottime() + self._hold_back_s)
-        self._follow(self._machine.start(self._boottime()))
+        if self._machine.state is State.OFF:
+            self._machine.promise(self._boottime() + self._hold_back_s)
+            self._follow(self._machine.start(self._boottime()))
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
@@ -297,10 +319,13 @@ class Leading(Service):
         if self._machine.state is not State.LEASING:
             lease.revoke().addErrback(self._unrevoked)
             return
+        self._use(lease)
+        self._follow(self._machine.granted(lease.id, until))
+
+    def _use(self, lease: Lease) -> None:
         self._lease = lease
         lease.lost.addCallback(lambda _: self._follow(self._machine.lease_lost(lease.id, self._boottime())))
         lease.lost.addErrback(self._unexpected)
-        self._follow(self._machine.granted(lease.id, until))
 
     def _ungranted(self, failure: Failure) -> None:
         self._hindered("no lease to campaign with", failure)

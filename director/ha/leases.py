@@ -10,7 +10,7 @@ class HeldLease(msgspec.Struct, frozen=True, kw_only=True):
 
     id: int
     ttl_s: float
-    remaining_s: float
+    until: float  #: boot time for which it is promised
 
 
 class Leases(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,5 +20,5 @@ class Leases(msgspec.Struct, frozen=True, kw_only=True):
     member_revision: int = 0  #: of its record
     leader: HeldLease | None = None
     term: int = 0
-    vips_held: bool = False
-    vips_named: int = 0  #: the term under which the store names it the owner of the virtual addresses
+    vips: tuple[str, ...] = ()  #: those on the interface
+    vips_named: int = 0  #: the term under which the store names this director their owner

@@ -71,6 +71,7 @@ class Membership(Service):
         self._key = keys.director(member.name)
         self._revision = 0  #: of this process's record; 0: there is none
         self._stopped = False
+        self._adopted = False  # the record tells of another process still
         self._store = store
         self._keys = keys
         self._reactor = reactor
@@ -111,10 +112,30 @@ class Membership(Service):
         super().startService()
         self._stopped = False
         self._watch = self._store.watch(self._view.prefix, self._deliver)
-        if self.lease is None:
-            self._join()
-        else:
+        if self.lease is not None:
             self._tell(self.lease)
+        if self.lease is None or self._adopted:
+            self._join()
+
+    # --- from one process to the next
+
+    @property
+    def revision(self) -> int:
+        """Of this director's record; 0: there is none."""
+        return self._revision
+
+    def adopt(self, lease: Lease, revision: int) -> None:
+        """Go on with the lease and the record of another process of this director; before the start."""
+        lease.lost.addCallback(self._lost)
+        self.lease, self._revision, self._adopted = lease, revision, True
+
+    def let_go(self) -> None:
+        """Another process has both now."""
+        self._stopped = True
+        self.lease, self._revision = None, 0
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
 
     def stopService(self) -> Deferred[None] | None:
         super().stopService()

@@ -146,6 +146,31 @@ class Vips(Service):
         """Who owns which address, by the store."""
         return {place.address: owner for place, owner in self._owners.values.items()}
 
+    # --- from one process to the next
+
+    @property
+    def named(self) -> int:
+        """The term under which the store names this director the owner; 0: it does not."""
+        return self._named
+
+    def adopt(self, addresses: Iterable[str], named: int) -> None:
+        """Another process of this director has these on the interface; before the start, after the leadership's."""
+        there = frozenset(addresses)
+        self._on = tuple(each for each in self.addresses if str(each) in there)
+        self._named = named
+        self._leading.owned.update(self._keys.vip(str(each.ip)) for each in self._on)
+        if self._on:
+            self._custody.adopted(self._monotonic())
+
+    def let_go(self) -> None:
+        """Another process refreshes the addresses: leave them where they are."""
+        self._silence()
+        self._custody.dropped()
+        self._on = ()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     # --- running
 
     def startService(self) -> None:
