@@ -154,7 +154,7 @@ class Node(Record, frozen=True):
     vip_on_isolation: Literal["release", "keep"] = "release"  #: what a leader does with the VIPs when etcd is away
     leader_lease_s: Annotated[float, Meta(ge=1, le=60)] = 2.0  #: a dead leader is noticed after this and half a second
     relay_threads: Annotated[int, Meta(ge=1, le=16)] = 1  #: of the native relay
-    upgrade_ready_s: Seconds = 30.0  #: how long a new process may take until it could serve
+    upgrade_ready_s: Seconds = 60.0  #: how long a new process may take until it could serve
 
 
 class Configuration(Record, frozen=True):

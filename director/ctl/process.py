@@ -7,7 +7,7 @@ import click
 from director.ctl.client import Client
 from director.ctl.command import as_json, client_of, confirm, print_json, yes_option
 
-#: A director gives a new process half a minute by default, and then some seconds to take over.
+#: A director gives a new process a minute by default, and then some seconds to take over.
 UPGRADE_S = 120.0
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -38,6 +39,50 @@ def until(holds: Callable[[], Any], what: str = "") -> Any:
 
 def content(size: int) -> bytes:
     return (PATTERN * (size // len(PATTERN) + 1))[:size]
+
+
+SOURCE = Path(__file__).parents[2]
+#: What makes another release of the source, by file: what is replaced by what. ``next`` writes another form of what is known
+#: of hosts and of sticky clients; the others are broken, each in a way of its own.
+RELEASES: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "this": {},
+    "next": {"handover/records.py": ('"hosts": 1, "sticky": 1', '"hosts": 2, "sticky": 2'),
+             "version.py": ("VERSION", "VERSION = OTHER")},
+    "crashes": {"handover/taking.py": ("from __future__ import annotations", "from __future__ import annotations\n1 / 0")},
+    "hangs": {"handover/taking.py": ("    number = environment.pop(VARIABLE, \"\")", "    import time\n    time.sleep(3600)")},
+    "dies": {"handover/estate.py": ("        director, store = self._director, self._director.store\n        if isinstance",
+                                    "        import os\n        os.kill(os.getpid(), 9)\n"
+                                    "        director, store = self._director, self._director.store\n        if isinstance")},
+    "fails": {"handover/estate.py": ("        director, store = self._director, self._director.store\n        if isinstance",
+                                     "        raise ValueError('no')\n"
+                                     "        director, store = self._director, self._director.store\n        if isinstance")},
+}
+
+
+class Releases:
+    """Several releases of the source beside each other, one of which is installed."""
+
+    def __init__(self, directory: Path, *names: str) -> None:
+        self._directory = directory
+        for name in names:
+            for package in ("director", "cluster", "agent"):
+                shutil.copytree(SOURCE / package, directory / name / package)
+            for file, (before, after) in RELEASES[name].items():
+                path = directory / name / "director" / file
+                text = path.read_text()
+                assert before in text, (name, file)
+                path.write_text(text.replace(before, after, 1))
+        self.install(names[0])
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"PYTHONPATH": str(self._directory / "installed")}
+
+    def install(self, name: str) -> None:
+        """What is started from now on is that one."""
+        link = self._directory / "link"
+        link.symlink_to(self._directory / name)
+        link.rename(self._directory / "installed")
 
 
 class Backend:
@@ -173,7 +218,7 @@ class Stage:
         self._env = {**os.environ, **(env or {})}
         self.stderr = directory / "stderr"
         with self.stderr.open("ab") as stderr:
-            self.process = subprocess.Popen([*program, "run", str(self.file)], env=self._env, stderr=stderr)
+            self.process = subprocess.Popen([*program, "run", str(self.file)], env=self._env, stderr=stderr, cwd=directory)
         self.pids.append(self.process.pid)
         until(lambda: " ready" in self.text or self.process.poll() is not None, "it never became ready")
         assert self.process.poll() is None, self.text + self.stderr.read_text()
@@ -189,7 +234,7 @@ class Stage:
     def ctl(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-c", CTL, "--url", f"http://127.0.0.1:{self.admin}", *words], capture_output=True, text=True,
-            timeout=150, check=False, env=self._env,
+            timeout=150, check=False,
         )
 
     def json(self, *words: str) -> Any:
