@@ -72,9 +72,13 @@ def run(file: str) -> None:
     from director.config.summary import start_lines
     from director.handover.taking import OfferFailed, predecessor
     from director.logs.output import Output
+    from director.ports.activation import activated
+    from director.ports.passing import SOCKETS
     from director.process import Process
 
     descriptors = raise_descriptors()
+    passed = activated(os.environ)
+    SOCKETS.inherit(passed.listening)
     try:
         before = predecessor(os.environ)
     except OfferFailed as error:
@@ -107,6 +111,8 @@ def run(file: str) -> None:
         log.info("{line}", line=line, log_each=True)
     for problem in warnings:
         log.warn("{problem}", problem=str(problem), log_each=True)
+    for why in passed.problems:
+        log.warn("{why}", why=why, log_each=True)
     started = process.run(output)
     output.close()
     if not started and configuration.node.log.target != "stderr":

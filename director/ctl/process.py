@@ -38,6 +38,8 @@ def reload(client: Client, as_json: bool) -> None:
         click.echo(f"waits for a restart: {place}")
     if any(place.startswith("services.") for place in answer["restart"]):
         click.echo("services change without a restart by `directorctl apply FILE`")
+    if any(not place.startswith("services.") for place in answer["restart"]):
+        click.echo("`directorctl upgrade` takes the rest without a client noticing, but for node.name and node.store")
     if not (answer["reloaded"] or answer["restart"]):
         click.echo("nothing differs")
 

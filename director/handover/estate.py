@@ -52,7 +52,7 @@ class Estate:
         if lock is not None:
             descriptors.append(lock)
         return Offer(
-            sockets=tuple((asked, len(some)) for asked, some in listening), lock=lock is not None,
+            sockets=tuple((asked, len(some)) for asked, some in listening), foreign=SOCKETS.foreign, lock=lock is not None,
             store=store.content() if isinstance(store, MemoryStore) else None, boot_id=self._director.clustering.boot_id,
             name=node.name, store_name=store_name(node),
         ), descriptors

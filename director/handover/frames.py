@@ -36,6 +36,7 @@ class Offer(Frame, frozen=True, kw_only=True, tag="offer"):
     """The old one, first. The sockets' descriptors came before it, in the order of *sockets*; the lock's is the last."""
 
     sockets: tuple[tuple[str, int], ...] = ()  #: the addresses as configured, and how many descriptors each has
+    foreign: tuple[str, ...] = ()  #: files of UNIX sockets that systemd made
     lock: bool = False  #: of the store's file
     store: bytes | None = None  #: of a store of this director's own: what it holds
     boot_id: str = ""

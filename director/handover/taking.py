@@ -44,6 +44,7 @@ class Predecessor:
         self.offer = offer
         self._lock = descriptors.pop() if offer.lock else None
         SOCKETS.hold()
+        SOCKETS.leave_alone(offer.foreign)
         given = iter(descriptors)
         SOCKETS.inherit([
             Listening(asked, tuple(socket.socket(fileno=next(given)) for _ in range(count)))

@@ -62,7 +62,7 @@ def bind(address: Address, *, absent: bool = False, access: FileAccess = OURS) -
 def _inherited(address: Address, access: FileAccess) -> list[socket.socket]:
     try:
         sockets = SOCKETS.take(str(address), _names(address))
-        if sockets and address.path is not None and not address.path.startswith("@"):
+        if sockets and address.path is not None and not _leave_alone(address.path):
             _give(address.path, access)
         return sockets
     except (OSError, LookupError) as error:
@@ -104,7 +104,7 @@ def _refused(address: Address, error: Exception) -> BindError:
 
 def change_access(address: Address, access: FileAccess) -> None:
     """Of a UNIX socket that listens already. Raises BindError."""
-    if address.path is not None and not address.path.startswith("@"):
+    if address.path is not None and not _leave_alone(address.path):
         try:
             _give(address.path, access)
         except (OSError, LookupError) as error:
@@ -116,7 +116,7 @@ def remove(address: Address) -> None:
     the path from then on. Not once another process has the socket."""
     if SOCKETS.given_away:
         return
-    if address.path is not None and not address.path.startswith("@"):
+    if address.path is not None and not _leave_alone(address.path):
         with contextlib.suppress(OSError):
             os.unlink(address.path)
 
@@ -199,6 +199,11 @@ def _listen_unix(path: str, access: FileAccess) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _leave_alone(path: str) -> bool:
+    """It has no file, or one that is somebody else's."""
+    return path.startswith("@") or path in SOCKETS.foreign
 
 
 def _give(path: str, access: FileAccess) -> None:

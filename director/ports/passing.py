@@ -14,6 +14,8 @@ from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
 
+from cluster.address import Address
+
 
 class Acceptor(Protocol):
     """Whoever accepts from listening sockets."""
@@ -44,6 +46,7 @@ class ListeningSockets:
         self._made: dict[int, tuple[int, str]] = {}  # by inode: the number of the call that made it, and what it asked for
         self._calls = 0
         self._inherited: list[Listening] = []
+        self._foreign: set[str] = set()  # files of UNIX sockets that systemd made
 
     # --- those of another process
 
@@ -63,7 +66,17 @@ class ListeningSockets:
         wanted = {_plain(family, name) for family, name in names}
         found = [each for each in self._inherited if not each.asked and _bound(each.sockets[0]) in wanted]
         self._inherited = [each for each in self._inherited if each not in found]
+        self._foreign.update(name for each in found for _, name in [_bound(each.sockets[0])] if isinstance(name, str))
         return [sock for each in found for sock in each.sockets]
+
+    @property
+    def foreign(self) -> tuple[str, ...]:
+        """Files of UNIX sockets whose mode, owner and end are systemd's business."""
+        return tuple(self._foreign)
+
+    def leave_alone(self, paths: Iterable[str]) -> None:
+        """These are `foreign`, too."""
+        self._foreign.update(paths)
 
     def is_inherited(self, asked: str, names: Iterable[tuple[int, Any]]) -> bool:
         """Whether `take` would find any."""
@@ -76,8 +89,8 @@ class ListeningSockets:
         for each in self._inherited:
             for sock in each.sockets:
                 name = _bound(sock)[1]
-                names.append(each.asked or str(name))
-                if each.asked and sock.family == socket.AF_UNIX and isinstance(name, str) and name.startswith("/"):
+                names.append(each.asked or (name if isinstance(name, str) else str(Address(*name))))
+                if each.asked and isinstance(name, str) and name.startswith("/") and name not in self._foreign:
                     _unlink(name)
                 sock.close()
         self._inherited.clear()

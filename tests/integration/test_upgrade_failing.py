@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 from unittest import skipUnless
 
@@ -101,7 +101,7 @@ class FailingTests(UpgradeTestCase):
         self.addCleanup(stage.end)
         load = self.load(per_s=50.0, idle=1)
         fill = Path(f"/proc/{stage.pids[0]}/root{disk}/fill")
-        with suppress(OSError), fill.open("wb", buffering=0) as file:
+        with contextlib.suppress(OSError), fill.open("wb", buffering=0) as file:
             while True:
                 file.write(b"x" * 1024)
         self.assertNotEqual(stage.ctl("drain", "web/blue/app1").returncode, 0)

@@ -205,10 +205,11 @@ class Stage:
     """A director that is upgraded.
 
     :param program: the command that runs it, before ``run FILE``.
+    :param closed: it has no descriptors of ours.
     """
 
     def __init__(self, directory: Path, config: str, *, program: tuple[str, ...] = (sys.executable, "-m", "director"),
-                 env: Mapping[str, str] | None = None) -> None:
+                 env: Mapping[str, str] | None = None, closed: bool = True) -> None:
         self.directory = directory
         self.log = directory / "director.log"
         self.admin = free_port()
@@ -218,7 +219,8 @@ class Stage:
         self._env = {**os.environ, **(env or {})}
         self.stderr = directory / "stderr"
         with self.stderr.open("ab") as stderr:
-            self.process = subprocess.Popen([*program, "run", str(self.file)], env=self._env, stderr=stderr, cwd=directory)
+            self.process = subprocess.Popen([*program, "run", str(self.file)], env=self._env, stderr=stderr, cwd=directory,
+                                            close_fds=closed)
         self.pids.append(self.process.pid)
         until(lambda: " ready" in self.text or self.process.poll() is not None, "it never became ready")
         assert self.process.poll() is None, self.text + self.stderr.read_text()

@@ -49,7 +49,7 @@ ELSEWHERE = {
     "director/ports/binding.py": "integration/test_listener.py", "director/ports/side_port.py": "integration/test_control_socket.py",
     "director/handover/channel.py": "integration/test_upgrade.py", "director/handover/estate.py": "integration/test_upgrade.py",
     "director/handover/giving.py": "integration/test_upgrade.py", "director/handover/taking.py": "integration/test_upgrade.py",
-    "director/ports/passing.py": "integration/test_upgrade.py",
+    "director/ports/activation.py": "integration/test_activation.py", "director/ports/passing.py": "integration/test_upgrade.py",
     "director/ports/sockets.py": "integration/test_listener.py",
     "director/ports/twisted_ports.py": "unit/reports/test_agents.py", "director/reports/listening.py": "unit/reports/test_agents.py",
     "director/traffic/departures.py": "integration/test_departures.py", "director/traffic/listener.py": "integration/test_listener.py",
