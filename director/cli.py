@@ -64,6 +64,9 @@ def run(file: str) -> None:
     """
     if why := extra.missing():
         _fail(why)
+    from director.ports.activation import activated
+
+    passed = activated(os.environ)  # first: twisted.internet.endpoints takes the variables out when it is imported
     from twisted.internet import reactor
     from twisted.logger import Logger, globalLogBeginner
 
@@ -72,12 +75,10 @@ def run(file: str) -> None:
     from director.config.summary import start_lines
     from director.handover.taking import OfferFailed, predecessor
     from director.logs.output import Output
-    from director.ports.activation import activated
     from director.ports.passing import SOCKETS
     from director.process import Process
 
     descriptors = raise_descriptors()
-    passed = activated(os.environ)
     SOCKETS.inherit(passed.listening)
     try:
         before = predecessor(os.environ)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -16,29 +17,26 @@ from tests.integration.upgrade_kit import Stage, until
 #: What systemd does between fork and exec: descriptors from 3 on, and the number of the very process in LISTEN_PID.
 ACTIVATE = """
 import os, sys
-count, names = int(sys.argv[1]), sys.argv[2]
-for number in range(count):
-    os.set_inheritable(3 + number, True)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(count), LISTEN_FDNAMES=names)
-os.execv(sys.executable, [sys.executable, "-m", "director", *sys.argv[3:]])
+descriptors = sys.argv[1].split(":")
+for number, descriptor in enumerate(descriptors):
+    os.dup2(int(descriptor), 3 + number)
+names = ":".join(f"s{number}" for number in range(len(descriptors)))
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(descriptors)), LISTEN_FDNAMES=names)
+os.execv(sys.executable, [sys.executable, "-m", "director", *sys.argv[2:]])
 """
 
 
 class ActivationTests(UpgradeTestCase):
     def passing(self, *sockets: socket.socket) -> tuple[str, ...]:
-        """A program that gives these to the director; descriptors 3 and up are made by a shell's redirections."""
-        names = ":".join(f"s{number}" for number in range(len(sockets)))
-        moves = " ".join(f"{3 + number}<&{sock.fileno()}" for number, sock in enumerate(sockets))
+        """A program that gives these to the director."""
         for sock in sockets:
             sock.set_inheritable(True)
-        script = self.directory / "activate.py"
-        script.write_text(ACTIVATE)
-        return ("sh", "-c", f'exec {sys.executable} {script} {len(sockets)} {names} "$@" {moves}', "sh")
+        return (sys.executable, "-c", ACTIVATE, ":".join(str(sock.fileno()) for sock in sockets))
 
     def moved_up(self, sock: socket.socket) -> socket.socket:
-        """The same at a descriptor that no redirection overwrites."""
+        """The same at a descriptor that none of the new ones overwrites."""
         with sock:
-            return socket.socket(fileno=os.dup2(sock.fileno(), 200 + sock.fileno()))
+            return socket.socket(fileno=fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, 200))
 
     def test_used(self) -> None:
         """A client that waits at systemd's socket since before the start is served; sockets that nothing here is configured
