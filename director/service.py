@@ -311,6 +311,12 @@ class DirectorService(MultiService):
         """Whether the store answered at the start."""
         return self._connected
 
+    async def own_store(self) -> None:
+        """A store of this director's own is this process's now: what its file says anew of services goes into it."""
+        if isinstance(self.store, MemoryStore):
+            self.store.release()
+            await seed(self.store, self.keys, self.configuration.services)
+
     def follow_previous(self, connections: int | None, in_flight: Mapping[str, int]) -> None:
         """How the process before this one gets on; None: it has ended."""
         self._previous = None if connections is None else Previous(connections, in_flight)
@@ -342,7 +348,8 @@ class DirectorService(MultiService):
         """Start the store. False: it is away, but what it last said is known."""
         if not self.clustering.shared:
             await self.store.start()
-            await seed(self.store, self.keys, self.configuration.services)
+            if self._inherits is None:
+                await seed(self.store, self.keys, self.configuration.services)
             return True
         while True:
             try:

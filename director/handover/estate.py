@@ -149,8 +149,12 @@ class Estate:
 
     def serve(self) -> None:
         """This process is the owner now."""
-        if isinstance(self._director.store, MemoryStore):
-            self._director.store.release()
+        Deferred.fromCoroutine(self._serve()).addErrback(
+            lambda failure: self.log.failure("the file's services are not in the store", failure))
+
+    async def _serve(self) -> None:
+        await self._director.own_store()
+        await deferLater(self._reactor, 0)  # the store's news, which may be more addresses
         for name in SOCKETS.unused():
             self.log.info("nobody listens on {name} any more", name=name)
 

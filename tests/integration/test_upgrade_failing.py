@@ -37,8 +37,7 @@ class FailingTests(UpgradeTestCase):
             done = load.done
             until(lambda done=done: load.done > done + 20)
         self.assertIn("ZeroDivisionError", stage.stderr.read_text())
-        stage.ctl("drain", "web/blue/app1")  # the store is written to again
-        self.assertEqual(stage.ctl("up", "web/blue/app1").returncode, 0)
+        self.assertEqual(stage.ctl("weight", "web/blue/app1", "2").returncode, 0)  # the store is written to again
         releases.install("this")
         stage.upgrade()
         load.end()
@@ -97,14 +96,15 @@ class FailingTests(UpgradeTestCase):
         disk.mkdir()
         mount = f"mount -t tmpfs -o size=64k none {disk} && exec \"$@\""
         program = ("unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, "-m", "director")
-        stage = Stage(self.directory, self.config(store=f"file:{disk}/store"), program=program)
+        config = self.config(store=f"file:{disk}/store") + f'app2 = "{self.backend.address}"\n'
+        stage = Stage(self.directory, config, program=program)
         self.addCleanup(stage.end)
         load = self.load(per_s=50.0, idle=1)
         fill = Path(f"/proc/{stage.pids[0]}/root{disk}/fill")
         with contextlib.suppress(OSError), fill.open("wb", buffering=0) as file:
             while True:
                 file.write(b"x" * 1024)
-        self.assertNotEqual(stage.ctl("drain", "web/blue/app1").returncode, 0)
+        until(lambda: stage.ctl("drain", "web/blue/app2", "--why", "x" * 200).returncode)
         stage.upgrade()
         Path(f"/proc/{stage.pids[-1]}/root{disk}/fill").unlink()
         self.assertEqual(stage.ctl("weight", "web/blue/app1", "2").returncode, 0)
