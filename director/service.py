@@ -286,7 +286,8 @@ class DirectorService(MultiService):
                 problems.append(f"{child.name}: {error}")
         if problems:
             raise StartError("\n".join(problems))
-        self.hooks.setServiceParent(self)
+        if self._inherits is None:
+            self.hooks.setServiceParent(self)
         self.node.descriptors.count_own()
         self._connected = connected
         if self._inherits is None:
@@ -304,6 +305,7 @@ class DirectorService(MultiService):
     async def join_after(self, leases: Leases | None) -> None:
         """Take the place of the process that this one inherits from."""
         self.clustering.adopt(leases)
+        self.hooks.setServiceParent(self)
         self._go_on()
 
     @property
@@ -331,7 +333,9 @@ class DirectorService(MultiService):
             self.store.give_up()
         self.agents.move()
         self.node.expect_no_agents()
-        for part in list(self.admin):
+        if self.hooks.parent is not None:
+            self.hooks.disownServiceParent()
+        for part in [*self.admin, *self.metrics_port]:
             if isinstance(part, AdminListener):
                 part.retire()
             else:  # pages that are kept up to date; whoever looks at one asks the other process

@@ -62,6 +62,20 @@ class Distribution:
         """Cumulated, as the exposition wants them."""
         return list(zip(_bounds(self.bounds), accumulate(self.counts), strict=True))
 
+    def numbers(self, name: str) -> dict[str, float]:
+        """Its counts and its sum, for `add` in another process."""
+        counts = {f"{name}<={bound}": float(count) for bound, count in zip(_bounds(self.bounds), self.counts, strict=True)
+                  if count}
+        return counts | ({f"{name} sum": self.sum} if counts else {})
+
+    def add(self, name: str, numbers: Mapping[str, float]) -> None:
+        """Count what another process has, too; under bounds that this release does not have, as beyond all."""
+        bounds = {f"{name}<={bound}": number for number, bound in enumerate(_bounds(self.bounds))}
+        for key, count in numbers.items():
+            if key.startswith(f"{name}<="):
+                self.counts[bounds.get(key, len(self.bounds))] += int(count)
+        self.sum += numbers.get(f"{name} sum", 0.0)
+
     def series(self) -> list[float | None]:
         """For a `Table`: the buckets, the count and the sum; none before the first value."""
         cumulated = list(accumulate(self.counts))
@@ -98,7 +112,8 @@ class HostMetrics:
         """All of them, for `add` in another process."""
         plain = {name: getattr(self, name) for name in _PLAIN}
         moves = {f"to_{state.value}": count for state, count in self.transitions.items()}
-        return plain | moves | {"turnarounds": _turnarounds(self), "turnaround_seconds": _turnaround_seconds(self)}
+        return plain | moves | self.connect.numbers("connect") | self.duration.numbers("duration") | {
+            "turnarounds": _turnarounds(self), "turnaround_seconds": _turnaround_seconds(self)}
 
     def add(self, numbers: Mapping[str, float]) -> None:
         """Count what another process has, too; what this release does not know is left out."""
@@ -107,6 +122,8 @@ class HostMetrics:
         for state in HostState:
             if moves := int(numbers.get(f"to_{state.value}", 0)):
                 self.transitions[state] = self.transitions.get(state, 0) + moves
+        self.connect.add("connect", numbers)
+        self.duration.add("duration", numbers)
         self.turnarounds_before += int(numbers.get("turnarounds", 0))
         self.turnaround_seconds_before += numbers.get("turnaround_seconds", 0.0)
 
