@@ -102,7 +102,7 @@ _S, _I = State, Input
 #: Every transition, with the effects it has, in order.
 TABLE: dict[tuple[State, Input], tuple[State, tuple[type[Effect], ...]]] = {
     (_S.OFF, _I.START): (_S.WAITING, ()),
-    (_S.OFF, _I.ADOPTED): (_S.LEADING, (Gained,)),
+    (_S.OFF, _I.ADOPTED): (_S.LEADING, ()),
     (_S.WAITING, _I.VACANT): (_S.LEASING, (AskLease,)),
     (_S.WAITING, _I.RESIGN): (_S.WAITING, ()),
     (_S.WAITING, _I.STOP): (_S.OFF, ()),
@@ -183,7 +183,7 @@ class Leadership:
         """Take part in the place of another process of this director, which leads by that lease in that term."""
         effects = self._feed(Input.ADOPTED)
         self._lease, self._until, self.term = lease, until, term
-        return [Gained(term) for _ in effects]
+        return effects
 
     def seen(self, record: Record | None, revision: int, now: float) -> list[Effect]:
         """The key as it was at *revision*: what a watch delivers."""

@@ -286,14 +286,13 @@ class DirectorService(MultiService):
                 problems.append(f"{child.name}: {error}")
         if problems:
             raise StartError("\n".join(problems))
-        if self._inherits is None:
-            self.hooks.setServiceParent(self)
         self.node.descriptors.count_own()
         self._connected = connected
         if self._inherits is None:
             self._go_on()
 
     def _go_on(self) -> None:
+        self.hooks.setServiceParent(self)
         if self._connected:
             self._join()
         else:
@@ -305,7 +304,6 @@ class DirectorService(MultiService):
     async def join_after(self, leases: Leases | None) -> None:
         """Take the place of the process that this one inherits from."""
         self.clustering.adopt(leases)
-        self.hooks.setServiceParent(self)
         self._go_on()
 
     @property

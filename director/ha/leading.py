@@ -172,6 +172,7 @@ class Leading(Service):
         """Lead in the place of another process of this director; before the start."""
         self._use(lease)
         self._follow(self._machine.adopt(lease.id, self._boottime() + lease.remaining_s(), term))
+        self.log.info("{director} leads on, term {term}", director=self.director, term=term)
 
     def let_go(self) -> None:
         """Another process leads in this one's place: neither resign nor tell anybody."""

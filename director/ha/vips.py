@@ -161,6 +161,8 @@ class Vips(Service):
         self._leading.owned.update(self._keys.vip(str(each.ip)) for each in self._on)
         if self._on:
             self._custody.adopted(self._monotonic())
+        else:
+            self._gained(self._leading.term)
 
     def let_go(self) -> None:
         """Another process refreshes the addresses: leave them where they are."""

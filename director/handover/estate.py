@@ -17,7 +17,7 @@ from director.core.orders import LOCAL
 from director.engine.errors import Conflict
 from director.ha.leases import Leases
 from director.handover.frames import Offer, Progress, Take
-from director.handover.records import Sections, read, write
+from director.handover.sections import Sections, read, write
 from director.metrics.carried import Counted, Key, difference
 from director.ports.passing import SOCKETS
 from director.service import ETCD, DirectorService

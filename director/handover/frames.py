@@ -59,7 +59,7 @@ class Refused(Frame, frozen=True, kw_only=True, tag="refused"):
 class Take(Frame, frozen=True, kw_only=True, tag="take"):
     """The old one serves nobody any more."""
 
-    sections: dict[str, tuple[int, bytes]] = {}  #: see `director.handover.records`
+    sections: dict[str, tuple[int, bytes]] = {}  #: see `director.handover.sections`
     store: bytes | None = None  #: as in the offer, as it is now
 
 

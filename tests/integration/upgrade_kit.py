@@ -46,7 +46,7 @@ SOURCE = Path(__file__).parents[2]
 #: of hosts and of sticky clients; the others are broken, each in a way of its own.
 RELEASES: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "this": {},
-    "next": {"handover/records.py": ('"hosts": 1, "sticky": 1', '"hosts": 2, "sticky": 2'),
+    "next": {"handover/sections.py": ('"hosts": 1, "sticky": 1', '"hosts": 2, "sticky": 2'),
              "version.py": ("VERSION", "VERSION = OTHER")},
     "crashes": {"handover/taking.py": ("from __future__ import annotations", "from __future__ import annotations\n1 / 0")},
     "hangs": {"handover/taking.py": ("    number = environment.pop(VARIABLE, \"\")", "    import time\n    time.sleep(3600)")},

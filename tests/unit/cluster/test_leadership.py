@@ -72,6 +72,7 @@ class TableTests(LeadershipTestCase):
         calls: dict[Input, Callable[[Leadership], list[Effect]]] = {
             Input.START: lambda m: m.start(100.5),
             Input.TAKEN: lambda m: m.seen(others(12), 12, 100.5),
+            Input.ADOPTED: lambda m: m.adopt(7, 102.0, 11),
             Input.GRANTED: lambda m: m.granted(7, 102.0),
             Input.UNGRANTED: lambda m: m.ungranted(100.5),
             Input.WON: lambda m: m.committed(7, True, 11, 100.5),
@@ -90,7 +91,7 @@ class TableTests(LeadershipTestCase):
                     effects = call(machine)
                     self.assertEqual((machine.state, tuple(map(type, effects))), row, (state, given))
                     continue
-                if given in (Input.START, Input.RESIGN, Input.RESIGNED, Input.STOP):
+                if given in (Input.START, Input.ADOPTED, Input.RESIGN, Input.RESIGNED, Input.STOP):
                     self.assertRaises(Misuse, call, machine)
                 elif given is Input.GRANTED:
                     self.assertEqual(call(machine), [GiveUp(7)], "a lease that is not wanted goes back")
@@ -108,6 +109,16 @@ class TableTests(LeadershipTestCase):
         self.assertEqual(machine.fence(), Compare(KEY, 11, created=True))
         self.assertEqual(machine.resign(110.0), [Lost(11, "ordered to resign"), Resign(11, 7)])
         self.assertRaises(Misuse, machine.fence)
+
+    def test_adopted(self) -> None:
+        """In the place of another process it leads at once, in the same term, until the lease's end or another's record."""
+        machine = self.machine
+        self.assertEqual(machine.adopt(7, 102.0, 11), [])
+        self.assertEqual((machine.leads(101.9), machine.leads(102.0), machine.term), (True, False, 11))
+        self.assertEqual(machine.fence(), Compare(KEY, 11, created=True))
+        machine.extended(7, 104.0)
+        self.assertEqual(machine.tick(103.9), [])
+        self.assertEqual(machine.tick(104.0), [Lost(11, "the store did not answer in time", True), GiveUp(7)])
 
     def test_every_state_is_reached_and_left(self) -> None:
         """No state is a dead end, and the reference shows the transitions as they are."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from director.handover.records import VERSIONS, read, write
+from director.handover.sections import VERSIONS, read, write
 from director.metrics.carried import Counted
 
 
