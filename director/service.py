@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from prometheus_client import Counter, GCCollector, PlatformCollector
@@ -62,6 +62,7 @@ from director.metrics.counters import Metrics
 from director.metrics.gauges import SnapshotCollector
 from director.operations.audit import AuditTrail
 from director.operations.node import NodeOperations
+from director.operations.previous import Previous
 from director.operations.users import UserChanges
 from director.ports.binding import BindError
 from director.ports.tls import Renewal
@@ -96,13 +97,6 @@ class Inherited(NamedTuple):
 
     store: bytes | None  #: the content of a store of its own
     boot_id: str
-
-
-class Previous(NamedTuple):
-    """The process before this one, which serves its last clients."""
-
-    connections: int
-    in_flight: Mapping[str, int]  #: by host
 
 
 class StartError(Exception):
@@ -168,7 +162,7 @@ class DirectorService(MultiService):
             self.node, self.store, self.sync, self.keys, self.clustering, boot=configuration, audit=self.audit,
             users=UserChanges(self.users, self.swapping, self.keys, in_thread=self._in_thread),
             swapping=self.swapping, certificates=self.certificates, reactor=reactor, own_process=own_process,
-            previous=lambda: None if self._previous is None else self._previous.connections,
+            previous=lambda: self._previous,
         )
         self.control = Control(self.operations, audit=self.audit.record)
         self.registry.register(SnapshotCollector(self.operations.picture, self.node.counters))
@@ -317,9 +311,9 @@ class DirectorService(MultiService):
             self.store.release()
             await seed(self.store, self.keys, self.configuration.services)
 
-    def follow_previous(self, connections: int | None, in_flight: Mapping[str, int]) -> None:
+    def follow_previous(self, previous: Previous | None) -> None:
         """How the process before this one gets on; None: it has ended."""
-        self._previous = None if connections is None else Previous(connections, in_flight)
+        self._previous = previous
 
     def retire(self) -> None:
         """Another process of this director serves: this one changes nothing and says nothing from now on, and only ends what

@@ -330,6 +330,7 @@ class ConnectionPicture(Picture, frozen=True):
     idle_s: float | None  #: since the connect began or a byte moved either way; None in the queue
     to_host: int  #: bytes
     to_client: int  #: bytes
+    previous: bool = False  #: it belongs to the process before this one, after an upgrade
 
 
 class ConnectionsPicture(Picture, frozen=True):

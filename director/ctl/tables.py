@@ -138,6 +138,8 @@ def connections_table(connections: list[dict[str, Any]]) -> Table:
         table.add_column(name, justify="left" if name in ("client", "host") else "right", no_wrap=True)
     for each in connections:
         host = f"{each['group']}/{each['host']}" if each["host"] else "waits in the queue"
+        if each.get("previous"):
+            host += " (the process before the upgrade)"
         table.add_row(each["client"], host, _number(each["age_s"], "{:.1f} s"), _number(each["idle_s"], "{:.1f} s"),
                       str(each["to_host"]), str(each["to_client"]))
     return table

@@ -144,12 +144,12 @@ class Node(MultiService):
 
     @property
     def open_connections(self) -> int:
-        return sum(frontend.open for frontend in self._every_frontend())
+        return sum(frontend.open for frontend in self.every_frontend())
 
     @property
     def longest_drain_s(self) -> float:
         """How long a stop waits for them."""
-        return max((each.service.spec.timeouts.drain_s for each in self._every_frontend()), default=0.0)
+        return max((each.service.spec.timeouts.drain_s for each in self.every_frontend()), default=0.0)
 
     async def turn_away(self, seconds: float) -> None:
         """Before another director takes this one's address: new clients are left unanswered, so that they try again there,
@@ -185,7 +185,7 @@ class Node(MultiService):
         self.probing.hear_no_more()
         for alarm in (self._tick, self._news, self._recompute, self._housekeeping):
             alarm.cancel()
-        everybody = self._every_frontend()
+        everybody = self.every_frontend()
         for frontend in everybody:
             frontend.kill(lambda connection: connection.handle == 0, Reason.SHUTDOWN)
         for relay in self.relays.values():
@@ -194,12 +194,13 @@ class Node(MultiService):
             frontend.stop()
         self._departures.stop()
 
-    def _every_frontend(self) -> list[Frontend]:
+    def every_frontend(self) -> list[Frontend]:
+        """Those of deleted services included, until their last connection ends."""
         return [*self.frontends.values(), *self._retired]
 
     def frontends_of(self, service: str) -> list[Frontend]:
         """That of a service, and those of services of this name that were deleted while clients were served."""
-        return [frontend for frontend in self._every_frontend() if frontend.service.name == service]
+        return [frontend for frontend in self.every_frontend() if frontend.service.name == service]
 
     def retired_connections(self) -> dict[str, int]:
         """Open connections of deleted services."""

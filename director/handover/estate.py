@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from cluster.address import parse_address
 from cluster.errors import Problem
 from cluster.file import FileStore
 from cluster.memory import MemoryStore
@@ -19,11 +21,15 @@ from director.ha.leases import Leases
 from director.handover.frames import Offer, Progress, Take
 from director.handover.sections import Sections, read, write
 from director.metrics.carried import Counted, Key, difference
+from director.operations.clients import kill_client, picture_connections
+from director.operations.previous import Previous
 from director.ports.passing import SOCKETS
 from director.service import ETCD, DirectorService
 
 #: For a write of the store that is under way; a disk that takes longer is no time for an upgrade.
 WRITTEN_S = 2.0
+#: Clients of each service that the old process tells of each second, the oldest: what hangs is among them.
+LISTED = 200
 #: Between two looks at that.
 LOOK_S = 0.005
 #: Each host is probed by the new process before it serves, if it is not known; for so long at most.
@@ -102,8 +108,14 @@ class Estate:
             connections=director.node.open_connections, at_most_s=director.node.longest_drain_s,
             in_flight={str(ref): entry.host.in_flight for ref, entry in director.node.inventory.hosts.items()
                        if entry.host.in_flight},
+            clients={name: picture_connections(frontends, LISTED, director.node.monotonic())
+                     for name in {frontend.service.name for frontend in director.node.every_frontend() if frontend.open}
+                     if (frontends := director.node.frontends_of(name))},
             sections={"counted": write("counted", counted)},
         )
+
+    def cut(self, service: str, client: str) -> None:
+        kill_client(self._director.node.frontends_of(service), parse_address(client))
 
     # --- taken
 
@@ -158,13 +170,13 @@ class Estate:
         for name in SOCKETS.unused():
             self.log.info("nobody listens on {name} any more", name=name)
 
-    def heard_of(self, progress: Progress) -> None:
+    def heard_of(self, progress: Progress, cut: Callable[[str, str], None]) -> None:
         self._count(read(progress.sections, "counted", Counted))
-        self._director.follow_previous(progress.connections, progress.in_flight)
+        self._director.follow_previous(Previous(progress.connections, progress.in_flight, progress.clients, cut))
 
     def alone(self) -> None:
         self.log.info("the process before this one has ended")
-        self._director.follow_previous(None, {})
+        self._director.follow_previous(None)
 
     def _count(self, counted: Counted | None) -> None:
         if counted is None:

@@ -8,6 +8,7 @@
      │ ◄─────────────────────────── Accepting │ accepts
      │ Retired ────────────────────────────► │ is the main process
      │ Progress, again and again ──────────► │ counts and shows it
+     │ ◄───────────────────────────────── Cut │ where an operator wants that
      │ the end of the connection ──────────► │ may be upgraded in turn
 
 A frame is its length in four bytes, then MessagePack. Fields that a release does not know are left out, and those that it
@@ -22,6 +23,7 @@ from typing import TypeAlias
 import msgspec
 
 from cluster.errors import Misuse
+from director.core.snapshot import ConnectionsPicture
 
 #: Of one frame: a store of a hundred thousand hosts, with its history.
 MAX_FRAME_BYTES = 512 * 1024 * 1024
@@ -77,10 +79,18 @@ class Progress(Frame, frozen=True, kw_only=True, tag="progress"):
     connections: int = 0
     at_most_s: float = 0.0  #: until it ends
     in_flight: dict[str, int] = {}  #: by host, ``service/group/host``
+    clients: dict[str, ConnectionsPicture] = {}  #: some of each service's, the oldest first
     sections: dict[str, tuple[int, bytes]] = {}
 
 
-AnyFrame: TypeAlias = Offer | Ready | Refused | Take | Accepting | Retired | Progress
+class Cut(Frame, frozen=True, kw_only=True, tag="cut"):
+    """The new one: end this client's connections."""
+
+    service: str
+    client: str
+
+
+AnyFrame: TypeAlias = Offer | Ready | Refused | Take | Accepting | Retired | Progress | Cut
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(AnyFrame).decode

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from director.admin.offers import Upgraded
 from director.engine.errors import Conflict
 from director.handover.channel import VARIABLE, Channel
-from director.handover.frames import Accepting, AnyFrame, Offer, Progress, Ready, Refused, Retired, Take
+from director.handover.frames import Accepting, AnyFrame, Cut, Offer, Progress, Ready, Refused, Retired, Take
 from director.ports.passing import SOCKETS
 
 #: From the last word of the old process to the new one's first client. Clients wait in the kernel's queue meanwhile,
@@ -47,6 +47,9 @@ class Gives(Protocol):
 
     def progress(self) -> Progress:
         """Since the last time it was asked."""
+
+    def cut(self, service: str, client: str) -> None:
+        """End a client's connections."""
 
 
 class Successor(ProcessProtocol):
@@ -183,7 +186,9 @@ class Giving:
         return f"the upgrade failed: {error}"
 
     def _heard(self, frame: AnyFrame) -> None:
-        if self._waiting is not None and not self._waiting.called:
+        if isinstance(frame, Cut):
+            self._director.cut(frame.service, frame.client)
+        elif self._waiting is not None and not self._waiting.called:
             self._waiting.callback(frame)
 
     def _lost(self, why: str) -> None:

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from director.handover.channel import VARIABLE, Channel, OfferFailed, receive_offer
-from director.handover.frames import Accepting, AnyFrame, Offer, Progress, Ready, Refused, Retired, Take, encode
+from director.handover.frames import Accepting, AnyFrame, Cut, Offer, Progress, Ready, Refused, Retired, Take, encode
 from director.ports.passing import SOCKETS, Listening
 from director.version import VERSION
 
@@ -27,8 +27,8 @@ class Takes(Protocol):
     def serve(self) -> None:
         """The old process knows that this one is the owner."""
 
-    def heard_of(self, progress: Progress) -> None:
-        """The old process's last clients."""
+    def heard_of(self, progress: Progress, cut: Callable[[str, str], None]) -> None:
+        """The old process's last clients; *cut* ends one's connections."""
 
     def alone(self) -> None:
         """The old process has ended."""
@@ -73,7 +73,7 @@ class Predecessor:
             elif isinstance(frame, Retired):
                 on_serving()
             elif isinstance(frame, Progress):
-                director.heard_of(frame)
+                director.heard_of(frame, lambda service, client: self._say(Cut(service=service, client=client)))
 
         def over(why: str) -> None:
             self.alone = True

@@ -1,3 +1,3 @@
 """What an order changes, and what can be asked."""
 
-__all__ = ["audit", "headline", "node", "users"]
+__all__ = ["audit", "clients", "headline", "node", "previous", "users"]

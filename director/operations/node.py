@@ -39,6 +39,7 @@ from director.operations.clients import kill_client, picture_connections
 from director.operations.echo import Echo
 from director.operations.explaining import explanation
 from director.operations.past import told
+from director.operations.previous import Previous, cut_previous, with_previous
 from director.operations.services import ServiceChanges
 from director.operations.users import UserChanges
 from director.ports.tls import Renewal
@@ -53,13 +54,13 @@ class NodeOperations:
     """Reads the node's inventory, writes the store; the change comes back through the node's `Sync`.
 
     :param own_process: where this director is a process of its own.
-    :param previous: the clients that the process before this one still serves; None: it has ended.
+    :param previous: the process before this one; None: it has ended, or there was none.
     """
 
     def __init__(self, node: Node, store: Store, sync: Sync, keys: Keys, clustering: Clustering, *,
                  boot: Configuration, audit: AuditTrail, users: UserChanges, swapping: Swapping, certificates: Renewal,
                  reactor: Any, own_process: Process | None = None,
-                 previous: Callable[[], int | None] = lambda: None) -> None:
+                 previous: Callable[[], Previous | None] = lambda: None) -> None:
         self._node = node
         self._store = store
         self._sync = sync
@@ -78,7 +79,7 @@ class NodeOperations:
     # --- looking
 
     def picture(self, service: str | None = None, group: str | None = None, host: str | None = None) -> DirectorPicture:
-        node, clustering = self._node, self._clustering
+        node, clustering, previous = self._node, self._clustering, self._previous()
         now = node.monotonic()
         size, writes, written = clustering.written()
         return DirectorPicture(
@@ -102,7 +103,8 @@ class NodeOperations:
                 node.inventory, now, node.wall() - now, node.listeners.addresses, service, group, host),
             store_problems=self._unreadable(),
             store_writable=clustering.writable, store_bytes=size, store_writes=writes, store_written_bytes=written,
-            retired=node.retired_connections(), previous_connections=self._previous(),
+            retired=node.retired_connections(),
+            previous_connections=None if previous is None else previous.connections,
         )
 
     def refs(self) -> Iterable[HostRef]:
@@ -194,10 +196,12 @@ class NodeOperations:
     # --- what runs
 
     def connections(self, service: str, limit: int) -> ConnectionsPicture:
-        return picture_connections(self._frontends(service), limit, self._node.monotonic())
+        previous = self._previous()
+        own = picture_connections(self._frontends(service), limit, self._node.monotonic())
+        return with_previous(own, None if previous is None else previous.clients.get(service), limit)
 
     def kill_connection(self, service: str, client: Address) -> int:
-        return kill_client(self._frontends(service), client)
+        return kill_client(self._frontends(service), client) + cut_previous(self._previous(), service, client)
 
     def _frontends(self, service: str) -> list[Frontend]:
         frontends = self._node.frontends_of(service)

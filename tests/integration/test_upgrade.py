@@ -98,7 +98,7 @@ class PythonRelayTests(UpgradeTestCase):
 
     def test_deadline(self) -> None:
         """A client that stays is cut at the service's drain_s; until then no further upgrade begins."""
-        stage = self.stage(self.config(drain_s=3.0))
+        stage = self.stage(self.config(drain_s=6.0))
         load = self.load(per_s=20.0)
         client = load.connect()
         self.addCleanup(client.close)
@@ -106,6 +106,16 @@ class PythonRelayTests(UpgradeTestCase):
         stage.upgrade()
         self.assertIn("never more than two", stage.fails())
         load.echo(client)
+        peer = "{}:{}".format(*client.getsockname())
+
+        def listed() -> dict[str, bool]:
+            return {each["client"]: each["previous"] for each in stage.json("connections", "web")["connections"]}
+
+        self.assertTrue(listed().get(peer))
+        other = load.connect()
+        self.addCleanup(other.close)
+        load.echo(other)
+        self.assertIs(listed()["{}:{}".format(*other.getsockname())], False)
         client.settimeout(30.0)
         with self.assertRaises(ConnectionResetError):
             client.recv(1)
