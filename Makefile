@@ -6,7 +6,7 @@ READY  := $(VENV)/.installed
 # Tests at a time: most of them wait.
 JOBS   ?= 4
 
-.PHONY: dashboards help demo cluster-demo run test test-clients test-chaos test-native-sanitizers lint bench bench-cluster bench-scale bench-schedulers soak repeat clean coverage mutation docs man
+.PHONY: deb wheels test-packages packages-installed dashboards help demo cluster-demo run test test-clients test-chaos test-native-sanitizers lint bench bench-cluster bench-scale bench-schedulers soak repeat clean coverage mutation docs man
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
@@ -33,6 +33,20 @@ test: servers-test $(READY) ## the test suite; brings the servers that it starts
 
 test-clients: servers-clients $(READY) ## real clients and servers (PostgreSQL, Redis, ssh, nginx ...) with a director between them
 	$(BIN)/pytest tests/clients $(PYTEST_ARGS)
+
+# For packages and what is around them, all extras, since the test of names looks at each.
+EXTRAS := '.[dev,packages,docs,bench,demo,mutation]'
+packages-installed: $(READY)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e $(EXTRAS)
+
+test-packages: servers-packages packages-installed ## Debian packages in a fresh Debian, wheels, containers, workflows; needs root
+	$(BIN)/pytest tests/packages $(PYTEST_ARGS)
+
+deb: servers-packages $(READY) ## the Debian packages of director and agent, for this machine's release; in dist
+	@$(BIN)/python -m deploy.packaging.deb
+
+wheels: packages-installed ## source distribution and manylinux wheel; in dist
+	@$(BIN)/python -m deploy.packaging.wheels
 
 test-browser: servers-browser $(READY) ## the web interface in Chromium, against a running director
 	$(BIN)/pytest tests/browser $(PYTEST_ARGS)

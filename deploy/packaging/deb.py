@@ -1,8 +1,8 @@
 """Debian packages of the director and of the agent: ``python -m deploy.packaging.deb [--into DIRECTORY] [PACKAGE…]``.
 
-Each is a virtual environment below ``/opt`` with everything that Python has to bring in the versions of ``constraints.txt``, made
-with this machine's ``/usr/bin/python3``, whose minor version the package then depends on: a package is for the release that it
-was built on. Around it: commands in ``/usr/bin``, units, users, manual pages, completions, a first configuration.
+Each is a virtual environment below ``/opt`` with everything that Python has to bring in the versions of ``constraints.txt``,
+made with this machine's ``/usr/bin/python3``, whose minor version the package then depends on: a package is for the release
+that it was built on. Around it: commands in ``/usr/bin``, units, users, manual pages, completions, a first configuration.
 
 Two builds of one commit in the same place of the same release are the same bytes: times are the commit's
 (``SOURCE_DATE_EPOCH`` replaces them), and nothing in the package tells where it was built.
@@ -56,24 +56,26 @@ class Package:
 
 PACKAGES = (
     Package(
-        "txdirector-director", "[director,manhole]", ("director", "directorctl"), "txdirector", "txdirector", "director.toml",
-        ("/var/lib/txdirector", "/var/log/txdirector"), "balancer of TCP connections whose backends report their load",
-        "A director accepts TCP clients and relays each to a backend host, by health and by the load that agents report. Several "
-        "make a redundant cluster with virtual addresses, which shares its state in etcd. Besides the director itself this has "
-        "directorctl, which shows and steers a running one.",
+        "txdirector-director", "[director,manhole]", ("director", "directorctl"), "txdirector", "txdirector",
+        "director.toml", ("/var/lib/txdirector", "/var/log/txdirector"),
+        "balancer of TCP connections whose backends report their load",
+        "A director accepts TCP clients and relays each to a backend host, by health and by the load that agents report. "
+        "Several make a redundant cluster with virtual addresses, which shares its state in etcd. Besides the director "
+        "itself this has directorctl, which shows and steers a running one.",
     ),
     Package(
         "txdirector-agent", "", ("director-agent",), "director-agent", "director-agent", "agent.toml", (),
         "reports a backend host's load to txdirector",
-        "The agent runs beside a backend and tells every director once a second how loaded it is, from its cgroup, its process or "
-        "the machine; it announces when the backend leaves, and answers HAProxy's agent-check, too.",
+        "The agent runs beside a backend and tells every director once a second how loaded it is, from its cgroup, its "
+        "process or the machine; it announces when the backend leaves, and answers HAProxy's agent-check, too.",
     ),
 )
 
 
 def run(*command: str | Path, cwd: Path | None = None, **env: str) -> str:
     """What it prints. It must succeed."""
-    done = subprocess.run([str(word) for word in command], env={**os.environ, **env}, cwd=cwd, capture_output=True, text=True, check=False)
+    done = subprocess.run([str(word) for word in command], env={**os.environ, **env}, cwd=cwd, capture_output=True,
+                          text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
     return done.stdout
@@ -108,14 +110,15 @@ def environment(package: Package, tree: Path, built: Path) -> None:
     opt = Path("/opt") / package.name
     here = tree / opt.relative_to("/")
     run(PYTHON, "-m", "venv", "--without-pip", here)
-    run(sys.executable, "-m", "pip", "--python", here / "bin/python3", "install", "--quiet", "--disable-pip-version-check", "--no-compile",
-        "-c", ROOT / "constraints.txt", f"{built}{package.extras}")
+    run(sys.executable, "-m", "pip", "--python", here / "bin/python3", "install", "--quiet", "--disable-pip-version-check",
+        "--no-compile", "-c", ROOT / "constraints.txt", f"{built}{package.extras}")
     for script in (here / "bin").iterdir():
         if script.name in package.commands:
             script.write_text(re.sub(r"\A#!.*", f"#!{opt}/bin/python3", script.read_text()))
         elif not script.is_symlink():
             script.unlink()
-    (here / "pyvenv.cfg").write_text(f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {python_version()[0]}\n")
+    whole, *_ = python_version()
+    (here / "pyvenv.cfg").write_text(f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {whole}\n")
     [packages] = here.glob("lib/python3*/site-packages")
     for useless in [*(found for pattern in TESTS for found in packages.glob(pattern)), *here.glob("include")]:
         shutil.rmtree(useless)
@@ -123,7 +126,8 @@ def environment(package: Package, tree: Path, built: Path) -> None:
         trace.unlink()
     for library in packages.rglob("_relay.abi3.so"):
         run("strip", "--strip-unneeded", library)
-    run(here / "bin/python3", "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash", "-s", tree, "-p", "/", packages)
+    run(here / "bin/python3", "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash", "-s", tree,
+        "-p", "/", packages)
 
 
 @functools.cache
@@ -145,7 +149,8 @@ def surroundings(package: Package, tree: Path, version: str) -> None:
     for command in package.commands:
         (tree / "usr/bin" / command).symlink_to(f"../../opt/{package.name}/bin/{command}")
         for shell, path in (
-            ("bash", f"usr/share/bash-completion/completions/{command}"), ("zsh", f"usr/share/zsh/vendor-completions/_{command}"),
+            ("bash", f"usr/share/bash-completion/completions/{command}"),
+            ("zsh", f"usr/share/zsh/vendor-completions/_{command}"),
             ("fish", f"usr/share/fish/vendor_completions.d/{command}.fish"),
         ):
             words = ("--completion", shell) if command == "director-agent" else ("completion", shell)
@@ -153,7 +158,8 @@ def surroundings(package: Package, tree: Path, version: str) -> None:
         day = datetime.datetime.fromtimestamp(epoch(), datetime.UTC).date()
         compressed(tree / f"usr/share/man/man1/{command}.1.gz", page(command, project_version(), day))
     unit = (SYSTEMD / f"{package.unit}.service").read_text()
-    put(f"usr/lib/systemd/system/{package.unit}.service", unit.replace(f"Documentation={HOME}", f"Documentation=man:{package.commands[0]}(1) {HOME}"))
+    put(f"usr/lib/systemd/system/{package.unit}.service",
+        unit.replace("\nDocumentation=", f"\nDocumentation=man:{package.commands[0]}(1) "))
     for kind, column in (("sysusers.d", 1), ("tmpfiles.d", 4)):
         lines = (SYSTEMD / kind / "txdirector.conf").read_text().splitlines(keepends=True)
         put(f"usr/lib/{kind}/{package.name}.conf",
@@ -180,8 +186,9 @@ def copyright_file() -> str:
     assert owner is not None
     _, _, terms = licence.partition(owner[0])
     body = "\n".join(f" {line}" if line else " ." for line in terms.strip().splitlines())
-    return (f"Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\nUpstream-Name: txdirector\nSource: {HOME}\n"
-            f"Comment: The libraries below /opt are under licences of their own, which their *.dist-info directories have.\n\n"
+    return ("Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n"
+            f"Upstream-Name: txdirector\nSource: {HOME}\n"
+            "Comment: The libraries below /opt have licences of their own, in their *.dist-info directories.\n\n"
             f"Files: *\nCopyright: {owner[1]}\nLicense: Expat\n{body}\n")
 
 
@@ -195,17 +202,17 @@ def control(package: Package, tree: Path, version: str, scratch: Path) -> None:
     size = sum(path.lstat().st_size for path in tree.rglob("*")) // 1024
     (debian / "control").write_text(
         f"Package: {package.name}\nVersion: {version}\nArchitecture: {run('dpkg', '--print-architecture').strip()}\n"
-        f"Maintainer: {MAINTAINER}\nInstalled-Size: {size}\nDepends: {', '.join(depends)}\nSection: net\nPriority: optional\n"
-        f"Homepage: {HOME}\nDescription: {package.synopsis}\n {package.description}\n",
+        f"Maintainer: {MAINTAINER}\nInstalled-Size: {size}\nDepends: {', '.join(depends)}\n"
+        f"Section: net\nPriority: optional\nHomepage: {HOME}\nDescription: {package.synopsis}\n {package.description}\n",
     )
     other = next(each.name for each in PACKAGES if each is not package)
-    words = {"PACKAGE": package.name, "UNIT": package.unit, "USER": package.user, "OWNED": " ".join(package.owned) or "/nonexistent",
-             "OTHER": other}
+    words = {"PACKAGE": package.name, "UNIT": package.unit, "USER": package.user, "OTHER": other,
+             "OWNED": " ".join(package.owned) or "/nonexistent"}
     for script in ("postinst", "prerm", "postrm"):
         (debian / script).write_text(re.sub("@(.*?)@", lambda found: words[found[1]], (DEBIAN / script).read_text()))
         (debian / script).chmod(0o755)
-    files = sorted(path for path in tree.rglob("*") if path.is_file() and not path.is_symlink() and debian not in path.parents)
-    names = [str(path.relative_to(tree)) for path in files]
+    files = (path for path in tree.rglob("*") if path.is_file() and not path.is_symlink() and debian not in path.parents)
+    names = sorted(str(path.relative_to(tree)) for path in files)
     (debian / "conffiles").write_text("".join(f"/{name}\n" for name in names if name.startswith("etc/")))
     (debian / "md5sums").write_text(run("md5sum", *names, cwd=tree))
 
@@ -243,7 +250,9 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := set(given.packages) - {package.name for package in PACKAGES}:
         parser.error(f"no such package: {', '.join(sorted(unknown))}")
-    for program, source in ((PYTHON, "python3"), ("dpkg-shlibdeps", "dpkg-dev"), ("strip", "binutils"), ("cc", "gcc libc6-dev python3-dev")):
+    for program, source in (
+        (PYTHON, "python3"), ("dpkg-shlibdeps", "dpkg-dev"), ("strip", "binutils"), ("cc", "gcc libc6-dev python3-dev"),
+    ):
         if shutil.which(program) is None:
             sys.exit(f"{program} is missing: apt-get install {source}")
     os.umask(0o022)

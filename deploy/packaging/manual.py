@@ -1,6 +1,7 @@
 """Manual pages of the commands, from what click knows of them: one page for each command, in man(7)'s macros.
 
-click-man makes a page for each of the forty parts of our commands, and passes text on that troff takes for requests; so this.
+click-man makes a page for each of the forty parts of our commands, and passes text on that troff takes for requests; so
+this.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from director.ctl import main as directorctl
 
 COMMANDS: dict[str, click.Command] = {"director": director, "directorctl": directorctl, "director-agent": director_agent}
 SEE_ALSO = {
-    "director": ("directorctl", "director-agent"), "directorctl": ("director",), "director-agent": ("director", "directorctl"),
+    "director": ("directorctl", "director-agent"), "directorctl": ("director",),
+    "director-agent": ("director", "directorctl"),
 }
+#: What troff would take for something else; a full stop is that only where a line begins.
+_LITERALLY = str.maketrans({"\\": r"\e", "-": r"\-", "`": r"\(ga", "'": r"\(aq", "^": r"\(ha", "~": r"\(ti"})
 
 
 def page(name: str, version: str, date: datetime.date) -> str:
@@ -32,7 +36,8 @@ def page(name: str, version: str, date: datetime.date) -> str:
         lines = [
             f'.TH {name.upper()} 1 {date.isoformat()} "txdirector {literal(version)}" "txdirector"',
             ".SH NAME", rf"{literal(name)} \- {literal(summary(command))}",
-            ".SH SYNOPSIS", synopsis(context), ".SH DESCRIPTION", *prose(command.help or ""), ".SH OPTIONS", *options(context),
+            ".SH SYNOPSIS", synopsis(context), ".SH DESCRIPTION", *prose(command.help or ""),
+            ".SH OPTIONS", *options(context),
         ]
         below = [*parts(context)]
         if below:
@@ -99,5 +104,4 @@ def prose(text: str) -> list[str]:
 
 def literal(text: str) -> str:
     """As text that troff does not read anything into."""
-    text = text.replace("\\", r"\e").replace("-", r"\-").replace("`", r"\(ga").replace("'", r"\(aq").replace("^", r"\(ha").replace("~", r"\(ti")
-    return re.sub(r"(?m)^\.", r"\&.", text)
+    return re.sub(r"(?m)^\.", r"\\&.", text.translate(_LITERALLY))

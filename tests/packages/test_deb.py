@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import tempfile
@@ -11,7 +10,7 @@ from typing import ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from deploy.packaging.deb import PACKAGES, debian_version, project_version
+from deploy.packaging.deb import PACKAGES, debian_version
 from tests.packages.chroot import Chroot, command, require, sources
 
 #: Sorts after every real one.
@@ -81,7 +80,7 @@ class DebTests(SynchronousTestCase):
             f"{AS_DIRECTOR} director run /etc/txdirector/director.toml >/tmp/log 2>&1 & director=$!\n"
             "until directorctl status 2>/dev/null; do kill -0 $director || { cat /tmp/log; exit 1; }; sleep 0.1; done\n"
             "kill $director; wait $director; cat /tmp/log; ls /var/lib/txdirector", alone=True)
-        self.assertIn("native relay", said)
+        self.assertIn("] ready\n", said)
         self.assertRegex(said, r"(?m)^state")
 
     def cluster(self) -> None:
@@ -100,7 +99,7 @@ class DebTests(SynchronousTestCase):
             for name in package.commands:
                 self.assertTrue((root / f"usr/share/man/man1/{name}.1.gz").is_file())
                 self.chroot.run(f"bash -n /usr/share/bash-completion/completions/{name}")
-        self.assertEqual([path for path in root.glob("etc/systemd/system/**/*director*")], [])  # nothing was enabled
+        self.assertEqual(list(root.glob("etc/systemd/system/**/*director*")), [])  # nothing was enabled
         (root / "var/log/txdirector/director.log").write_text("a line\n")
         self.chroot.run("apt-get install -y -qq --no-install-recommends logrotate; chown txdirector: /var/log/txdirector/*; "
                         "logrotate --force /etc/logrotate.d/txdirector-director")
