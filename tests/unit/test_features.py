@@ -44,13 +44,18 @@ class FeaturesTests(SynchronousTestCase):
                 self.assertTrue(shown, row)
 
     def test_named_tests(self) -> None:
-        """Files, classes and functions are there."""
+        """Folders, files, classes and functions are there; of whatever is named nothing is passed over."""
         missing = []
         for row in ROWS:
-            for named in re.findall(r"`((?:tests/)?[\w/]*test_\w+\.py(?:::\w+)*)`", row):
+            for named in re.findall(r"`([^`]+)`", row.split("|")[4]):
                 path, *names = named.split("::")
+                if named.startswith("make "):
+                    continue
                 if not (ROOT / path).is_file():
-                    missing.append(named)
+                    if names or not (ROOT / path).is_dir():
+                        missing.append(named)
+                    continue
+                if not names:
                     continue
                 node: ast.Module | ast.stmt = parsed(ROOT / path)
                 for name in names:
