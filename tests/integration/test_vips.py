@@ -163,7 +163,7 @@ class DirectorTests(LabTestCase):
         self.directory = Path(tempfile.mkdtemp(dir="."))
         self.quiet = 0.0
 
-    def start(self, machine: Machine, interface: str = "eth0") -> subprocess.Popen[bytes]:
+    def start(self, machine: Machine, interface: str = "eth0", more: str = "") -> subprocess.Popen[bytes]:
         config = self.directory / f"{machine.name}.toml"
         config.write_text(f"""
 [node]
@@ -175,6 +175,7 @@ addresses = ["{VIP4}/24", "{VIP6}/64"]
 [services.web]
 listen = ["{VIP4}:{WEB}", "[{VIP6}]:{WEB}", "{machine.address}:{WEB}"]
 groups.main.hosts.app = "127.0.0.1:1"
+{more}
 """)
         with (self.directory / f"{machine.name}.log").open("wb") as log:
             return machine.start(sys.executable, "-m", "director", "run", str(config), log=log,
@@ -217,6 +218,26 @@ groups.main.hosts.app = "127.0.0.1:1"
         until(lambda: not {VIP4, VIP6} & addresses(machine), "given up")
         self.assertEqual(process.wait(DEADLINE_S), 0)
         self.assertIn("2 virtual addresses given up on eth0", self.log(machine))
+
+    def test_hooks(self) -> None:
+        """A program is told of the lead and the addresses, when they come and when they go, the stop's news included."""
+        machine, told = self.machine("a"), self.directory.absolute() / "told"
+        on = ["leader_gained", "leader_lost", "vip_taken", "vip_released"]
+        process = self.start(machine, more=f"[node.hooks.h]\ncommand = ['/bin/sh', '-c', 'cat >> {told}']\non = {on}")
+
+        def events() -> list[str]:
+            lines = told.read_text().splitlines() if told.exists() else []
+            return [json.loads(line)["event"] for line in lines]
+
+        until(lambda: len(events()) == 2, "it leads and has the addresses")
+        self.assertEqual(sorted(events()), ["leader_gained", "vip_taken"])
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(DEADLINE_S), 0)
+        self.assertEqual(sorted(events()[2:]), ["leader_lost", "vip_released"])
+        records = [json.loads(line) for line in told.read_text().splitlines()]
+        self.assertEqual([each["number"] for each in records], [1, 2, 3, 4])
+        taken, released = [sorted(each["addresses"]) for each in records if each["event"].startswith("vip")]
+        self.assertEqual((taken, released), ([VIP4, VIP6], [VIP4, VIP6]))
 
     def test_moved(self) -> None:
         """The neighbours of a new owner find it without asking: their next connection reaches it."""
