@@ -6,6 +6,7 @@ No library: those there are, are one function and unmaintained, or bind libsyste
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import socket
 import time
@@ -21,6 +22,7 @@ SEND_S = 0.5
 FEEDS = 3
 #: The status line is never older than this, where no watchdog asks for more: what it tells changes with every client.
 STATUS_S = 10.0
+_STDERR = 2
 #: What a stop takes beyond the wait for connections: cutting them, writing the log.
 STOP_S = 30.0
 
@@ -53,6 +55,8 @@ class Notifier:
     def start(self) -> None:
         """Tell the status from now on and, once `ready` was said, feed the watchdog. The reactor does it: one that does not
         turn lets it bite."""
+        if self._watchdog_s:
+            faulthandler.enable(_STDERR)  # it bites with SIGABRT: the journal then has what each thread was doing
         if self._address and not self._turning.running:
             self._turning.start(min(self._watchdog_s / FEEDS or STATUS_S, STATUS_S))
 

@@ -24,11 +24,13 @@ from cluster.table import HISTORY_LIMIT
 from cluster.validate import did_you_mean, join
 from director.checks.programs import refusal as refusal_of_program
 from director.checks.programs import unfit
+from director.config import kernel
 from director.config.addresses import Listener, listeners
 from director.config.node import ETCD
 from director.config.secret import exposed, read_secret
 from director.ports.binding import FileAccess, ids, refusal
 from director.ports.tls import server_options
+from director.resources.places import hard_limit
 
 #: What adding addresses and telling the neighbours take, by their numbers in linux/capability.h.
 _VIP_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
@@ -71,6 +73,7 @@ def warnings(configuration: Configuration) -> Iterator[Problem]:
                 yield Problem(join("services", name, "groups", group_name, "health", "probe", "command", 0),
                               f"{command[0]} is not run, so nobody is probed: {why}")
     yield from _hook_warnings(configuration.node)
+    yield from kernel.warnings(configuration, kernel.Kernel.here(), descriptors=hard_limit())
     lacking = _lacking_capabilities() if configuration.node.vips.addresses and "manage" in configuration.node.roles else ()
     if lacking:
         yield Problem("node.vips.addresses", "a leader could not take them: whoever asks here lacks the "

@@ -47,10 +47,15 @@ def write_new(path: Path, content: bytes, *, mode: int) -> None:
     """Make a file that nobody else could read for a moment.
 
     :raises FileExistsError: it is never overwritten.
-    :raises OSError: it cannot be written.
+    :raises OSError: it cannot be written; nothing is left.
     """
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+    except OSError:
+        path.unlink()  # a full disk took a part of it
+        raise
 
 
 def _general_name(name: str) -> x509.GeneralName:

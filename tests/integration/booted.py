@@ -23,11 +23,11 @@ SYSTEMD = Path("/lib/systemd/systemd")
 DEADLINE_S = 90.0
 
 
-def require() -> None:
-    """:raises SkipTest: no systemd can be started here; where nothing may be skipped, a failure."""
+def require(program: str, package: str) -> None:
+    """:raises SkipTest: it is not installed, or nobody may boot anything here; where nothing may be skipped, a failure."""
     why = "needs root, to make namespaces" if os.geteuid() else ""
-    if not SYSTEMD.exists():
-        why = "needs systemd: apt-get install systemd"
+    if shutil.which(program) is None:
+        why = f"needs {program}: apt-get install {package}"
     if why and os.environ.get("CI") == "true":
         raise AssertionError(why)
     if why:

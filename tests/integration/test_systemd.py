@@ -22,6 +22,8 @@ from tests.one_thread import stopped, threads
 UNITS = Path(__file__).parents[2] / "deploy/systemd"
 #: The watchdog's patience in these tests: fed each tenth of a second.
 WATCHDOG_S = 0.3
+#: The systemd that knows this type of service.
+NOTIFY_RELOAD = 253
 #: systemd's own scale of what a service could do to the machine, from 0 to 10.
 MOST_EXPOSED = {"txdirector": 2.5, "director-agent": 1.5}
 
@@ -203,6 +205,13 @@ class UnitTests(SynchronousTestCase):
         shutil.copytree(UNITS, self.folder)
         for unit in self.folder.glob("*.service"):  # the commands as they are installed here
             unit.write_text(unit.read_text().replace("=/usr/bin/", f"={Path(sys.executable).parent}/"))
+        if self.version() < NOTIFY_RELOAD:
+            (self.folder / "txdirector.service.d/notify-reload.conf").unlink()
+
+    def version(self) -> int:
+        found = re.match(r"systemd (\d+)", self.analyze("--version"))
+        assert found is not None
+        return int(found[1])
 
     def analyze(self, *words: str) -> str:
         done = subprocess.run(["systemd-analyze", "--no-pager", *words], cwd=self.folder, capture_output=True, text=True, timeout=60,

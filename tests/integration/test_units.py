@@ -15,7 +15,7 @@ from typing import ClassVar
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from director.relay.choice import native_missing
-from tests.integration.booted import DEADLINE_S, ROOT, Booted, require
+from tests.integration.booted import DEADLINE_S, ROOT, SYSTEMD, Booted, require
 from tests.one_thread import died, stopped, threads
 
 GUIDE = ROOT / "docs/operations/systemd.md"
@@ -30,6 +30,7 @@ name = "lb1"
 store = "file:/var/lib/txdirector/state"
 control_socket = "/run/txdirector/control"
 agents.listen = ["127.0.0.1:7946"]
+admin.endpoints = [{ listen = "127.0.0.1:7401" }]
 [services.web]
 listen = ["127.0.0.1:80"]
 timeouts.drain_s = 60
@@ -43,7 +44,7 @@ hosts = ["web/main/app1"]
 leave_deadline_s = 5
 """
 #: What the units say is 20 s, and nobody wants to wait for that.
-PATIENCE = "[Service]\nWatchdogSec=1s\nRestartSec=100ms\n"
+PATIENCE = "[Service]\nWatchdogSec=3s\n"
 VIP = "10.99.0.100"
 
 
@@ -64,7 +65,7 @@ class UnitsTests(SynchronousTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        require()
+        require(str(SYSTEMD), "systemd")
         machine = cls.machine = Booted()
         try:
             machine.wait_until_up()
@@ -72,8 +73,6 @@ class UnitsTests(SynchronousTestCase):
                 machine.write(f"/usr/bin/{name}", COMMAND.format(module=module, function=function), 0o755)
             machine.write("/etc/txdirector/director.toml", DIRECTOR, 0o600)
             machine.write("/etc/txdirector/agent.toml", AGENT, 0o600)
-            for unit in ("txdirector", "director-agent"):
-                machine.write(f"/etc/systemd/system/{unit}.service.d/patience.conf", PATIENCE)
             [install] = re.findall(r"```sh\n(install .*?)```", GUIDE.read_text(), flags=re.S)
             machine.run(script=install)
         except BaseException:
@@ -89,6 +88,13 @@ class UnitsTests(SynchronousTestCase):
         self.machine.write("/etc/txdirector/director.toml", DIRECTOR)
         self.machine.do(script="systemctl kill --signal=KILL txdirector director-agent; systemctl stop txdirector director-agent;"
                                " systemctl reset-failed")
+
+    def drop_in(self, unit: str, text: str) -> None:
+        """For this test."""
+        path = f"/etc/systemd/system/{unit}.service.d/test.conf"
+        self.machine.write(path, text)
+        self.machine.run("systemctl", "daemon-reload")
+        self.addCleanup(self.machine.run, script=f"rm {path}; systemctl daemon-reload")
 
     # --- looking
 
@@ -164,10 +170,7 @@ class UnitsTests(SynchronousTestCase):
         self.addCleanup(self.machine.run, "ip", "link", "delete", "vip0")
         vips = f'[node]\nvips.interface = "vip0"\nvips.addresses = ["{VIP}/24"]\n'
         self.machine.write("/etc/txdirector/director.toml", DIRECTOR.replace("[node]\n", vips))
-        self.machine.run(script="cp -r deploy/systemd/txdirector.service.d/vips.conf /etc/systemd/system/txdirector.service.d/; "
-                                "systemctl daemon-reload")
-        self.addCleanup(self.machine.run,
-                        script="rm /etc/systemd/system/txdirector.service.d/vips.conf; systemctl daemon-reload")
+        self.drop_in("txdirector", (ROOT / "deploy/systemd/txdirector.service.d/vips.conf").read_text())
         pid = self.begin()
         self.until(lambda: VIP in self.machine.run("ip", "address", "show", "dev", "vip0"))
         self.assertIn("CapEff:\t0000000000003400", self.machine.read(f"/proc/{pid}/status"))
@@ -191,11 +194,12 @@ class UnitsTests(SynchronousTestCase):
 
     def test_watchdog(self) -> None:
         """A process that hangs is ended and another started: one that is frozen, and one of which a single thread hangs."""
+        self.drop_in("txdirector", PATIENCE)
         pid = self.begin()
         restarts = self.restarts()
         os.kill(self.machine.outside(pid), signal.SIGSTOP)
         self.until(lambda: self.restarted("txdirector", pid, restarts))
-        self.assertIn("txdirector.service: Watchdog timeout", self.journal())
+        self.assertRegex(self.journal(), "(?s)txdirector.service: Watchdog timeout.*Fatal Python error: Aborted.*in run")
         if native_missing():
             raise SkipTest(f"needs the native relay: {native_missing()}")
         pid, restarts = int(self.machine.show("txdirector", "MainPID")[0]), self.restarts()
@@ -208,10 +212,7 @@ class UnitsTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """`systemctl stop` waits for clients, longer than systemd itself would, and nobody new is let in."""
-        self.machine.write("/etc/systemd/system/txdirector.service.d/stop.conf", "[Service]\nTimeoutStopSec=1s\n")
-        self.machine.run("systemctl", "daemon-reload")
-        self.addCleanup(self.machine.run,
-                        script="rm /etc/systemd/system/txdirector.service.d/stop.conf; systemctl daemon-reload")
+        self.drop_in("txdirector", "[Service]\nTimeoutStopSec=1s\n")
         backend = self.listening(("127.0.0.1", 8000))
         self.begin()
         client = self.client()
@@ -232,24 +233,77 @@ class UnitsTests(SynchronousTestCase):
     def test_error_in_the_file(self) -> None:
         """It is told, and not tried again and again."""
         self.machine.write("/etc/txdirector/director.toml", DIRECTOR.replace("kind", "knid"))
-        restarts = self.restarts()
         self.assertFalse(self.machine.succeeds("systemctl", "start", "txdirector"))
-        self.until(lambda: self.machine.show("txdirector", "ActiveState", "ExecMainStatus") == ["failed", "2"])
-        self.assertEqual(self.restarts(), restarts)
+        self.assertEqual(self.machine.show("txdirector", "ActiveState", "SubState", "ExecMainStatus"), ["failed", "failed", "2"])
         self.assertIn("did you mean", self.journal())
+
+    # --- the machine around it
+
+    def test_networkd(self) -> None:
+        """systemd-networkd takes a virtual address away when it configures its interface; with the drop-in it leaves it."""
+        machine, vip = self.machine, "10.98.0.100"
+        require("dbus-daemon", "dbus")
+        machine.write("/etc/systemd/network/inside.network", "[Match]\nName=net0\n[Network]\nAddress=10.98.0.1/24\n"
+                                                             "LinkLocalAddressing=no\nIPv6AcceptRA=no\n")
+        machine.run(script="ip link add net0 type veth peer name net1; ip link set net1 up; systemctl start dbus systemd-networkd")
+        self.addCleanup(machine.run, script="systemctl stop systemd-networkd.socket systemd-networkd; ip link delete net0")
+
+        def configured(times: int) -> bool:
+            """Whether it has been, so often."""
+            return (self.journal("systemd-networkd").count("onfiguring with ") >= times
+                    and machine.succeeds("grep", "-rq", "ADMIN_STATE=configured", "/run/systemd/netif/links"))
+
+        def left_by(*command: str) -> set[str]:
+            """The addresses after it was told that, which were two."""
+            before = self.journal("systemd-networkd").count("onfiguring with ")
+            machine.run("ip", "address", "replace", f"{vip}/24", "dev", "net0")
+            machine.run("networkctl", *command)
+            self.until(lambda: configured(before + 1), "systemd-networkd")
+            return set(re.findall(r"inet ([\d.]+)/", machine.run("ip", "address", "show", "dev", "net0")))
+
+        self.until(lambda: configured(1), "systemd-networkd")
+        self.assertEqual(left_by("reconfigure", "net0"), {"10.98.0.1"})
+        machine.run("install", "-D", "-m", "644", "-t", "/etc/systemd/network/inside.network.d",
+                    "deploy/systemd/network/keep-addresses.conf")
+        self.assertEqual(left_by("reload"), {"10.98.0.1", vip})
+        self.assertEqual(left_by("reconfigure", "net0"), {"10.98.0.1", vip})
+
+    def test_kernel_settings(self) -> None:
+        """The kernel takes what sysctl.d says, and `director check` then finds nothing too low."""
+        machine = self.machine
+        machine.run(script="echo 32768 33791 >/proc/sys/net/ipv4/ip_local_port_range; echo 128 >/proc/sys/net/core/somaxconn")
+        many = DIRECTOR.replace("timeouts", "limits.max_connections = 9000\ntimeouts")
+        machine.write("/etc/txdirector/director.toml", many)
+
+        def found() -> list[str]:
+            warnings = machine.do("director", "check", "/etc/txdirector/director.toml").stderr.splitlines()
+            return [name for name in ("net.core.somaxconn", "net.ipv4.ip_local_port_range") for line in warnings if f"{name} is" in line]
+
+        self.assertEqual(found(), ["net.core.somaxconn", "net.ipv4.ip_local_port_range"])
+        machine.run(script="install -D -m 644 -t /etc/sysctl.d deploy/systemd/sysctl.d/50-txdirector.conf; "
+                           "/lib/systemd/systemd-sysctl /etc/sysctl.d/50-txdirector.conf")
+        self.assertEqual(machine.run(script="cd /proc/sys/net; cat core/somaxconn ipv4/ip_local_port_range").split(),
+                         ["4096", "10240", "65535"])
+        self.assertEqual(found(), [])
 
     # --- the agent's
 
     def test_agent(self) -> None:
-        """It is ready at once, reports from within its cage, is restarted when it hangs, and leaves when it is stopped."""
+        """It is ready at once, reports from within its cage, and leaves when it is stopped."""
         self.begin()
         pid = self.begin("director-agent")
         self.until(lambda: self.status("director-agent") == "reporting for web/main/app1; 1 of 1 directors listen", "director-agent")
         self.assertIn("CapEff:\t0000000000000000", self.machine.read(f"/proc/{pid}/status"))
+        self.machine.run("systemctl", "stop", "--no-block", "director-agent")
+        self.until(lambda: self.status("director-agent") == "leaving for web/main/app1; 1 of 1 directors listen", "director-agent")
+        self.until(lambda: self.machine.show("director-agent", "ActiveState", "Result") == ["inactive", "success"], "director-agent")
+
+    def test_agent_watchdog(self) -> None:
+        """One that hangs is ended and another started, which reports again."""
+        self.drop_in("director-agent", PATIENCE)
+        self.begin()
+        pid = self.begin("director-agent")
         restarts = self.restarts("director-agent")
         os.kill(self.machine.outside(pid), signal.SIGSTOP)
         self.until(lambda: self.restarted("director-agent", pid, restarts), "director-agent")
         self.until(lambda: "1 of 1 directors listen" in self.status("director-agent"), "director-agent")
-        self.machine.run("systemctl", "stop", "--no-block", "director-agent")
-        self.until(lambda: self.status("director-agent") == "leaving for web/main/app1; 1 of 1 directors listen", "director-agent")
-        self.until(lambda: self.machine.show("director-agent", "ActiveState", "Result") == ["inactive", "success"], "director-agent")
