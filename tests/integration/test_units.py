@@ -18,7 +18,7 @@ from director.relay.choice import native_missing
 from tests.integration.booted import DEADLINE_S, ROOT, SYSTEMD, Booted, require
 from tests.one_thread import died, stopped, threads
 
-GUIDE = ROOT / "docs/operations/systemd.md"
+GUIDE, INIT_GUIDE = ROOT / "docs/operations/systemd.md", ROOT / "docs/operations/init.md"
 #: What an installation puts at /usr/bin for each of the commands.
 COMMAND = """#!/bin/sh
 export LD_LIBRARY_PATH=/opt/python/lib PYTHONPATH=/opt/txdirector:/opt/packages
@@ -236,6 +236,22 @@ class UnitsTests(SynchronousTestCase):
         self.assertFalse(self.machine.succeeds("systemctl", "start", "txdirector"))
         self.assertEqual(self.machine.show("txdirector", "ActiveState", "SubState", "ExecMainStatus"), ["failed", "failed", "2"])
         self.assertIn("did you mean", self.journal())
+
+    def test_a_cluster_of_init(self) -> None:
+        """What `director init` wrote is run by both units, as printed in its guide: the agent is heard over TLS."""
+        machine = self.machine
+        machine.write("/etc/txdirector/agent.toml", "")
+        machine.run("director", "init", "/etc/txdirector/main", "--director", "lb1=127.0.0.1", "--host", "app1=127.0.0.1:8000")
+        [commands] = re.findall(r"```sh\n(install .*?)```", INIT_GUIDE.read_text(), flags=re.S)
+        self.addCleanup(machine.run, script="rm -r /etc/txdirector/main /etc/systemd/system/*.service.d/cluster.conf; "
+                                            "systemctl daemon-reload")
+        self.addCleanup(machine.write, "/etc/txdirector/agent.toml", AGENT)
+        machine.run(script=commands)
+        for unit in ("txdirector", "director-agent"):
+            self.assertEqual(machine.show(unit, "ActiveState"), ["active"])
+        self.until(lambda: self.status("director-agent") == "reporting for web/main/app1; 1 of 1 directors listen", "director-agent")
+        machine.run("test", "-e", "/etc/txdirector/main/directors/lb1/state")
+        machine.run("runuser", "-u", "txdirector", "--", "director", "check", "/etc/txdirector/main/directors/lb1/director.toml")
 
     # --- the machine around it
 

@@ -134,7 +134,7 @@ def _add(directory: Path, name: str, address: Any, days: int, now: datetime.date
     except ConfigError as error:
         _refuse(error)
     try:
-        agent.directory.parent.mkdir(mode=0o700, exist_ok=True)
+        agent.directory.parent.mkdir(mode=0o711, exist_ok=True)
         write_tree(agent.directory, agent.files)
     except AlreadyThere as error:
         _fail(str(error), _EXIT_REFUSED)

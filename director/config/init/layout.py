@@ -3,6 +3,7 @@
     authority/ca.pem, ca.key.pem            stays where it is, or goes to a safe place
     directors/NAME/director.toml            with its certificates and keys, the peers' secret and the admin's users
     agents/NAME/agent.toml                  with its certificate, key and token
+    …/NAME/systemd.conf                     has systemd run either
     services.toml                           for `director bootstrap`, where there is etcd; else director.toml has them
 
 Every machine has its directory at the same path, since the files name each other by whole paths. Who is who:
@@ -42,6 +43,7 @@ from cluster.model import (
 from director.config import check
 from director.config.files import dump_toml
 from director.config.init.authority import DIALS, SERVES, Authority
+from director.config.init.drop_ins import DROP_IN, agent_drop_in, director_drop_in
 from director.config.init.wanted import Wanted, listening
 from director.config.init.writing import File
 from director.config.loops import loop_errors
@@ -98,6 +100,7 @@ def layout(wanted: Wanted, terms: Terms) -> dict[str, File]:
         files |= {
             f"{here}/director.toml": _toml(f"Director {name}: `director run` with this file.",
                                            dump_toml(configurations[name])),
+            f"{here}/{DROP_IN}": director_drop_in(f"{terms.directory}/{here}", vips=bool(wanted.vips)),
             f"{here}/ca.pem": files[CA], f"{here}/htpasswd": users, **({} if alone else {f"{here}/peers.secret": secret}),
             **_signed(f"{here}/director", authority.issue((f"{name}.{DIRECTORS_DOMAIN}", address), (SERVES, DIALS),
                                                           days=terms.days, now=terms.now)),
@@ -154,6 +157,7 @@ def agent_files(name: str, port: int, directors: Sequence[str], token: str, auth
     return {
         "agent.toml": _toml(f"The agent beside host {name}: `director-agent --config` with this file.",
                             tomli_w.dumps(config)),
+        DROP_IN: agent_drop_in(here),
         "ca.pem": File(authority.pem.certificate), "token": File(f"{token}\n".encode(), _PRIVATE),
         **_signed("agent", authority.issue((f"{name}.{AGENTS_DOMAIN}",), (DIALS,), days=days, now=now)),
     }

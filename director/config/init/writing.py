@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from director.config.self_signed import write_new
 
-#: Of directories that hold secrets.
-_PRIVATE = 0o700
+#: Of directories that hold secrets, and of those that others must get through to their own. Neither is listed to others.
+_PRIVATE, _PASSAGE = 0o700, 0o711
 #: What a rename onto something that is there answers: it is never overwritten.
 _THERE = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR})
 
@@ -66,6 +66,9 @@ def _write_tree(directory: Path, files: Mapping[str, File]) -> None:
                     parent.mkdir(_PRIVATE)
             write_new(path, file.content, mode=0o600)
             path.chmod(file.mode)
+        secret = {(beside / name).parent for name, file in files.items() if not file.mode & 0o077}
+        for place in {parent for name in files for parent in (beside / name).parents if parent.is_relative_to(beside)}:
+            place.chmod(_PRIVATE if place in secret else _PASSAGE)
         try:
             beside.rename(directory)
         except OSError as error:

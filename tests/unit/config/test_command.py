@@ -57,7 +57,8 @@ class InitTests(CommandTestCase):
         user, _, hashed = (self.directory / "directors/lb1/htpasswd").read_text().strip().partition(":")
         self.assertEqual(user, "admin")
         self.assertTrue(PasswordHasher().verify(hashed, password))
-        self.assertEqual(stat.S_IMODE(self.directory.stat().st_mode), 0o700)
+        for name, mode in (("", 0o711), ("directors", 0o711), ("directors/lb1", 0o700), ("agents/app1", 0o700), ("authority", 0o700)):
+            self.assertEqual(stat.S_IMODE((self.directory / name).stat().st_mode), mode, name)
 
     def test_cluster(self) -> None:
         """Several: their services go into etcd first."""

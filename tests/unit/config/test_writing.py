@@ -29,7 +29,7 @@ class WritingTestCase(SynchronousTestCase):
 
 class TreeTests(WritingTestCase):
     def test_written(self) -> None:
-        """Everything with its mode, whatever the umask; directories are nobody else's."""
+        """Everything with its mode, whatever the umask; directories with secrets are nobody else's, the others a passage."""
         for umask in (0o000, 0o077):
             before = os.umask(umask)
             try:
@@ -39,7 +39,7 @@ class TreeTests(WritingTestCase):
         self.assertEqual((self.there / "a/b/key").read_bytes(), b"secret")
         for where in (self.there, self.there / "63"):
             self.assertEqual([mode(where / name) for name in ("", "a", "a/b", "a/b/key", "a/public", "top")],
-                             [0o700, 0o700, 0o700, 0o600, 0o644, 0o644])
+                             [0o711, 0o711, 0o700, 0o600, 0o644, 0o644])
         self.nothing_beside()
 
     def test_empty_directory(self) -> None:
