@@ -26,6 +26,17 @@ class RecordTests(SynchronousTestCase):
         for each in records(base, directors, kept, node, report, services, wire, peer_wire):
             self.assertTrue(each.__struct_config__.frozen, each)
 
+    def test_unknown_keys(self) -> None:
+        """A mistake in what an operator writes; of another release where directors and agents speak with each other."""
+        for each in records(kept, node, services):
+            self.assertTrue(each.__struct_config__.forbid_unknown_fields, each)
+        for each in records(directors, report, wire, peer_wire):
+            self.assertFalse(each.__struct_config__.forbid_unknown_fields, each)
+        known = {"name": "one", "boot_id": "x", "since": 1.0}
+        self.assertEqual(msgspec.convert({**known, "of_a_later_release": 1}, directors.Leader), directors.Leader(**known))
+        with self.assertRaises(msgspec.ValidationError):
+            msgspec.convert({"address": "10.0.0.1:80", "wieght": 2}, services.Host)
+
     def test_messages_by_name(self) -> None:
         """A message is made of named fields: a release that has one more takes none for another."""
         for each in records(wire, peer_wire, report):

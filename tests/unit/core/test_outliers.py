@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import random
 
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import Outliers, Reason
 from director.core.host import Host
-from director.core.outliers import LONGEST, Comparison, Conduct
+from director.core.outliers import CHANCE, LONGEST, Comparison, Conduct, _no_chance
 from director.core.pool import Pool, Ticket
 from tests.unit.core.core_pools import pool_of
 
@@ -60,6 +63,23 @@ class ComparisonTestCase(SynchronousTestCase):
             if found[-1]:
                 break
         return found
+
+    def ticket_at(self, index: int) -> Ticket:
+        """Of a client that comes to that host."""
+        ticket = self.pool.pick(None, self.now, [host for host in self.pool.hosts.values() if host.name != f"h{index}"])
+        assert ticket is not None
+        return ticket
+
+    def at(self, index: int, served: int, failed: int = 0) -> None:
+        """So many clients of that host come and end."""
+        for _ in range(failed):
+            self.failed(self.ticket_at(index))
+        for _ in range(served):
+            self.ticket_at(index).release(Reason.CLIENT_CLOSED, self.now)
+
+    def until_found(self, index: int = 0) -> str:
+        """Clients of that host fail until it is an outlier by it; why, and empty if it never is."""
+        return next((why for _ in range(40) if (why := self.failed(self.ticket_at(index)))), "")
 
     def eject(self, index: int, why: str = "bad") -> float | None:
         return self.comparison.eject(self.conducts[index], why, in_rotation=self.pool.available, now=self.now,
@@ -147,6 +167,91 @@ class InARowTests(ComparisonTestCase):
             self.assertEqual(self.conducts[2].failures - before, needed)
 
 
+class KnownTests(ComparisonTestCase):
+    """How many failures in a row it takes, by what is known of the others: n where p^n is below 1e-8."""
+
+    def test_clients(self) -> None:
+        """Five clients of others, at least; p is of them and two more, of which one failed."""
+        for served, failed, why in (
+            (4, 0, ""), (5, 0, "10 of its last 10 clients failed, of others 14% at most"),
+            (4, 1, "15 of its last 15 clients failed, of others 29% at most"),
+            (2, 3, "33 of its last 33 clients failed, of others 57% at most"),
+            (100, 0, "5 of its last 5 clients failed, of others 1% at most"),
+        ):
+            self.begin(2)
+            self.at(1, served, failed)
+            self.assertEqual(self.until_found(), why)
+
+    def test_window_before(self) -> None:
+        """What the others did in the window before counts on, for one window, and what the host did itself is no part of it."""
+        for windows, why in ((1, "15 of its last 15 clients failed, of others 29% at most"), (2, "")):
+            self.begin(2)
+            self.at(0, 4, 2)
+            self.at(1, 4, 1)
+            for _ in range(windows):
+                self.assertEqual(self.window(LONGEST * POLICY.window_s), [])
+            self.assertEqual(self.until_found(), why)
+
+    def test_both_windows(self) -> None:
+        self.begin(2)
+        for _ in range(2):
+            self.assertEqual(self.window(LONGEST * POLICY.window_s), [])
+            self.at(0, 9, 1)
+            self.at(1, 5, 1)
+        self.assertIn("of others 21% at most", self.until_found())  # (2 + 1) / (12 + 2)
+
+    def test_open(self) -> None:
+        """Those that are open count once they are too old to fail at once; as many as came lately are not."""
+        found = "10 of its last 10 clients failed, of others 14% at most"
+        for held, served, after_s, why in (
+            (5, 0, 0.25, ""), (5, 0, 0.5, found), (4, 0, 0.5, ""), (5, 2, 0.5, ""), (7, 2, 0.5, found), (7, 2, 0.25, ""),
+            (4, 9, 0.25, found), (4, 8, 0.5, ""),
+        ):
+            self.begin(2)
+            self.open = [self.ticket_at(1) for _ in range(held)]
+            for _ in range(2):  # the window before has nothing to say
+                self.window(LONGEST * POLICY.window_s)
+            self.at(1, served)
+            self.now += after_s
+            self.assertEqual(self.until_found(), why, (held, served, after_s))
+
+    def test_row(self) -> None:
+        """It begins at a failure, and goes on for as many that were served as have failed."""
+        for before, failed, between, row in ((0, 1, 2, "5 of its last 7"), (0, 1, 3, "5 of its last 5"), (1, 0, 0, "5 of its last 5"),
+                                             (2, 0, 0, "5 of its last 5"), (0, 2, 3, "5 of its last 8")):
+            self.begin(2)
+            self.at(1, 1000)
+            self.at(0, before)
+            self.at(0, between, failed)
+            self.assertIn(row, self.until_found(), (before, failed, between))
+
+    def test_rare(self) -> None:
+        """The first failure after a return is enough where at most a tenth of the others fail."""
+        for others, why in ((8, "1 of its last 1 clients failed, of others 10% at most"),
+                            (7, "9 of its last 9 clients failed, of others 11% at most")):
+            self.begin(2)
+            self.at(1, others)
+            self.eject(0)
+            self.now += 30
+            self.comparison.release(self.conducts[0], self.now)
+            self.assertEqual(self.until_found(), why)
+
+    def test_client_of_before(self) -> None:
+        """It is enough when a client fails that came before the host was ejected."""
+        self.at(1, 100)
+        ticket = self.ticket_at(0)
+        self.eject(0)
+        self.comparison.release(self.conducts[0], self.now)
+        self.assertEqual(self.failed(ticket), "1 of its last 1 clients failed, of others 1% at most")
+
+    @given(st.integers(1, 60), st.integers(0, 60), st.floats(0.001, 0.999))
+    def test_no_chance(self, failed: int, served: int, share: float) -> None:
+        """As the ways to choose those that failed, times the chance that all of them do."""
+        chance = math.comb(failed + served, failed) * share**failed
+        if abs(chance / CHANCE - 1) > 1e-6:
+            self.assertIs(_no_chance(failed + served, failed, share), chance < 1e-8)
+
+
 class WindowTests(ComparisonTestCase):
     def some(self, each: int, of: int, *failing: int) -> None:
         """Of every *of* rounds of clients *each* fail at the hosts *failing*."""
@@ -168,8 +273,8 @@ class WindowTests(ComparisonTestCase):
         self.assertEqual(self.window(), [])
 
     def test_among_failures(self) -> None:
-        """Where half fail everywhere, three quarters of fifty are chance; of two hundred they are none."""
-        for clients, outliers in ((52, []), (200, ["h1"])):
+        """Where half fail everywhere, three quarters of 84 are chance; of 120 they are none."""
+        for clients, outliers in ((84, []), (120, ["h1"])):
             self.begin(4)
             for count in range(clients):
                 for _ in self.conducts:
@@ -199,6 +304,30 @@ class WindowTests(ComparisonTestCase):
         self.assertEqual(self.window(LONGEST * POLICY.window_s), [])
         self.assertEqual(self.conducts[1].failures, 0)
 
+    def test_borders(self) -> None:
+        """Fifty clients of its own, fifty of others, five failures, and a fifth more than the others: each at least."""
+        for mine, failed, others, changes, outliers in (
+            (50, 11, 50, {}, ["h0"]), (50, 10, 50, {}, []), (49, 49, 51, {}, []), (51, 51, 49, {}, []),
+            (50, 11, 50, {"consecutive": 11}, ["h0"]), (50, 11, 50, {"consecutive": 12}, []),
+            (50, 11, 50, {"failure_share": 0.21}, []), (1, 1, 1000, {"samples": 1, "consecutive": 1}, ["h0"]),
+            (1, 1, 1000, {"samples": 1, "consecutive": 0}, ["h0"]),
+        ):
+            self.begin(2)
+            self.policy = replace(POLICY, **changes)
+            self.at(0, mine - failed, failed)
+            self.at(1, others)
+            self.assertEqual(self.window(), outliers, (mine, failed, others, changes))
+
+    def test_over(self) -> None:
+        """A window ends after its time, with fifty clients for each host; or with fewer after thirty times as long."""
+        for clients, windows in ((150, 1), (149, LONGEST)):
+            self.begin(4)
+            self.at(0, 39, 11)
+            self.at(1, clients)
+            self.assertEqual(self.window(POLICY.window_s - 1), [])
+            ends = [self.window(1 if index == 0 else None) for index in range(windows)]
+            self.assertEqual(ends, [*[[]] * (windows - 1), ["h0"]])
+
     def test_worst_first(self) -> None:
         self.begin(8)
         for count in range(100):
@@ -209,7 +338,7 @@ class WindowTests(ComparisonTestCase):
     def connects(self, *took_s: float) -> None:
         for conduct, each_s in zip(self.conducts, took_s, strict=True):
             conduct.connects, conduct.connect_s = 60, 60 * each_s
-        self.clients(4 * POLICY.samples)
+        self.clients(len(self.conducts) * POLICY.samples)
 
     def test_slow(self) -> None:
         """Much slower than the others, and slow: both."""
@@ -222,6 +351,28 @@ class WindowTests(ComparisonTestCase):
         self.connects(0.001, 0.001, 0.002, 0.9)
         self.assertEqual(self.window(), [])
 
+    def test_slow_borders(self) -> None:
+        """Slower than half a second, than five times the others' median, by the mean of fifty connects: each for itself."""
+        for connects, took_s, outliers in (
+            (50, (0.01, 0.01, 0.01, 0.5), []), (50, (0.01, 0.01, 0.01, 0.501), ["h3"]), (49, (0.01, 0.01, 0.01, 0.9), []),
+            (50, (0.1, 0.2, 0.3, 1.0), []), (50, (0.1, 0.2, 0.3, 1.001), ["h3"]),
+            (50, (0.1, 0.1, 0.3, 0.3, 1.0), []), (50, (0.1, 0.1, 0.3, 0.3, 1.001), ["h4"]),
+        ):
+            self.begin(len(took_s))
+            self.connects(*took_s)
+            self.conducts[-1].connects, self.conducts[-1].connect_s = connects, connects * took_s[-1]
+            self.assertEqual(self.window(), outliers, (connects, took_s))
+
+    def test_slow_says_why(self) -> None:
+        """After those that fail clients, however few."""
+        self.begin(4)
+        self.connects(0.1, 0.2, 0.3, 1.1)
+        self.at(0, 100, 100)
+        self.now += POLICY.window_s
+        self.assertEqual([(each.host.name, why) for each, why in self.comparison.close_window(self.now, self.policy)],
+                         [("h0", "40% of its 250 clients failed, of others 1%"),
+                          ("h3", "its connects took 1100 ms, those of others 200 ms")])
+
     def test_slow_of_two(self) -> None:
         self.begin(2)
         self.connects(0.001, 0.9)
@@ -231,7 +382,8 @@ class WindowTests(ComparisonTestCase):
 class EjectionTests(ComparisonTestCase):
     def test_cap(self) -> None:
         """One may always be; more up to the share."""
-        for hosts, share, most in ((2, 0.0, 1), (4, 0.1, 1), (19, 0.1, 1), (20, 0.1, 2), (10, 0.3, 3), (4, 1.0, 3), (1, 1.0, 0)):
+        for hosts, share, most in ((2, 0.0, 1), (4, 0.1, 1), (19, 0.1, 1), (20, 0.1, 2), (10, 0.3, 3), (4, 1.0, 3), (1, 1.0, 0),
+                                   (100, 0.29, 29)):  # 28.999999999999996, to a computer
             self.begin(hosts)
             self.policy = replace(POLICY, max_ejected=share)
             for index in range(hosts):
@@ -248,6 +400,14 @@ class EjectionTests(ComparisonTestCase):
             self.now += after_s
             self.assertEqual([look(self.now, self.policy) for look in (self.conducts[0].counted, self.conducts[0].times)],
                              [left, left])
+
+    def test_not_forgotten_while_it_is_out(self) -> None:
+        for _ in range(3):
+            self.eject(0)
+            self.comparison.release(self.conducts[0], self.now)
+        self.eject(0)
+        self.now += 100.0
+        self.assertEqual([look(self.now, self.policy) for look in (self.conducts[0].counted, self.conducts[0].times)], [4, 4])
 
     def test_longer_each_time(self) -> None:
         """And as short as before after as long in rotation."""
