@@ -64,6 +64,7 @@ from cluster.model.services import (
     Proxy,
     Registration,
     Service,
+    Sni,
     Sticky,
     Timeouts,
     UnixFile,
@@ -77,5 +78,6 @@ __all__ = [
     "Host", "HostRef", "HostState", "Identity", "Keepalive", "KeepaliveCount", "KeepaliveSeconds", "Leader", "Limits",
     "LoadReport", "Logging", "Manhole", "Member", "MetricsPort", "Moment", "Name", "Node", "Observed", "Order", "Outliers",
     "Peers", "Port", "Positive", "Probe", "Proxy", "Reason", "Record", "Registered", "Registration", "Seconds",
-    "SecondsOrOff", "Service", "Shared", "Sticky", "Timeouts", "UnixFile", "User", "UserName", "VipOwner", "Vips", "Weight",
+    "SecondsOrOff", "Service", "Shared", "Sni", "Sticky", "Timeouts", "UnixFile", "User", "UserName", "VipOwner", "Vips",
+    "Weight",
 ]

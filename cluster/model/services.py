@@ -128,6 +128,7 @@ class Timeouts(Record, frozen=True):
     max_age_s: SecondsOrOff = 0.0  #: 0: connections live as long as they like
     max_age_jitter: Fraction = 0.1
     drain_s: Seconds = 300.0  #: default deadline of a drain or a shutdown
+    hello_s: Seconds = 3.0  #: for a TLS client's first message, where it is looked at
 
 
 #: What Linux takes for TCP_KEEPIDLE and TCP_KEEPINTVL, and for TCP_KEEPCNT.
@@ -164,6 +165,20 @@ class Proxy(Record, frozen=True):
     timeout_s: Seconds = 3.0  #: for the header to arrive
 
 
+#: A server name in TLS: a host name, ``*.`` before one, or ``*``.
+ServerName = Annotated[str, Meta(max_length=253, pattern=(
+    r"^(\*|(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*)\Z"))]
+#: Of ALPN (RFC 7301): registered ones are of letters, digits and a few signs.
+Protocol = Annotated[str, Meta(pattern=r"^[!-~]{1,255}\Z")]
+
+
+class Sni(Record, frozen=True):
+    """Which clients of its listeners are a service's, where others share them: by the ClientHello, which stays untouched."""
+
+    names: Annotated[tuple[ServerName, ...], Meta(min_length=1)]
+    alpn: tuple[Protocol, ...] = ()  #: only clients that offer one of these; empty: all
+
+
 class Access(Record, frozen=True):
     """Client networks. *deny* is looked at first; an empty *allow* allows everyone."""
 
@@ -192,6 +207,7 @@ class Service(Record, frozen=True):
     keepalive: Keepalive = Keepalive()
     sticky: Sticky | None = None
     proxy: Proxy = Proxy()
+    sni: Sni | None = None  #: None: clients of every name, and those that speak no TLS
     access: Access = Access()
     unix: UnixFile = UnixFile()
 

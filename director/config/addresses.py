@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
 from typing import NamedTuple
 
@@ -12,6 +12,8 @@ from cluster.errors import Problem
 from cluster.model import Configuration, Service
 from cluster.validate import join
 from director.core.access import parse_networks
+from director.core.server_names import conflicts as both_claim
+from director.core.server_names import leader_of, may_share
 
 WILDCARDS = ("0.0.0.0", "::")
 #: A name's addresses are not looked up here; this one's are known.
@@ -21,6 +23,7 @@ _LOCALHOST = ({"localhost", "127.0.0.1"}, {"localhost", "::1"})
 class Listener(NamedTuple):
     place: str
     address: Address
+    service: str = ""  #: whose it is; empty: no service's
 
     @property
     def _families(self) -> set[int]:
@@ -61,8 +64,48 @@ def shared_listeners(configuration: Configuration) -> Iterator[Problem]:
     for listener in found:
         yield from _unfit(listener)
     for one, other in combinations(found, 2):
-        if one.clashes(other):
-            yield Problem(other.place, f"{other.address} is taken by {one.place} ({one.address})")
+        yield from _beside(other, one, configuration.services)
+
+
+def _beside(listener: Listener, other: Listener, services: Mapping[str, Service]) -> Iterator[Problem]:
+    """Why it cannot be had beside *other*. Services share an address by their server names."""
+    if not listener.clashes(other):
+        return
+    mine, theirs = services.get(listener.service), services.get(other.service)
+    if mine is None or theirs is None or listener.service == other.service:
+        yield Problem(listener.place, f"{listener.address} is taken by {other.place} ({other.address})")
+    elif listener.address != other.address or not may_share({listener.service: mine, other.service: theirs}):
+        yield Problem(listener.place, f"{listener.address} is taken by {other.place} ({other.address})",
+                      "services share a listener of the very same address where all but one have server names (sni.names)")
+    else:
+        for text in both_claim(listener.service, other.service, services):
+            yield Problem(join("services", listener.service, "sni"), f"{text}, at {listener.address}")
+
+
+def sharing_warnings(configuration: Configuration) -> Iterator[Problem]:
+    """Settings that do not count, because another service's go for the listener that both share."""
+    sharing: dict[Address, dict[str, Service]] = {}
+    for listener in listeners(configuration):
+        if listener.service and (listener.address.is_unix or listener.address.port):
+            sharing.setdefault(listener.address, {})[listener.service] = configuration.services[listener.service]
+    for address, services in sharing.items():
+        leader = leader_of(services)
+        for name in services.keys() - {leader}:
+            for key, of in _OF_LISTENERS.items():
+                if of(services[name]) != of(services[leader]) and (key != "unix" or address.is_unix):
+                    yield Problem(join("services", name, *key.split(".")),
+                                  f"not used at {address}, which services share: there {leader!r} says",
+                                  "give both the same")
+
+
+#: Settings of a listener, which are asked before a client's service is known.
+_OF_LISTENERS: Mapping[str, Callable[[Service], object]] = {
+    "proxy.accept_from": lambda service: set(service.proxy.accept_from),
+    "proxy.timeout_s": lambda service: service.proxy.timeout_s if service.proxy.accept_from else None,
+    "timeouts.hello_s": lambda service: service.timeouts.hello_s,
+    "keepalive": lambda service: service.keepalive,
+    "unix": lambda service: service.unix,
+}
 
 
 def listener_errors(name: str, service: Service, beside: Configuration) -> Iterator[Problem]:
@@ -75,8 +118,7 @@ def listener_errors(name: str, service: Service, beside: Configuration) -> Itera
         yield from _unfit(mine)
         near = taken.setdefault(mine.address.path or mine.address.port, [])
         for other in near:
-            if mine.clashes(other):
-                yield Problem(mine.place, f"{mine.address} is taken by {other.place} ({other.address})")
+            yield from _beside(mine, other, {**others, name: service})
         if mine.address.is_unix or mine.address.port:
             near.append(mine)
 
@@ -84,13 +126,11 @@ def listener_errors(name: str, service: Service, beside: Configuration) -> Itera
 def listeners(configuration: Configuration) -> list[Listener]:
     """Every address that is configured to be listened on; malformed ones are left out."""
     socket = configuration.node.control_socket
-    texts: Mapping[str, tuple[str, ...]] = {
-        "node.agents.listen": configuration.node.agents.listen,
-        **{join("services", name, "listen"): service.listen for name, service in configuration.services.items()},
-    }
-    wanted = [(join(place, i), text) for place, several in texts.items() for i, text in enumerate(several)]
+    wanted = [(join("node.agents.listen", i), text, "") for i, text in enumerate(configuration.node.agents.listen)]
+    for name, service in configuration.services.items():
+        wanted += [(join("services", name, "listen", i), text, name) for i, text in enumerate(service.listen)]
     wanted += [
-        (join("node.admin.endpoints", i, "listen"), endpoint.listen)
+        (join("node.admin.endpoints", i, "listen"), endpoint.listen, "")
         for i, endpoint in enumerate(configuration.node.admin.endpoints)
     ]
     others = {
@@ -99,10 +139,10 @@ def listeners(configuration: Configuration) -> list[Listener]:
         "node.metrics.listen": configuration.node.metrics.listen,
         "node.control_socket": socket and f"unix:{socket}",
     }
-    wanted += [(place, text) for place, text in others.items() if text]
+    wanted += [(place, text, "") for place, text in others.items() if text]
     return [
-        Listener(place, address)
-        for place, text in wanted
+        Listener(place, address, service)
+        for place, text, service in wanted
         if (address := parsed(place, text, any_port=True)[0]) is not None
     ]
 

@@ -20,7 +20,14 @@ from cluster.model import (
     Service,
 )
 from cluster.validate import did_you_mean, join
-from director.config.addresses import address_errors, addresses_errors, networks_errors, parsed, shared_listeners
+from director.config.addresses import (
+    address_errors,
+    addresses_errors,
+    networks_errors,
+    parsed,
+    shared_listeners,
+    sharing_warnings,
+)
 from director.config.node import ETCD, Unreadable, hook_warnings, metrics_warnings, node_errors
 from director.core.access import UNIX_PEERS
 from director.core.schedulers import check_parameters
@@ -56,6 +63,7 @@ def warnings(configuration: Configuration, *, descriptors: float = math.inf,
                              f"sysctl net.core.somaxconn={BACKLOG}"))
     if configuration.node.store != ETCD:
         found += _source_warnings(configuration, ours)
+        found += sharing_warnings(configuration)
     if configuration.node.store == ETCD:
         if configuration.services:
             found.append(Problem(

@@ -91,7 +91,7 @@ def at_present(configuration: Configuration) -> Iterator[Problem]:
     """What keeps the director from starting now, and may be otherwise in a moment."""
     node = configuration.node
     virtual = {ipaddress.ip_interface(text).ip for text in node.vips.addresses}
-    for place, address in _used(configuration):
+    for place, address, _ in _used(configuration):
         absent = address.is_ip and ipaddress.ip_address(address.host) in virtual
         if why := refusal(address, absent=absent):
             yield Problem(place, why)

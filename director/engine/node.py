@@ -108,7 +108,7 @@ class Node(MultiService):
         self.descriptors = Descriptors(relays, lambda: len(self.inventory.hosts) if node.agents.listen else 0)
         self.listeners = Listening(
             (ip_interface(text).ip for text in node.vips.addresses), reactor=reactor, places=self.descriptors.places,
-            shortages=self.shortages,
+            shortages=self.shortages, hellos=metrics.hellos,
         )
         self._ports = PortWatch(self.inventory, monotonic=monotonic)
         self.resolver = Resolver(reactor=reactor, servers=node.resolvers, hold_s=node.resolver_hold_s,
@@ -144,7 +144,7 @@ class Node(MultiService):
 
     @property
     def open_connections(self) -> int:
-        return sum(frontend.open for frontend in self.every_frontend())
+        return sum(frontend.open for frontend in self.every_frontend()) + self.listeners.waiting
 
     @property
     def longest_drain_s(self) -> float:
@@ -185,6 +185,7 @@ class Node(MultiService):
         self.probing.hear_no_more()
         for alarm in (self._tick, self._news, self._recompute, self._housekeeping):
             alarm.cancel()
+        self.listeners.cut()
         everybody = self.every_frontend()
         for frontend in everybody:
             frontend.kill(lambda connection: connection.handle == 0, Reason.SHUTDOWN)

@@ -23,6 +23,7 @@ from prometheus_client.utils import floatToGoString
 from cluster.model import HostRef, HostState, Reason
 from director.core.seen import Tallied
 from director.metrics.families import Part, Table
+from director.metrics.hellos import Hellos
 from director.timing.courtesy import politely
 
 #: Hosts between two times of giving way, at a scrape.
@@ -218,6 +219,8 @@ class Metrics:
                           for name, text, variants, of in HOST_COUNTERS]
         self._of_hosts += [(Table("histogram", name, text, HOST_LABELS, ("le", _bounds(bounds))), _series(of))
                            for name, text, bounds, of in HOST_HISTOGRAMS]
+        self.hellos = Hellos()  #: of listeners that services share
+        registry.register(self.hellos)
         self.reports: Counter = self._families.reports  #: agents' accepted load reports
 
     def service(self, name: str) -> ServiceMetrics:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +23,6 @@ from twisted.logger import Logger
 from cluster.address import Address
 from cluster.model import Reason
 from cluster.shortage import PORTS
-from director.core.access import UNIX_PEERS, parse_networks
 from director.core.admission import Admission
 from director.core.entries import HostEntry, ServiceEntry
 from director.core.host import Host
@@ -33,7 +31,7 @@ from director.core.pool import Ticket
 from director.core.proxy_protocol import Header
 from director.core.seen import Tallied
 from director.metrics.counters import PICK_SAMPLE, ServiceMetrics
-from director.ports.sockets import family_of, lacked, packed_name
+from director.ports.sockets import lacked, packed_name
 from director.relay.interface import Relay
 from director.relay.turnarounds import HostTally
 from director.resources.places import Places
@@ -42,7 +40,8 @@ from director.traffic.connection import CONNECTING, ESTABLISHED, Closed, Connect
 from director.traffic.departures import Departures
 from director.traffic.limits import TimeLimits
 from director.traffic.origins import Origins
-from director.traffic.proxy_in import HeaderReader
+from director.traffic.peeking import Untold
+from director.traffic.proxy_in import ProxyHeaders
 from director.traffic.tries import MAX_ADDRESSES, MAX_TRIES, NO_PORT_S, Failing, Tries
 
 #: Between tries of a UNIX connect whose listener's backlog is full: the kernel tells no one when there is room again.
@@ -90,7 +89,7 @@ class Frontend:
         self._shortages = shortages or Shortages(monotonic=monotonic)
         self._queue_timer: Any = None
         self._picks = 0
-        self._readers: set[HeaderReader] = set()
+        self._headers: ProxyHeaders | None = None
         self._served: deque[tuple[Any, Ticket]] = deque()
         self._serving = False
         self.reconfigure()
@@ -101,9 +100,10 @@ class Frontend:
         spec = self.service.spec
         self._admission: Admission = self.service.admission
         self._limits = TimeLimits(spec.timeouts, random=self._random)
-        self._trusted = parse_networks(text for text in spec.proxy.accept_from if text != UNIX_PEERS)
-        self._trusts_unix = UNIX_PEERS in spec.proxy.accept_from
-        self._header_timeout_s = spec.proxy.timeout_s
+        if self._headers is not None:
+            self._headers.configure(spec.proxy)
+        elif spec.proxy.accept_from:
+            self._headers = ProxyHeaders(spec.proxy, reactor=self._reactor, places=self._places)
         self._send_proxy = None if spec.proxy.send == "off" else spec.proxy.send
         self._early_bytes = max((group.health.early_reset_bytes for group in spec.groups.values()), default=0)
 
@@ -112,30 +112,30 @@ class Frontend:
     def accepted(self, fd: int, name: bytes | None) -> None:
         """A listener's client; its address is the socket's, or a trusted proxy's word."""
         self._places.taken += 1
-        if self._trusts_unix if name is None else self._trusted and name[:-2] in self._trusted:
-            family = socket.AF_UNIX if name is None else family_of(name[:-2])
-            client = socket.socket(family, socket.SOCK_STREAM, fileno=fd)
-            client.setblocking(False)
-            self._readers.add(HeaderReader(
-                client, lambda reader, header: self._header_read(reader, header, name),
-                reactor=self._reactor, timeout_s=self._header_timeout_s,
-            ))
+        if self._headers is not None and self._headers.expected_of(name):
+            self._headers.read(fd, name, lambda fd, header: self._header_read(fd, name, header))
             return
         self.arrived(Connection(self, fd, name, self._monotonic()))
 
-    def _header_read(self, reader: HeaderReader, header: Header | Reason, name: bytes | None) -> None:
+    def _header_read(self, fd: int, name: bytes | None, header: Header | Untold) -> None:
         """A trusted proxy's header arrived, or did not, for a reason."""
-        self._readers.discard(reader)
-        connection = Connection(self, reader.client.detach(), name, self._monotonic())
-        if isinstance(header, Reason):
-            self._metrics.accepted += 1
-            self.open += 1
-            if header is Reason.BAD_PROXY_HEADER:
-                self.log.info("{service}: no PROXY header of {peer}: {why}", service=self.service.name,
-                              peer=connection.peer, why=reader.why)
-            self._end(connection, header)
+        if isinstance(header, Header):
+            self.introduced(fd, name, header)
             return
-        if header.source is not None and header.source.is_ip:
+        connection = Connection(self, fd, name, self._monotonic())
+        self._metrics.accepted += 1
+        self.open += 1
+        if header.how == "reset":
+            self._end(connection, Reason.CLIENT_RESET)
+        else:
+            self.log.info("{service}: no PROXY header of {peer}: {why}", service=self.service.name, peer=connection.peer,
+                          why=header.why)
+            self._end(connection, Reason.BAD_PROXY_HEADER)
+
+    def introduced(self, fd: int, name: bytes | None, header: Header | None) -> None:
+        """A client whose place is taken; its address is the socket's, or a trusted proxy's word."""
+        connection = Connection(self, fd, name, self._monotonic())
+        if header is not None and header.source is not None and header.source.is_ip:
             connection.name = packed_name(header.source)
             connection.tail = Tries(header.destination, header.extensions)
         self.arrived(connection)
@@ -435,11 +435,8 @@ class Frontend:
 
     def stop(self) -> None:
         """No timer and no half-read header is left behind; the relay ends what it has."""
-        for reader in self._readers:
-            reader.cancel()
-            reader.client.close()
-            self._places.leave()
-        self._readers.clear()
+        if self._headers is not None:
+            self._headers.stop()
         if self._queue_timer is not None:
             self._queue_timer.cancel()
             self._queue_timer = None

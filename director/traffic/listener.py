@@ -154,6 +154,10 @@ class Listener(Service):
             except Exception:  # else the reactor would take the listener for broken, and never read it again
                 self.log.failure("a client could not be taken")
 
+    def give_to(self, frontend: Accepts) -> None:
+        """Who takes clients from now on."""
+        self._frontend = frontend
+
     def set_options(self, options: Options) -> None:
         """Of TCP, which clients inherit from now on."""
         if self._socket is not None and not self.address.is_unix:
@@ -261,6 +265,12 @@ class Listeners(MultiService):
         if access != self._access:
             self._access = access
             change_access(self.address, access)
+
+    def give_to(self, frontend: Accepts) -> None:
+        """`Listener.give_to`, at every address."""
+        self._frontend = frontend
+        for listener in self:
+            listener.give_to(frontend)
 
     def set_options(self, options: Options) -> None:
         """`Listener.set_options`, at every address."""

@@ -1,107 +1,76 @@
 """Reading the PROXY header that a trusted proxy sends before its client's bytes.
 
-The header is peeked at and consumed exactly, so that the client's own bytes stay in the kernel for the relay. While it
-is incomplete, SO_RCVLOWAT keeps the descriptor quiet until there is more than was seen; UNIX sockets know no such
-thing, so they are looked at again after a while.
+The header is peeked at and consumed exactly, so that the client's own bytes stay in the kernel for the relay.
 """
 
 from __future__ import annotations
 
-import select
 import socket
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.interfaces import IReadDescriptor
-from zope.interface import implementer
-
-from cluster.errors import RemoteError
-from cluster.model import Reason
+from cluster.model import Proxy
+from director.core.access import UNIX_PEERS, parse_networks
 from director.core.proxy_protocol import MAX_HEADER_BYTES, Header, decode
+from director.ports.sockets import family_of
+from director.resources.places import Places
+from director.traffic.peeking import Peek, Untold
 
-#: Between looks at a UNIX socket with part of a header: most are written whole.
-UNIX_LOOK_S = 0.01
+#: Told of the client's descriptor, which is the caller's again, and of the header, or why there is none: garbage or nothing
+#: in time, or the peer has reset the connection, as load balancers that only look whether we are there do.
+Done = Callable[[int, Header | Untold], None]
 
 
-@implementer(IReadDescriptor)
-class HeaderReader:
-    """Reads one connection's header, then hands the socket back.
+class ProxyHeaders:
+    """Those of one service's clients, or of one listener's.
 
-    :param done: called once, with the header, or why there is none: garbage or nothing in time, or the peer has reset
-        the connection, as load balancers that only look whether we are there do. *client* is its to own then.
-    :ivar why: there is none, in words.
+    :param places: where each client has one, which is given back for those that `stop` closes.
     """
 
-    def __init__(
-        self, client: socket.socket, done: Callable[[HeaderReader, Header | Reason], None], *, reactor: Any,
-        timeout_s: float,
-    ) -> None:
-        self.client = client
-        self.why = "the connection ended before it"
-        self._done = done
+    def __init__(self, proxy: Proxy, *, reactor: Any, places: Places) -> None:
         self._reactor = reactor
-        self._timer = reactor.callLater(timeout_s, self._timed_out)
-        self._look: Any = None
-        reactor.addReader(self)
+        self._places = places
+        self._reading: set[Peek[Header]] = set()
+        self.configure(proxy)
 
-    def fileno(self) -> int:
-        return self.client.fileno()
+    def configure(self, proxy: Proxy) -> None:
+        """From now on; headers that are waited for keep the time that they were given."""
+        self._trusted = parse_networks(text for text in proxy.accept_from if text != UNIX_PEERS)
+        self._trusts_unix = UNIX_PEERS in proxy.accept_from
+        self._timeout_s = proxy.timeout_s
 
-    def logPrefix(self) -> str:
-        return "HeaderReader"
+    @property
+    def waiting(self) -> int:
+        """Clients whose header has not come."""
+        return len(self._reading)
 
-    def connectionLost(self, reason: Any) -> None:
-        """The reactor's own end; whoever owns the reader has ended it before."""
+    def expected_of(self, name: bytes | None) -> bool:
+        """Whether a client begins with one; *name* as in `director.ports.sockets.Client`."""
+        return self._trusts_unix if name is None else name[:-2] in self._trusted
 
-    def doRead(self) -> None:
-        try:
-            seen = self.client.recv(MAX_HEADER_BYTES, socket.MSG_PEEK)
-            header = decode(seen) if seen else None
-            if header is not None:
-                self.client.recv(header.consumed)
-                self.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-            elif seen:
-                self.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(seen) + 1)
-                if self._more_to_come():
-                    if self.client.family == socket.AF_UNIX:
-                        self._reactor.removeReader(self)
-                        self._look = self._reactor.callLater(UNIX_LOOK_S, self._look_again)
-                    return
-        except BlockingIOError:
-            return
-        except OSError:
-            self._finish(Reason.CLIENT_RESET)
-        except RemoteError as error:
-            self.why = str(error)
-            self._finish(Reason.BAD_PROXY_HEADER)
-        else:
-            self._finish(header or Reason.BAD_PROXY_HEADER)
+    def read(self, fd: int, name: bytes | None, done: Done) -> None:
+        """Read the header of the client with that descriptor."""
+        family = socket.AF_UNIX if name is None else family_of(name[:-2])
 
-    def _more_to_come(self) -> bool:
-        """False after the peer's FIN: an incomplete header stays incomplete."""
-        poll = select.poll()
-        poll.register(self.client, select.POLLRDHUP)
-        return not poll.poll(0)
+        def told(peek: Peek[Header], header: Header | Untold) -> None:
+            self._reading.discard(peek)
+            if isinstance(header, Header):
+                peek.client.recv(header.consumed)
+            done(peek.client.detach(), header)
 
-    def _look_again(self) -> None:
-        self._look = None
-        self._reactor.addReader(self)
+        peek = Peek(socket.socket(family, socket.SOCK_STREAM, fileno=fd), _parse, told, most=MAX_HEADER_BYTES,
+                    reactor=self._reactor, timeout_s=self._timeout_s)
+        self._reading.add(peek)
+        peek.start()
 
-    def _timed_out(self) -> None:
-        self._timer = None
-        self.why = "it did not come in time"
-        self._finish(Reason.BAD_PROXY_HEADER)
+    def stop(self) -> None:
+        """Close those whose header has not come."""
+        for peek in self._reading:
+            peek.cancel()
+            peek.client.close()
+            self._places.leave()
+        self._reading.clear()
 
-    def cancel(self) -> None:
-        """Stop reading; *done* is not called."""
-        self._reactor.removeReader(self)
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
-    def _finish(self, header: Header | Reason) -> None:
-        self.cancel()
-        self._done(self, header)
+def _parse(data: bytes) -> Header | int:
+    return decode(data) or len(data) + 1

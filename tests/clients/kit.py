@@ -39,7 +39,7 @@ CLIENT_S = 120.0
 PACKAGES = {
     "curl": "curl", "h2load": "nghttp2-client", "haproxy": "haproxy", "iperf3": "iperf3", "mariadb": "mariadb-client",
     "mariadbd": "mariadb-server", "mosquitto": "mosquitto", "mosquitto_pub": "mosquitto-clients", "nc": "netcat-openbsd",
-    "nginx": "nginx-light libnginx-mod-stream", "pgbench": "postgresql", "postgres": "postgresql",
+    "nginx": "nginx-light libnginx-mod-stream", "openssl": "openssl", "pgbench": "postgresql", "postgres": "postgresql",
     "redis-cli": "redis-tools", "redis-server": "redis-server", "rsync": "rsync", "scp": "openssh-client",
     "sshd": "openssh-server", "unshare": "util-linux",
 }
@@ -68,7 +68,7 @@ class Director:
     """A director in a process of its own, with one service, seen from outside.
 
     :param hosts: addresses by name.
-    :param more: lines of TOML for the service.
+    :param more: lines of TOML for the service, and of others after it; ``%PORT%`` is that of its listener.
     :param group: lines of TOML for its group.
     """
 
@@ -77,7 +77,8 @@ class Director:
         self.port, self.admin = free_ports(2)
         lines = "\n".join(f'{name} = "{address}"' for name, address in hosts.items())
         path = directory / f"director-{self.port}.toml"
-        path.write_text(CONFIGURATION.format(admin=self.admin, port=self.port, relay=relay, hosts=lines, more=more,
+        path.write_text(CONFIGURATION.format(admin=self.admin, port=self.port, relay=relay, hosts=lines,
+                                             more=more.replace("%PORT%", str(self.port)),
                                              group=group, service=service))
         self.process = subprocess.Popen([sys.executable, "-m", "director", "run", str(path)])
         try:

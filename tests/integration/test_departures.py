@@ -132,8 +132,8 @@ class DepartureTests(DirectorTestCase):
             client = self.plain(director)
             if start:
                 client.send(start)
-            await until(lambda: frontend._readers, "the reader")
+            await until(lambda: frontend._headers.waiting, "the reader")
             client.close()
-            await until(lambda: not frontend._readers, "its end")
+            await until(lambda: not frontend._headers.waiting, "its end")
         ended = self.ended(director, "bad_proxy_header") + self.ended(director, "client_reset")
         self.assertEqual((ended, director.node.descriptors.places.taken), (2, 0))

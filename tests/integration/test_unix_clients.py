@@ -35,7 +35,7 @@ class UnixClientTests(DirectorTestCase):
             client = await self.connect(path)
             for piece in pieces:
                 client.send(piece)
-                await until(lambda: director.node.frontends["web"]._readers or client.received, "the director to read")  # noqa: B023
+                await until(lambda: director.node.frontends["web"]._headers.waiting or client.received, "the director to read")  # noqa: B023
             await until(lambda: b"HELLO" in client.received, "the answer")  # noqa: B023
             self.assertEqual(site.connections[-1].received, whole + b"hello")
             client.close()

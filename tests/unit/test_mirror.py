@@ -54,6 +54,7 @@ ELSEWHERE = {
     "director/ports/twisted_ports.py": "unit/reports/test_agents.py", "director/reports/listening.py": "unit/reports/test_agents.py",
     "director/traffic/departures.py": "integration/test_departures.py", "director/traffic/listener.py": "integration/test_listener.py",
     "director/traffic/listening.py": "integration/test_listener.py", "director/traffic/proxy_in.py": "integration/test_listener.py",
+    "director/traffic/sni_router.py": "integration/test_sni.py",
     # the relays: one suite for both
     "director/relay/__init__.py": "contract/test_relay.py", "director/relay/choice.py": "contract/test_relay.py",
     "director/relay/descriptors.py": "contract/test_relay.py", "director/relay/interface.py": "contract/test_relay.py",

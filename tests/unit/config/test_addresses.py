@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from itertools import permutations
 
+import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.address import parse_address
-from cluster.model import Configuration, Service
-from director.config.addresses import Listener, listener_errors, listeners, networks_errors, shared_listeners
+from cluster.model import Configuration, Keepalive, MetricsPort, Node, Proxy, Service, Sni, Timeouts, UnixFile
+from director.config.addresses import (
+    Listener,
+    listener_errors,
+    listeners,
+    networks_errors,
+    shared_listeners,
+    sharing_warnings,
+)
 
 
 def at(text: str) -> Listener:
@@ -53,6 +61,40 @@ class ClashTests(SynchronousTestCase):
         self.assertEqual(len(list(shared_listeners(Configuration(services={"web": twice, "api": other})))), 3)
         self.assertEqual(len(list(listener_errors("api", other, Configuration(services={"web": twice, "api": other})))), 2)
         self.assertEqual(list(listener_errors("api", other, Configuration(services={"api": other}))), [])
+
+    def test_shared(self) -> None:
+        """Services share the very same address where all but one have server names, none of them twice."""
+        names, other = Sni(names=("a.org",)), Sni(names=("b.org", "A.org"))
+        for one, two, says in (
+            (Service(sni=names), Service(), ""),
+            (Service(sni=names), Service(sni=Sni(names=("b.org",))), ""),
+            (Service(), Service(), "services.two.listen[0]: 10.0.0.1:443 is taken by services.one.listen[0]"),
+            (Service(sni=names), Service(sni=other), "services.two.sni: a.org is claimed by 'one' too, at 10.0.0.1:443"),
+        ):
+            one, two = (msgspec.structs.replace(each, listen=("10.0.0.1:443",)) for each in (one, two))
+            services = Configuration(services={"one": one, "two": two})
+            for found in (list(shared_listeners(services)), list(listener_errors("two", two, services))):
+                self.assertEqual(len(found), bool(says))
+                self.assertTrue(not says or str(found[0]).startswith(says), found)
+        wide = Configuration(services={"one": Service(sni=names, listen=("10.0.0.1:443",)),
+                                       "two": Service(listen=("0.0.0.0:443",))})
+        self.assertEqual(len(list(shared_listeners(wide))), 1)
+        metrics = Configuration(node=Node(metrics=MetricsPort(listen="10.0.0.1:443")),
+                                services={"one": Service(sni=names, listen=("10.0.0.1:443",))})
+        self.assertEqual(len(list(shared_listeners(metrics))), 1)
+
+    def test_whose_settings_count(self) -> None:
+        """A setting of the listener that is not its leader's is told, and by its place."""
+        listen, names = ("10.0.0.1:443", "unix:/run/a"), Sni(names=("a.org",))
+        odd = Service(listen=listen, sni=names, proxy=Proxy(accept_from=("10.0.0.0/8",), timeout_s=9.0),
+                      timeouts=Timeouts(hello_s=9.0), keepalive=Keepalive(idle_s=9), unix=UnixFile(mode="0600"))
+        services = {"a": odd, "b": Service(listen=listen[:1])}
+        self.assertEqual([each.place for each in sharing_warnings(Configuration(services=services))], [
+            "services.a.proxy.accept_from", "services.a.proxy.timeout_s", "services.a.timeouts.hello_s",
+            "services.a.keepalive"])
+        services["b"] = msgspec.structs.replace(services["b"], listen=listen)
+        self.assertEqual(len(list(sharing_warnings(Configuration(services=services)))), 9)
+        self.assertEqual(list(sharing_warnings(Configuration(services={"a": odd}))), [])
 
     def test_nobody_listens_there(self) -> None:
         """Each with what to write instead, where there is something."""
