@@ -42,7 +42,7 @@ packages-installed: $(READY)
 test-packages: servers-packages packages-installed ## Debian packages in a fresh Debian, wheels, containers, workflows; needs root
 	$(BIN)/pytest tests/packages $(PYTEST_ARGS)
 
-deb: servers-packages $(READY) ## the Debian packages of director and agent, for this machine's release; in dist
+deb: servers-packages $(READY) man ## the Debian packages of director and agent, for this machine's release; in dist
 	@$(BIN)/python -m deploy.packaging.deb
 
 wheels: packages-installed ## source distribution and manylinux wheel; in dist

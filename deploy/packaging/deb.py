@@ -11,7 +11,6 @@ Two builds of one commit in the same place of the same release are the same byte
 from __future__ import annotations
 
 import argparse
-import datetime
 import functools
 import gzip
 import os
@@ -24,8 +23,6 @@ import tomllib
 from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
-
-from deploy.packaging.manual import page
 
 ROOT = Path(__file__).parents[2]
 DEBIAN, SYSTEMD = ROOT / "deploy/debian", ROOT / "deploy/systemd"
@@ -46,8 +43,10 @@ class Package:
     name: str
     extras: str  #: of our distribution
     commands: tuple[str, ...]
+    pages: tuple[str, ...]  #: of the manual
     unit: str
     user: str
+    adopt: str  #: what makes a running one the version that was installed
     configuration: str  #: the file that its unit reads, below ``/etc/txdirector``
     owned: tuple[str, ...]  #: what its service writes, and a purge takes
     synopsis: str
@@ -56,15 +55,17 @@ class Package:
 
 PACKAGES = (
     Package(
-        "txdirector-director", "[director,manhole]", ("director", "directorctl"), "txdirector", "txdirector",
-        "director.toml", ("/var/lib/txdirector", "/var/log/txdirector"),
+        "txdirector-director", "[director,manhole]", ("director", "directorctl"),
+        ("director.1", "directorctl.1", "director.toml.5"), "txdirector", "txdirector",
+        "directorctl upgrade", "director.toml", ("/var/lib/txdirector", "/var/log/txdirector"),
         "balancer of TCP connections whose backends report their load",
         "A director accepts TCP clients and relays each to a backend host, by health and by the load that agents report. "
         "Several make a redundant cluster with virtual addresses, which shares its state in etcd. Besides the director "
         "itself this has directorctl, which shows and steers a running one.",
     ),
     Package(
-        "txdirector-agent", "", ("director-agent",), "director-agent", "director-agent", "agent.toml", (),
+        "txdirector-agent", "", ("director-agent",), ("director-agent.1",), "director-agent", "director-agent",
+        "systemctl restart director-agent", "agent.toml", (),
         "reports a backend host's load to txdirector",
         "The agent runs beside a backend and tells every director once a second how loaded it is, from its cgroup, its "
         "process or the machine; it announces when the backend leaves, and answers HAProxy's agent-check, too.",
@@ -138,7 +139,7 @@ def python_version() -> tuple[str, str, str]:
     return whole, f"{major}.{minor}", f"{major}.{int(minor) + 1}"
 
 
-def surroundings(package: Package, tree: Path, version: str) -> None:
+def surroundings(package: Package, tree: Path, manual: Path, version: str) -> None:
     """Everything outside ``/opt``."""
     def put(path: str, text: str) -> None:
         target = tree / path
@@ -155,8 +156,10 @@ def surroundings(package: Package, tree: Path, version: str) -> None:
         ):
             words = ("--completion", shell) if command == "director-agent" else ("completion", shell)
             put(path, run(Path(sys.executable).parent / command, *words))
-        day = datetime.datetime.fromtimestamp(epoch(), datetime.UTC).date()
-        compressed(tree / f"usr/share/man/man1/{command}.1.gz", page(command, project_version(), day))
+    for name in package.pages:
+        if not (manual / name).is_file():
+            sys.exit(f"{manual / name} is missing: make man")
+        compressed(tree / f"usr/share/man/man{name[-1]}/{name}.gz", (manual / name).read_text())
     unit = (SYSTEMD / f"{package.unit}.service").read_text()
     put(f"usr/lib/systemd/system/{package.unit}.service",
         unit.replace("\nDocumentation=", f"\nDocumentation=man:{package.commands[0]}(1) "))
@@ -206,7 +209,7 @@ def control(package: Package, tree: Path, version: str, scratch: Path) -> None:
         f"Section: net\nPriority: optional\nHomepage: {HOME}\nDescription: {package.synopsis}\n {package.description}\n",
     )
     other = next(each.name for each in PACKAGES if each is not package)
-    words = {"PACKAGE": package.name, "UNIT": package.unit, "USER": package.user, "OTHER": other,
+    words = {"PACKAGE": package.name, "UNIT": package.unit, "USER": package.user, "OTHER": other, "ADOPT": package.adopt,
              "OWNED": " ".join(package.owned) or "/nonexistent"}
     for script in ("postinst", "prerm", "postrm"):
         (debian / script).write_text(re.sub("@(.*?)@", lambda found: words[found[1]], (DEBIAN / script).read_text()))
@@ -225,13 +228,13 @@ def libraries(tree: Path, scratch: Path) -> list[str]:
     return found.strip().removeprefix("shlibs:Depends=").split(", ")
 
 
-def package_file(package: Package, built: Path, into: Path, scratch: Path) -> Path:
+def package_file(package: Package, built: Path, manual: Path, into: Path, scratch: Path) -> Path:
     """Build one; returns its path."""
     tree = scratch / package.name
     tree.mkdir()
     version = debian_version(project_version())
     environment(package, tree, built)
-    surroundings(package, tree, version)
+    surroundings(package, tree, manual, version)
     control(package, tree, version, scratch)
     for path in tree.rglob("*"):
         if not path.is_symlink():
@@ -247,6 +250,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("packages", nargs="*", metavar="PACKAGE", help="by default all of them")
     parser.add_argument("--into", type=Path, default=ROOT / "dist", help="where the packages go (default: dist)")
+    parser.add_argument("--manual", type=Path, default=ROOT / "build/man", help="of manual pages (default: build/man)")
     given = parser.parse_args()
     if unknown := set(given.packages) - {package.name for package in PACKAGES}:
         parser.error(f"no such package: {', '.join(sorted(unknown))}")
@@ -260,7 +264,7 @@ def main() -> None:
         built = wheel(Path(scratch))
         for package in PACKAGES:
             if not given.packages or package.name in given.packages:
-                print(package_file(package, built, given.into.absolute(), Path(scratch)))
+                print(package_file(package, built, given.manual, given.into.absolute(), Path(scratch)))
 
 
 if __name__ == "__main__":
