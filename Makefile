@@ -40,7 +40,7 @@ packages-installed: $(READY)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e $(EXTRAS)
 
 test-packages: servers-packages packages-installed ## Debian packages in a fresh Debian, wheels, containers, workflows; needs root
-	$(BIN)/pytest tests/packages $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadscope tests/packages $(PYTEST_ARGS)
 
 deb: servers-packages $(READY) man ## the Debian packages of director and agent, for this machine's release; in dist
 	@$(BIN)/python -m deploy.packaging.deb
@@ -114,10 +114,11 @@ bench-schedulers: $(READY) ## schedulers in simulation, then live beside other b
 bench-scale: $(READY) ## a director of 200 services of 50 hosts: what answers, probes and its relay cost; writes bench/results
 	@$(BIN)/python -m bench.scale
 
-soak: $(READY) ## 200,000 connections through each relay, every byte compared; 200 upgrades under load
+soak: servers-packages $(READY) ## 200,000 connections through each relay, every byte compared; 200 upgrades under load; a fresh Debian
 	SOAK_CONNECTIONS=200000 $(BIN)/pytest -q tests/contract/test_relay_soak.py
 	UPGRADES=200 UPGRADE_PER_S=500 $(BIN)/pytest -q -s tests/integration/test_upgrade_soak.py
 	UPGRADE_HANDSHAKE_S=0.05 $(BIN)/pytest -q -s tests/chaos/test_upgrade.py
+	FRESH_SUITE=test $(BIN)/pytest -q -s tests/packages/test_fresh.py
 
 repeat: servers-test $(READY) ## what sockets and time could make flaky, twenty times over
 	@for n in $$(seq 20); do $(BIN)/pytest -q -x tests/contract tests/integration || exit 1; done
