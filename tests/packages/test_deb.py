@@ -17,6 +17,9 @@ from tests.packages.chroot import Chroot, command, require, sources, without
 #: Sorts after every real one.
 NEXT = "999.0"
 AS_DIRECTOR = "setpriv --reuid=txdirector --regid=txdirector --clear-groups"
+#: Starts the director of the first configuration as its user, and waits until it answers.
+BEGIN = (f"{AS_DIRECTOR} director run /etc/txdirector/director.toml >/tmp/log 2>&1 & director=$!\n"
+         "until directorctl status 2>/dev/null; do kill -0 $director || { cat /tmp/log; exit 1; }; sleep 0.1; done")
 
 
 def build(tree: Path, into: Path, *packages: str) -> dict[str, Path]:
@@ -65,7 +68,8 @@ class DebTests(SynchronousTestCase):
         configuration = self.chroot.root / "etc/txdirector/director.toml"
         changed = configuration.read_text() + '\n[services.web]\nlisten = ["127.0.0.1:8080"]\n'
         configuration.write_text(changed)
-        self.install(self.later["txdirector-director"])
+        said = self.upgrades()
+        self.assertRegex(said, rf"(?m)^director director, {NEXT}")
         self.assertIn(f"txdirector {NEXT}", self.chroot.run("director --version"))
         self.assertEqual(configuration.read_text(), changed)
         self.assertIn("OK", self.chroot.run(f"{AS_DIRECTOR} director check /etc/txdirector/director.toml"))
@@ -81,11 +85,17 @@ class DebTests(SynchronousTestCase):
     def runs(self) -> None:
         """The director of the first configuration serves under its user, with its state where it belongs; and ends when asked."""
         said = self.chroot.run(
-            f"{AS_DIRECTOR} director run /etc/txdirector/director.toml >/tmp/log 2>&1 & director=$!\n"
-            "until directorctl status 2>/dev/null; do kill -0 $director || { cat /tmp/log; exit 1; }; sleep 0.1; done\n"
-            "kill $director; wait $director; cat /tmp/log; ls /var/lib/txdirector", alone=True)
+            f"{BEGIN}\nkill $director; wait $director; cat /tmp/log; ls /var/lib/txdirector", alone=True)
         self.assertIn("] ready\n", said)
         self.assertRegex(said, r"(?m)^state")
+
+    def upgrades(self) -> str:
+        """What the director says that serves after the next version was installed beside it, and it was told to take that up."""
+        file = self.later["txdirector-director"]
+        shutil.copy(file, self.chroot.root / "tmp")
+        return self.chroot.run(
+            f"{BEGIN}\napt-get install -y -qq --no-install-recommends /tmp/{file.name}\n"
+            "directorctl status\ndirectorctl upgrade || { cat /tmp/log; exit 1; }\ndirectorctl status", alone=True)
 
     def cluster(self) -> None:
         """What `director init` writes passes `director check`."""
