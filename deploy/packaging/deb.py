@@ -48,6 +48,7 @@ class Package:
     user: str
     adopt: str  #: what makes a running one the version that was installed
     configuration: str  #: the file that its unit reads, below ``/etc/txdirector``
+    examples: tuple[str, ...]  #: below deploy/systemd, which nobody gets unasked
     owned: tuple[str, ...]  #: what its service writes, and a purge takes
     synopsis: str
     description: str
@@ -57,7 +58,8 @@ PACKAGES = (
     Package(
         "txdirector-director", "[director,manhole]", ("director", "directorctl"),
         ("director.1", "directorctl.1", "director.toml.5"), "txdirector", "txdirector",
-        "directorctl upgrade", "director.toml", ("/var/lib/txdirector", "/var/log/txdirector"),
+        "directorctl upgrade", "director.toml", ("txdirector.service.d/*.conf", "network/*.conf", "sysctl.d/*.conf"),
+        ("/var/lib/txdirector", "/var/log/txdirector"),
         "balancer of TCP connections whose backends report their load",
         "A director accepts TCP clients and relays each to a backend host, by health and by the load that agents report. "
         "Several make a redundant cluster with virtual addresses, which shares its state in etcd. Besides the director "
@@ -65,7 +67,7 @@ PACKAGES = (
     ),
     Package(
         "txdirector-agent", "", ("director-agent",), ("director-agent.1",), "director-agent", "director-agent",
-        "systemctl restart director-agent", "agent.toml", (),
+        "systemctl restart director-agent", "agent.toml", (), (),
         "reports a backend host's load to txdirector",
         "The agent runs beside a backend and tells every director once a second how loaded it is, from its cgroup, its "
         "process or the machine; it announces when the backend leaves, and answers HAProxy's agent-check, too.",
@@ -170,8 +172,9 @@ def surroundings(package: Package, tree: Path, manual: Path, version: str) -> No
     put(f"etc/txdirector/{package.configuration}", (DEBIAN / package.configuration).read_text())
     if package.owned:
         put(f"etc/logrotate.d/{package.name}", (DEBIAN / "logrotate").read_text())
-    for drop_in in SYSTEMD.glob(f"{package.unit}.service.d/*.conf"):
-        put(f"usr/share/doc/{package.name}/examples/{drop_in.parent.name}/{drop_in.name}", drop_in.read_text())
+    for pattern in package.examples:
+        for example in SYSTEMD.glob(pattern):
+            put(f"usr/share/doc/{package.name}/examples/{example.relative_to(SYSTEMD)}", example.read_text())
     put(f"usr/share/doc/{package.name}/copyright", copyright_file())
     compressed(tree / f"usr/share/doc/{package.name}/changelog.gz",
                f"{package.name} ({version}) unstable; urgency=medium\n\n  * What changed: {HOME}/blob/main/NEWS.md\n\n"
