@@ -20,6 +20,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 #: A shell's completion must not make an operator wait for a director that is away.
 COMPLETION_S = 1.0
+#: Where click keeps what was read, for all commands of one line.
+_PASSWORD = "txdirector.password"
 
 
 class Amount(click.FloatRange):
@@ -81,10 +83,12 @@ def confirm(question: str, yes: bool) -> None:
 
 
 def client_of(context: click.Context, *, timeout_s: float = TIMEOUT_S) -> Client:
-    """The client that the options before the command describe."""
+    """The client that the options before the command describe. A command may ask for one of its own patience."""
     options = context.find_root().params
     file = options.get("password_file")
-    password = file.readline().rstrip("\n") if file else os.environ.get("TXDIRECTOR_PASSWORD")
+    if _PASSWORD not in context.meta:  # a file is read once
+        context.meta[_PASSWORD] = file.readline().rstrip("\n") if file else os.environ.get("TXDIRECTOR_PASSWORD")
+    password = context.meta[_PASSWORD]
     try:
         return Client(options["url"], user=options["user"], password=password, ca=options["ca"], timeout_s=timeout_s)
     except ssl.SSLError as error:
