@@ -20,7 +20,8 @@ myst_heading_anchors = 4  # links to headings, as on the project's pages
 
 html_theme = "furo"
 html_title = f"txdirector {VERSION}"
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sphinx = False
 html_copy_source = False
 pygments_style = "friendly"
