@@ -67,7 +67,7 @@ ELSEWHERE = {
     "director/admin/scraping.py": "integration/test_metrics_port.py",
     "director/cli.py": "integration/test_cli.py", "director/process.py": "integration/test_own_process.py",
     "director/service.py": "integration/test_director.py", "director/ctl/client.py": "integration/test_ctl_commands.py",
-    "director/ctl/command.py": "integration/test_ctl_commands.py", "director/ctl/completion.py": "integration/test_cli.py",
+    "director/ctl/completion.py": "integration/test_cli.py",
     "director/ctl/configuring.py": "integration/test_ctl_apply.py", "director/ctl/hosts.py": "unit/ctl/test_wait.py",
     "director/ctl/looking.py": "integration/test_ctl_commands.py", "director/ctl/main.py": "integration/test_ctl_commands.py",
     "director/ctl/process.py": "integration/test_ctl_commands.py", "director/ctl/structure.py": "integration/test_ctl_commands.py",

@@ -77,7 +77,7 @@ class PeakEwmaTests(SynchronousTestCase):
         """Busy hosts of which nothing is known are compared by what one connection more would make of them, for their weight."""
         pool = pool_of(PeakEwma(), [1, 3])
         one, other = pool.hosts.values()
-        for host, beside in ((one, other), *[(other, one)] * 4):
+        for beside in (other, *[one] * 4):
             pool.pick(None, 0.0, [beside])
         self.assertIs(pool.explain(None, 0.0).chosen, other)  # its fifth for a weight of 3, or the second for a weight of 1
         pool.pick(None, 0.0, [one])
