@@ -189,7 +189,8 @@ def _name_steps(service: ServiceEntry) -> Iterator[str]:
     sni = service.spec.sni
     if sni is not None:
         offering = f" and offer {' or '.join(sni.alpn)}" if sni.alpn else ""
-        yield f"of its listeners' clients it has those that ask for {' or '.join(sni.names)}{offering}, taken for granted here"
+        names = " or ".join(sni.names)
+        yield f"of its listeners' clients it has those that ask for {names}{offering}, taken for granted here"
 
 
 def _access_step(service: ServiceEntry, packed: bytes, client: str) -> str:

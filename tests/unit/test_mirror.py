@@ -28,7 +28,7 @@ ELSEWHERE = {
     "cluster/lines.py": "unit/cluster/test_wire.py", "cluster/etcd/past.py": "unit/cluster/test_etcd_past.py",
     "cluster/etcd/client.py": "unit/cluster/test_etcd_client.py",
     "cluster/etcd/connection.py": "integration/test_etcd_store.py", "cluster/etcd/leases.py": "unit/cluster/test_etcd_leases.py",
-    "cluster/etcd/records.py": "integration/test_etcd_store.py", "cluster/etcd/replay.py": "integration/test_etcd_store.py",
+    "cluster/etcd/replay.py": "integration/test_etcd_store.py",
     "cluster/etcd/room.py": "integration/test_etcd_store.py", "cluster/etcd/store.py": "integration/test_etcd_store.py",
     "cluster/etcd/stream.py": "integration/test_etcd_store.py", "cluster/etcd/told.py": "unit/cluster/test_etcd_told.py",
     "cluster/etcd/version.py": "unit/cluster/test_etcd_client.py", "cluster/etcd/watching.py": "integration/test_etcd_store.py",

@@ -110,8 +110,10 @@ class InitTests(CommandTestCase):
         self.assertEqual((self.parent / "file").read_text(), "mine")
 
     def test_cannot_write(self) -> None:
-        """No parent directory, or a path that no disk takes."""
-        self.refused("cannot write", str(self.parent / "no" / "cluster"), *ONE, code=1)
+        """Below a file, or a path that no disk takes, however far below directories that would have to be made."""
+        (self.parent / "file").touch()
+        self.refused("cannot write", str(self.parent / "file" / "cluster"), *ONE, code=1)
+        self.refused("cannot write", str(self.parent / "no" / "more" / ("x" * 300)), *ONE, code=1)
         self.refused("cannot write", str(self.parent / ("x" * 300)), *ONE, code=1)
 
     def test_renew(self) -> None:
