@@ -20,6 +20,10 @@ class WordsTests(SynchronousTestCase):
             ("10.0.0.1", "expected host:port"),
             ("app.example\n:80", "neither an IP address nor a host name"),
             ("10.0.0.1\n:80", "neither an IP address nor a host name"),
+            ("10.0.0.256:80", "'10.0.0.256' is not an IPv4 address"),
+            ("[10.0.0.1]:80", "'10.0.0.1' is not an IPv6 address"),
+            ("unix:run/app", "a UNIX socket's path is absolute"),
+            ("unix:/" + "a" * 107, "at most 107 bytes"),
         ):
             error = self.assertRaises(ValueError, parse_address, text)
             self.assertIn(words, str(error))
@@ -33,6 +37,15 @@ class WordsTests(SynchronousTestCase):
         for port, any_port, words in ((0, False, "1 to 65535"), (65536, False, "1 to 65535"), (65536, True, "0 to 65535")):
             error = self.assertRaises(ValueError, parse_address, f"10.0.0.1:{port}", any_port=any_port)
             self.assertIn(f"the port must be {words}", str(error))
+        for text in ("http", "", "+80", "8_0", " 80", "٨٠", "²", "080000", "1" * 5000):
+            error = self.assertRaises(ValueError, parse_address, f"10.0.0.1:{text}")
+            self.assertIn(f"{text!r} is not a port number", str(error))
+
+    def test_longest_path(self) -> None:
+        """A UNIX socket's path may have 107 bytes, whatever its characters."""
+        self.assertEqual(parse_address("unix:/" + "a" * 106).path, "/" + "a" * 106)
+        self.assertEqual(parse_address("unix:@" + "é" * 53).path, "@" + "é" * 53)
+        self.assertRaises(ValueError, parse_address, "unix:@" + "é" * 54)
 
 
 class LoopbackTests(SynchronousTestCase):

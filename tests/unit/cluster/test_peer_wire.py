@@ -287,6 +287,12 @@ class LineTests(LinkTestCase):
         self.assertEqual(tell(two, b"".join(map(one.send, messages))), messages)
         self.assertEqual(list(batches([])), [])
 
+    def test_batches_are_filled(self) -> None:
+        """A message has 32 KiB of reports before there is another: a thousand hosts are some messages, not a thousand."""
+        report = Forwarded(host="web/blue/" + "a" * 68, age_s=0.25, load=LoadReport(utilisation=0.5))
+        self.assertEqual(len(msgspec.json.encode(report)), 128)
+        self.assertEqual([len(message.reports) for message in batches([report] * 600)], [256, 256, 88])
+
     def test_unknown(self) -> None:
         """Types of a newer director are ignored, up to a number; unknown keys always."""
         two = acceptor(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import LoadReport
 from director.core.capacity import EXPIRY_S, LEAST_FACTOR, MEDIAN_STEP, MOST_FACTOR, SMOOTHING_S, STALE_S, Basis, Capacity
+from director.core.seen import Window
 
 
 def working(capacity: float, utilisation: float = 0.5, errors: float = 0.0, seconds: float = 1.0) -> LoadReport:
@@ -81,13 +83,12 @@ class FactorTests(PoolTestCase):
         """A giant within belief is held at 2, a dwarf at 1/32."""
         usual = working(1000)
         factors = self.run_for(5, a=usual, b=usual, c=usual, giant=working(3900), dwarf=working(4, 1.0))
-        self.assertEqual(factors["giant"], MOST_FACTOR)
-        self.assertEqual(factors["dwarf"], LEAST_FACTOR)
+        self.assertEqual((factors["giant"], factors["dwarf"]), (2.0, 0.03125))
 
     def test_disbelief(self) -> None:
-        """A claim above four times the median counts as 1."""
-        factors = self.run_for(5, a=working(100), b=working(100), c=working(100), liar=working(410))
-        self.assertEqual(factors["liar"], 1.0)
+        """A claim above four times the median counts as 1, one of four times does not."""
+        factors = self.run_for(5, a=working(100), b=working(100), c=working(100), liar=working(401), giant=working(400))
+        self.assertEqual((factors["liar"], factors["giant"]), (1.0, MOST_FACTOR))
 
     def test_idle_claims_are_no_samples(self) -> None:
         """Below 5 % a host is idle: what it had to do there does not tell what it could do, and it can take more again."""
@@ -171,8 +172,49 @@ class FactorTests(PoolTestCase):
         for key, factor in factors.items():
             self.assertEqual(self.capacity.factor(key, self.now + 0.04), factor)
 
+    def test_age_of_the_median(self) -> None:
+        """Who is asked for alone is compared with a median that is less than a twentieth of a second old; whose rate counts what
+        nobody's did before weighs 1 until there is one."""
+        self.capacity.reported("a", working(100), 0.0)
+        self.assertEqual(self.capacity.factor("a", 0.0), 1.0)
+        self.capacity.reported("b", working(300), 0.0)
+        self.assertEqual([self.capacity.factor("b", now) for now in (0.04, 0.05)], [2.0, 1.5])
+        self.capacity.reported("c", LoadReport(utilisation=0.5), 0.05, Window("turnarounds", 3, 1.5, 0.5, 0.0, 0.1))
+        self.assertEqual(self.capacity.bases(0.06)["c"].capacity, 3.0)
+        self.assertEqual(self.capacity.factor("c", 0.06), 1.0)
+
+    def test_idle_alone(self) -> None:
+        """An idle host that is compared with nobody, however long, keeps the capacity that it had."""
+        self.run_for(1, a=working(0.5, seconds=100))
+        self.run_for(2 * EXPIRY_S, a=IDLE)
+        self.assertEqual(self.capacity.bases(self.now)["a"].capacity, 0.5)
+
+    def test_own_estimate_needs_traffic(self) -> None:
+        """Three completions of its time, at least."""
+        for completions, capacity in ((2.0, 0.0), (3.0, 50.0)):
+            self.capacity = Capacity()
+            self.run_for(1, a=LoadReport(capacity=50.0, completions=completions))
+            self.assertEqual(self.capacity.bases(self.now)["a"].capacity, capacity)
+
 
 class ErrorTests(PoolTestCase):
+    def test_counted(self) -> None:
+        """A ratio counts by its completions beside three; more than half of three or more counts at once."""
+        for errors, completions, known in ((0.4, 1.0, 0.1), (0.4, 3.0, 0.2), (0.4, 9.0, 0.3), (0.5, 3.0, 0.25), (0.52, 3.0, 0.52),
+                                           (0.6, 2.0, 0.24)):
+            self.capacity = Capacity()
+            self.run_for(1, a=LoadReport(utilisation=0.5, rate=completions, errors=errors, completions=completions))
+            self.assertAlmostEqual(self.capacity.bases(self.now)["a"].errors, known, msg=f"{errors} of {completions}")
+        self.run_for(10, a=IDLE)
+        self.assertAlmostEqual(self.capacity.bases(self.now)["a"].errors, 0.24 * math.exp(-1))
+
+    def test_samples(self) -> None:
+        """A report with a fifth of errors is no sample; one with less is, of what succeeded."""
+        for errors, capacity in ((0.2, 0.0), (0.19, 81.0)):
+            self.capacity = Capacity()
+            self.run_for(1, a=LoadReport(utilisation=0.5, rate=50.0, errors=errors, completions=50.0))
+            self.assertAlmostEqual(self.capacity.bases(self.now)["a"].capacity, capacity)
+
     def test_sinkhole(self) -> None:
         """A host that fails fast falls to the floor within two reports and does not look capable."""
         healthy = {"a": working(100), "b": working(100), "c": working(100)}

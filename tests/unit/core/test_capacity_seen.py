@@ -3,6 +3,7 @@ shares that make the next weights."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 
@@ -212,3 +213,52 @@ class SourceTests(LoopTestCase):
             self.second()
             self.report("b", "turnarounds", 100)
         self.assertGreater(self.factors()["b"], 0.9)
+
+    def settled(self) -> float:
+        """A host's capacity, after a minute of the same."""
+        self.capacity = Capacity()
+        for _ in range(60):
+            self.second()
+            self.report("a", "turnarounds", 90, utilisation=0.9)
+        return self.capacity.bases(self.now)["a"].capacity
+
+    def test_fall(self) -> None:
+        """It counts with 5 s while the host is nine tenths busy and its turnarounds take a quarter longer than usual; else, as
+        every rise, with 30 s."""
+        for rate, busy, took_s, smoothing_s in (
+            (45, 0.9, 0.0126, 5.0), (45, 0.9, 0.0125, 30.0), (45, 0.89, 0.02, 30.0), (180, 0.9, 0.02, 30.0), (45, 0.9, None, 30.0),
+        ):
+            before = self.settled()
+            self.assertAlmostEqual(before, 100.0)
+            self.second()
+            window = Window("turnarounds", rate, float(rate), busy, 0.0, took_s)
+            self.capacity.reported("a", LoadReport(utilisation=busy), self.now, window)
+            self.assertAlmostEqual(self.capacity.bases(self.now)["a"].capacity,
+                                   before + (rate / busy - before) * (1 - math.exp(-1 / smoothing_s)), msg=f"{rate} {busy} {took_s}")
+
+    def test_what_is_usual(self) -> None:
+        """What turnarounds take for long becomes usual, within 30 s: they do not make falls quick for ever."""
+        for seconds, smoothing_s in ((17, 5.0), (18, 30.0)):  # of 56 % more, 1 - e^(-17.55 / 30) makes it 25 % beside usual
+            self.settled()
+            for _ in range(seconds):
+                self.second()
+                self.capacity.reported("a", LoadReport(utilisation=0.95), self.now, Window("turnarounds", 95, 95.0, 0.95, 0.0, 0.0156))
+            before = self.capacity.bases(self.now)["a"].capacity
+            self.second()
+            self.capacity.reported("a", LoadReport(utilisation=0.95), self.now, Window("turnarounds", 9, 9.5, 0.95, 0.0, 0.0156))
+            self.assertAlmostEqual(self.capacity.bases(self.now)["a"].capacity, before + (10 - before) * (1 - math.exp(-1 / smoothing_s)))
+
+    def test_idle(self) -> None:
+        """Below a tenth of utilisation, averaged over 5 s, what is seen is no sample; of an agent that counts, below a
+        twentieth."""
+        for busy, counts, capacity in ((0.1, False, 90.0), (0.099, False, 0.0), (0.05, True, 180.0), (0.049, True, 0.0)):
+            self.capacity = Capacity()
+            self.second()
+            told = LoadReport(utilisation=busy, rate=9.0, completions=9.0) if counts else LoadReport(utilisation=busy)
+            self.capacity.reported("a", told, self.now, Window("turnarounds", 9, 9.0, busy, 0.0, 0.01))
+            self.assertAlmostEqual(self.capacity.bases(self.now)["a"].capacity, capacity)
+        self.settled()
+        for seconds in range(1, 14):
+            self.second()
+            self.capacity.reported("a", LoadReport(utilisation=0.0), self.now, Window("turnarounds", 9, 9.0, 0.09, 0.0, 0.01))
+            self.assertIs(self.capacity.bases(self.now)["a"].sample_age_s == 0.0, seconds <= 10)  # 0.9 e^(-11 / 5) = 0.0997
