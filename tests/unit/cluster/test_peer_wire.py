@@ -190,9 +190,18 @@ class HandshakeTests(LinkTestCase):
         one, two = dialer(), acceptor()
         tell(one, two.challenge())
         tell(two, one.hello("d2"))
-        tell(one, two.refuse("too many"))
+        self.assertEqual(len(tell(one, two.refuse("too many") + b"garbage\n")), 1)
         self.assertIs(one.state, State.CLOSED)
         self.assertEqual(tell(one, b"garbage\n"), [])
+
+    def test_what_comes_before_the_answer(self) -> None:
+        """It waits while our answer is due, to a challenge or to a hello; and is looked at then."""
+        one, two = dialer(), acceptor()
+        self.assertEqual(len(tell(one, two.challenge() + b"garbage\n")), 1)
+        self.assertEqual(len(tell(two, one.hello("d2") + b"garbage\n")), 1)
+        two.welcome()
+        for link in (one, two):
+            self.refused("malformed" if link is one else "unauthenticated", link.next_message)
 
     def test_misuse(self) -> None:
         """What a state or a role does not allow is our mistake and changes nothing."""

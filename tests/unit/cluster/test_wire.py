@@ -88,6 +88,12 @@ class ConversationTests(SynchronousTestCase):
         director.send(WELCOME)
         self.assertEqual(drain(director), [REPORT])
 
+    def test_nothing_is_heard_after_a_refusal(self) -> None:
+        """Whatever came with it."""
+        agent, director = opened()
+        agent.receive_data(director.send(wire.Refused(reason="replaced")) + b"garbage\n")
+        self.assertEqual(drain(agent), [wire.Refused(reason="replaced")])
+
     def test_local_misuse_changes_nothing(self) -> None:
         """A message out of turn, or the other side's, raises the local error and the conversation goes on."""
         agent = Conversation(Role.AGENT)
