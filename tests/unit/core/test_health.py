@@ -614,6 +614,23 @@ class ScheduleTests(HealthTestCase):
         self.pass_probe()
         self.assertEqual(self.due_in(), 2.0)
 
+    def test_void(self) -> None:
+        """A probe that this director could not make says nothing, and is due a second later."""
+        self.host.probe_started(self.now)
+        self.now += 1.0
+        self.host.probe_void(self.now)
+        self.assertEqual((self.due_in(), self.host.last_check, self.host.state), (1.0, (10.0, True, "passed", 0.01), UP))
+
+    def test_moved(self) -> None:
+        """A host that is at another address is probed at once there, and then as often as one that has just gone down."""
+        self.take_down()
+        self.fail_probe()
+        self.now += 1.0
+        self.host.moved(self.now)
+        self.assertEqual(self.due_in(), 0.0)
+        self.fail_probe()
+        self.assertEqual(self.due_in(), 4.0)
+
     def test_jitter(self) -> None:
         """Intervals vary by a tenth either way."""
         for uniform, expected in [(0.0, 1.8), (0.5, 2.0), (1.0, 2.2)]:
