@@ -189,8 +189,7 @@ def _name_steps(service: ServiceEntry) -> Iterator[str]:
     sni = service.spec.sni
     if sni is not None:
         offering = f" and offer {' or '.join(sni.alpn)}" if sni.alpn else ""
-        names = " or ".join(sni.names)
-        yield f"of its listeners' clients it has those that ask for {names}{offering}, taken for granted here"
+        yield f"of its listeners' clients it has those that ask for {' or '.join(sni.names)}{offering}"
 
 
 def _access_step(service: ServiceEntry, packed: bytes, client: str) -> str:
