@@ -61,6 +61,7 @@ from cluster.model.services import (
     Limits,
     Outliers,
     Probe,
+    ProbeTLS,
     Proxy,
     Registration,
     Service,
@@ -77,7 +78,7 @@ __all__ = [
     "Health", "Hook",
     "Host", "HostRef", "HostState", "Identity", "Keepalive", "KeepaliveCount", "KeepaliveSeconds", "Leader", "Limits",
     "LoadReport", "Logging", "Manhole", "Member", "MetricsPort", "Moment", "Name", "Node", "Observed", "Order", "Outliers",
-    "Peers", "Port", "Positive", "Probe", "Proxy", "Reason", "Record", "Registered", "Registration", "Seconds",
+    "Peers", "Port", "Positive", "Probe", "ProbeTLS", "Proxy", "Reason", "Record", "Registered", "Registration", "Seconds",
     "SecondsOrOff", "Service", "Shared", "Sni", "Sticky", "Timeouts", "UnixFile", "User", "UserName", "VipOwner", "Vips",
     "Weight",
 ]

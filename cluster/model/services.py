@@ -33,6 +33,21 @@ class Host(Record, frozen=True):
     probe_port: Port | None = None  #: where to probe it, when not at the port of its address or of its group's probe
 
 
+#: A host name, as a TLS client asks for one.
+HostName = Annotated[str, Meta(max_length=253, pattern=(
+    r"^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\Z"))]
+
+
+class ProbeTLS(Record, frozen=True):
+    """TLS of a probe. Paths are of PEM files, on each director that probes."""
+
+    ca: str | None = None  #: authorities of the hosts' certificates; absent: those of the system
+    server_name: HostName | None = None  #: asked for, and in the certificate; absent: the address's name, or IP address
+    verify: bool = True  #: whether the certificate must be right; else any will do
+    certificate: str | None = None  #: shown to a host that asks for one
+    key: str | None = None
+
+
 class Probe(Record, frozen=True):
     """An active check. ``none`` leaves health to heartbeats and real connects."""
 
@@ -46,6 +61,7 @@ class Probe(Record, frozen=True):
     expect: tuple[Annotated[int, Meta(ge=100, le=599)], ...] = ()  #: accepted statuses; empty: any 2xx or 3xx
     weight_header: bool | FieldName = False  #: of the answer to an HTTP probe, that says a weight; true: the usual one
     timeout_s: Seconds = 1.0
+    tls: ProbeTLS | None = None  #: of TCP and HTTP probes
 
 
 class Outliers(Record, frozen=True):

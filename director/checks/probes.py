@@ -7,7 +7,10 @@ The host's program does not notice a TCP probe, see `director.checks.knock`, unl
 probe leaves a host in peace: it sends FIN, reads what the host still wants to say, and only then closes, so that a
 banner or a page that nobody reads does not end in a reset and a line in the host's error log.
 
-A probe that this director could not make, for want of a descriptor, a port or memory, has no result.
+Over TLS (`director.checks.probe_tls`) the host has passed once the handshake has ended and its certificate is the host's; an
+HTTP probe asks only then.
+
+A probe that this director could not make, for want of a descriptor, a port, memory or a readable file, has no result.
 """
 
 from __future__ import annotations
@@ -27,15 +30,18 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, U
 from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionDone, NoRouteError
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from cluster.address import Address
 from cluster.model import Probe
 from cluster.shortage import PORTS, OutOfResources, errno_of
 from director.checks.bound_client import endpoint_from
 from director.checks.knock import knock
+from director.checks.probe_tls import Contexts, Handshake, Unfit, trouble
 from director.checks.weight_header import name_of, weight_in
 from director.ports.sockets import lacked, sources_for
 from director.resources.shortages import PROBE, Shortages
@@ -92,6 +98,7 @@ class Prober(Service):
         self._gate = DeferredSemaphore(MAX_PROBES)
         self._running: set[Deferred[Any]] = set()
         self._turns = count()
+        self._contexts = Contexts()
 
     def probe(
         self, target: Address, spec: Probe, sources: Sequence[str] = (), *, others: Sequence[Address] = (),
@@ -125,6 +132,8 @@ class Prober(Service):
                     self._visit((target, *others), spec, sources, preface)).addTimeout(spec.timeout_s, self._reactor)
             except OutOfResources as error:
                 self._shortages.met(error.what, PROBE, f"cannot probe {target}")
+                finish(None, str(error))
+            except Unfit as error:
                 finish(None, str(error))
             except Exception as error:
                 finish(False, self._explain(error, spec))
@@ -165,9 +174,11 @@ class Prober(Service):
         it is over too.
 
         :raises OutOfResources: it could not begin.
+        :raises Unfit: nor could it, for files that cannot be read.
         """
+        tls = None if spec.tls is None else self._contexts.handshake(spec.tls, targets[0])
         visit = _Visit(preface, _request(targets[0], spec) if spec.kind == "http" else b"", spec.expect,
-                       name_of(spec))
+                       name_of(spec), tls)
         quiet, target = await self._reach(await self._literal(targets), spec, visit, sources)
         if quiet:
             return None, target
@@ -202,7 +213,7 @@ class Prober(Service):
         Returns whether the connection is over already, and where it led."""
         end = self._monotonic() + spec.timeout_s
         for left, target in zip(range(len(targets), 0, -1), targets, strict=True):
-            quiet = spec.kind != "http" and not target.is_unix
+            quiet = spec.kind != "http" and not target.is_unix and spec.tls is None
             connected: Deferred[None] = (
                 knock(target, sources, reactor=self._reactor) if quiet else
                 Deferred.fromCoroutine(self._connect(target, spec, visit, sources_for(target, sources))))
@@ -260,13 +271,16 @@ class Prober(Service):
         return "internal error"
 
 
+@implementer(IHandshakeListener)
 class _Visit(Protocol):
     """One connection to a host: with a *request* it waits for the status, without one connecting is enough.
 
     :param weight_header: its name, in lower case; where there is one, the answer's headers are waited for, too.
+    :param tls: begins after the preface, and comes before the request.
     """
 
-    def __init__(self, preface: bytes, request: bytes, expect: tuple[int, ...], weight_header: bytes = b"") -> None:
+    def __init__(self, preface: bytes, request: bytes, expect: tuple[int, ...], weight_header: bytes = b"",
+                 tls: Handshake | None = None) -> None:
         self._preface = preface
         self._request = request
         self._expect = expect
@@ -274,6 +288,7 @@ class _Visit(Protocol):
         self._discarded = 0
         self._lost = False
         self._weight_header = weight_header
+        self._tls = tls
         self._passed = False  # by its status, while the headers are still to come
         self.seen = "connected"  #: what made it pass
         self.weight: float | None = None
@@ -283,6 +298,22 @@ class _Visit(Protocol):
     def connectionMade(self) -> None:
         if self._preface:
             self._transport.write(self._preface)
+        if self._tls is not None:
+            self._transport.startTLS(self._tls)
+        else:
+            self._ask()
+
+    def handshakeCompleted(self) -> None:
+        """Of TLS."""
+        assert self._tls is not None
+        connection = self._transport.getHandle()
+        if why := self._tls.verify(connection):
+            self.answered.errback(ProbeFailed(why))
+            return
+        self.seen = connection.get_protocol_version_name()
+        self._ask()
+
+    def _ask(self) -> None:
         if self._request:
             self._transport.write(self._request)
         else:
@@ -319,7 +350,8 @@ class _Visit(Protocol):
         if not self.answered.called and self._passed:
             self.answered.callback(None)
         elif not self.answered.called:
-            self.answered.errback(ProbeFailed("closed before it answered"))
+            why = trouble(reason.value) if reason.value is not None else ""
+            self.answered.errback(ProbeFailed(f"TLS: {why}" if why else "closed before it answered"))
         self._lost = True
         self.gone.callback(None)
 
@@ -327,8 +359,12 @@ class _Visit(Protocol):
         """Say goodbye and wait for the host's, `CLOSE_GRACE_S` at most."""
         if self._lost:
             return
-        self._transport.loseWriteConnection()
-        grace = reactor.callLater(CLOSE_GRACE_S, self._transport.loseConnection)
+        if self._tls is None:
+            self._transport.loseWriteConnection()
+        else:  # says so, and waits for the host to say so, too
+            self._transport.loseConnection()
+        close = self._transport.loseConnection if self._tls is None else self._transport.abortConnection
+        grace = reactor.callLater(CLOSE_GRACE_S, close)
         try:
             await self.gone
         except CancelledError:
@@ -375,7 +411,8 @@ def answer_in(head: bytes) -> tuple[int, int] | None:
 
 
 def _request(target: Address, spec: Probe) -> bytes:
-    host = spec.host_header if spec.host_header is not None else "localhost" if target.is_unix else str(target)
+    asked = spec.host_header if spec.host_header is not None else spec.tls.server_name if spec.tls is not None else None
+    host = asked if asked is not None else "localhost" if target.is_unix else str(target)
     if not _FIELD_VALUE.fullmatch(host):
         raise ProbeFailed(f"host_header {host!r} can't be sent")
     path = quote(spec.path if spec.path.startswith("/") else "/" + spec.path, safe=_PATH_SAFE)

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 
+from cluster.address import Address
 from cluster.errors import Problem
 from cluster.model import (
     AgentListeners,
@@ -17,6 +18,7 @@ from cluster.model import (
     Group,
     Host,
     Probe,
+    ProbeTLS,
     Service,
 )
 from cluster.validate import did_you_mean, join
@@ -195,15 +197,27 @@ def _probe_port_errors(place: str, host: Host, probe: Probe) -> Iterator[Problem
         yield Problem(join(place, "probe_port"), "a UNIX socket has no port")
     elif address is not None and address.is_unix and probe.port is not None:
         yield Problem(join(place, "address"), "the group's probe has a port, and a UNIX socket has none")
+    if probe.address is None and address is not None:
+        yield from _nameless(join(place, "address"), address, probe)
+
+
+def _nameless(place: str, address: Address, probe: Probe) -> Iterator[Problem]:
+    """A UNIX socket has no name that a certificate could have."""
+    if address.is_unix and probe.tls is not None and probe.tls.verify and probe.tls.server_name is None:
+        yield Problem(place, "it is probed over TLS, and a UNIX socket has no name for its certificate",
+                      "say one with probe.tls.server_name")
 
 
 def _probe_errors(place: str, probe: Probe) -> Iterator[Problem]:
     if probe.address is not None:
-        yield from address_errors(join(place, "address"), probe.address)
+        address, problems = parsed(join(place, "address"), probe.address)
+        yield from problems if address is None else _nameless(join(place, "address"), address, probe)
         if probe.port is not None:
             yield Problem(join(place, "port"), "the probe's address has a port already", "remove one of the two")
     if probe.weight_header and probe.kind != "http":
         yield Problem(join(place, "weight_header"), f"a {probe.kind} probe has no headers", 'kind = "http" does')
+    if probe.tls is not None:
+        yield from _probe_tls_errors(join(place, "tls"), probe.kind, probe.tls)
     if probe.kind == "script" and not probe.command:
         yield Problem(join(place, "command"), "missing", "a script probe runs a program")
     elif probe.kind != "script" and probe.command:
@@ -218,6 +232,14 @@ def _probe_errors(place: str, probe: Probe) -> Iterator[Problem]:
         )
     if probe.host_header is not None and not re.fullmatch(r"[!-~]+", probe.host_header):
         yield Problem(join(place, "host_header"), "expected a host name, perhaps with a port")
+
+
+def _probe_tls_errors(place: str, kind: str, tls: ProbeTLS) -> Iterator[Problem]:
+    if kind not in ("tcp", "http"):
+        yield Problem(place, f"a {kind} probe makes no connection that could be TLS", 'kind = "tcp" and "http" do')
+    for key, other in (("certificate", "key"), ("key", "certificate")):
+        if getattr(tls, key) is not None and getattr(tls, other) is None:
+            yield Problem(join(place, other), f"missing: the {key} is of no use alone")
 
 
 def _service_warnings(place: str, service: Service, agents: AgentListeners) -> Iterator[Problem]:

@@ -22,6 +22,7 @@ from cluster.pem import PemFiles
 from cluster.store import StoreDamaged
 from cluster.table import HISTORY_LIMIT
 from cluster.validate import did_you_mean, join
+from director.checks.probe_tls import file_problems
 from director.checks.programs import refusal as refusal_of_program
 from director.checks.programs import unfit
 from director.config import kernel
@@ -68,7 +69,9 @@ def warnings(configuration: Configuration) -> Iterator[Problem]:
         yield Problem("node.etcd.snapshot", f"cannot keep the last known state in {snapshot}: {why}")
     for name, service in configuration.services.items():
         for group_name, group in service.groups.items():
-            command = group.health.probe.command
+            command, tls = group.health.probe.command, group.health.probe.tls
+            if tls is not None:
+                yield from file_problems(join("services", name, "groups", group_name, "health", "probe", "tls"), tls)
             if command and (why := refusal_of_program(command[0], configuration.node.scripts)):
                 yield Problem(join("services", name, "groups", group_name, "health", "probe", "command", 0),
                               f"{command[0]} is not run, so nobody is probed: {why}")

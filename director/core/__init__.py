@@ -2,6 +2,7 @@
 
 __all__ = [
     "access", "admission", "bucket", "capacity", "caps", "carrying", "client_hello", "entries", "events", "forwarding",
-    "host", "inventory", "loops", "merge", "orders", "pictures", "plan", "pool", "probed_weight", "promises", "proxy_protocol",
-    "responders", "schedulers", "seen", "server_names", "snapshot", "splitting", "totals", "transitions", "vip", "weights",
+    "host", "inventory", "loops", "merge", "orders", "pictures", "plan", "pool", "probed_weight", "promises",
+    "proxy_protocol", "responders", "schedulers", "seen", "server_names", "snapshot", "splitting", "totals",
+    "transitions", "vip", "weights",
 ]

@@ -8,7 +8,19 @@ import ssl
 import subprocess
 from typing import ClassVar
 
-from tests.clients.kit import CLIENT_S, ENVIRONMENT, Clients, command, free_ports, on_both_relays, random_file, run, sha256
+from tests.clients.kit import (
+    CLIENT_S,
+    ENVIRONMENT,
+    PATIENCE_S,
+    Clients,
+    command,
+    free_ports,
+    on_both_relays,
+    random_file,
+    run,
+    sha256,
+    wait_until,
+)
 from tests.integration.pki import Authority
 
 FILE_BYTES = 30 << 20
@@ -29,6 +41,7 @@ http {{
     client_body_temp_path {directory}; proxy_temp_path {directory}; fastcgi_temp_path {directory};
     uwsgi_temp_path {directory}; scgi_temp_path {directory};
     ssl_session_cache shared:all:1m;
+    ssl_protocols TLSv1.2 TLSv1.3;
     {servers}
 }}
 """
@@ -48,7 +61,7 @@ listen = ["127.0.0.1:%PORT%"]
 relay = "{relay}"
 sni = {{ names = {names}, alpn = {protocols} }}
 [services.{name}.groups.main]
-health.probe.kind = "none"
+health.probe = {{ kind = "http", path = "/who", tls = {{ ca = "{ca}", server_name = "{asked}" }} }}
 hosts.one = "127.0.0.1:{port}"
 """
 
@@ -69,7 +82,8 @@ class Sni(Clients):
         servers, services = cls.nginx("rest", rest, "other.example.org"), ""
         for (name, (names, protocols)), port in zip(SERVICES.items(), ports, strict=True):
             servers += cls.nginx(name, port, *names)
-            services += SERVICE.format(name=name, relay=cls.relay, port=port, names=list(names), protocols=list(protocols))
+            services += SERVICE.format(name=name, relay=cls.relay, port=port, names=list(names), protocols=list(protocols),
+                                       ca=cls.authority.path, asked=names[-1])
         configuration = cls.directory / "nginx.conf"
         configuration.write_text(NGINX.format(directory=cls.directory, servers=servers))
         cls.server("nginx", "-e", "/dev/null", "-p", cls.directory, "-c", configuration, port=rest)
@@ -105,6 +119,11 @@ class Sni(Clients):
             ("other.example.org", "--http1.1", "rest HTTP/1.1 other.example.org"),
         ):
             self.assertEqual(self.curl(name, "/who", more), expected)
+
+    def test_probes(self) -> None:
+        """The director asks each nginx over TLS, and by its name."""
+        wait_until(lambda: self.director.total("txdirector_host_probes_total", 'result="success"') >= len(SERVICES), "probes")
+        self.assertEqual(self.director.total("txdirector_host_probes_total", 'result="failure"'), 0)
 
     def test_download(self) -> None:
         """30 MB come whole."""
@@ -144,8 +163,11 @@ class Sni(Clients):
                 tls.do_handshake()
             for byte in sent.read():
                 raw.sendall(bytes((byte,)))
+            raw.settimeout(PATIENCE_S)
             while not self.established(tls):
-                received.write(raw.recv(65536))
+                data = raw.recv(65536)
+                self.assertTrue(data, "nginx hung up")
+                received.write(data)
             self.assertIn((("DNS", "*.b.example.org"),), [tls.getpeercert()["subjectAltName"][:1]])  # type: ignore[index]
 
     @staticmethod

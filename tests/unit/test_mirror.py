@@ -45,6 +45,7 @@ ELSEWHERE = {
     "director/admin/ui/templates.py": "unit/admin/ui/test_pages.py", "director/admin/ui/visitors.py": "unit/admin/ui/test_forms.py",
     # sockets
     "director/checks/bound_client.py": "integration/test_probes.py", "director/checks/knock.py": "integration/test_probes.py",
+    "director/checks/probe_tls.py": "integration/test_probe_tls.py",
     "director/doors/manhole.py": "integration/test_manhole.py",
     "director/ports/binding.py": "integration/test_listener.py", "director/ports/side_port.py": "integration/test_control_socket.py",
     "director/handover/channel.py": "integration/test_upgrade.py", "director/handover/estate.py": "integration/test_upgrade.py",
@@ -54,7 +55,7 @@ ELSEWHERE = {
     "director/ports/twisted_ports.py": "unit/reports/test_agents.py", "director/reports/listening.py": "unit/reports/test_agents.py",
     "director/traffic/departures.py": "integration/test_departures.py", "director/traffic/listener.py": "integration/test_listener.py",
     "director/traffic/listening.py": "integration/test_listener.py", "director/traffic/proxy_in.py": "integration/test_listener.py",
-    "director/traffic/sni_router.py": "integration/test_sni.py",
+    "director/traffic/peeking.py": "integration/test_sni.py", "director/traffic/sni_router.py": "integration/test_sni.py",
     # the relays: one suite for both
     "director/relay/__init__.py": "contract/test_relay.py", "director/relay/choice.py": "contract/test_relay.py",
     "director/relay/descriptors.py": "contract/test_relay.py", "director/relay/interface.py": "contract/test_relay.py",
