@@ -32,6 +32,8 @@ WALL = {
     "director/ctl/tables.py": "how a time is written for an operator",
     "director/ha/keeping.py": "when the snapshot on disk was saved",
     "director/logs/output.py": "when lines were dropped",
+    "director/logs/records.py": "how a time is written for syslog",
+    "director/hooks/hooks.py": "when something happened, for who is told of it",
     "director/ha/leading.py": "since when this director leads: shown to operators",
     "director/engine/node.py": "pictures, orders and the audit: shown to operators",
     "director/ha/peers.py": "since when a peer is linked: shown to operators",
