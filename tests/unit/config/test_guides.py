@@ -10,6 +10,7 @@ import click
 from twisted.trial.unittest import SynchronousTestCase
 
 from agent.cli import main as director_agent
+from cluster.keys import Keys
 from cluster.model import Etcd
 from director.cli import main as director
 from director.config.files import parse
@@ -100,8 +101,27 @@ class CommandTests(SynchronousTestCase):
 
     def test_keys(self) -> None:
         """Each key of etcd that a page names is one of ours."""
+        kinds = {key.split("/")[3] for key in all_keys(Keys("main"))}
         for page in DOCS.rglob("*.md"):
             for cluster, key in re.findall(r"(?<![\w~])/txdirector/(\w+)/([\w/*-]+)", page.read_text()):
                 self.assertIn(cluster, ("CLUSTER", "main", "lab", "default"), page)
+                self.assertIn(key.split("/")[0], kinds, page)
                 if cluster == "default" and page.name != "damaged-state.md":  # that of a state file is called so
                     self.fail(f"{page}: a cluster's default name is {Etcd().cluster}: {key}")
+
+    def test_changes_by_curl(self) -> None:
+        """Each change that a page makes with curl says that it sends JSON, as the admin demands; and the reference says so."""
+        seen = 0
+        for page in (DOCS.parent / "README.md", *DOCS.rglob("*.md")):
+            for line in re.findall(r"^ *(curl .*)$", re.sub(r"\\\n\s*", "", page.read_text()), flags=re.M):
+                if re.search(r"-X (PUT|POST)\b.*/api/v1/", line):
+                    seen += 1
+                    self.assertIn("-H 'Content-Type: application/json'", line, page)
+        self.assertGreater(seen, 2)
+        self.assertRegex((DOCS / "reference/rest.md").read_text(), r"(?s)refused with 400.*`DELETE` needs none")
+
+
+def all_keys(keys: Keys) -> list[str]:
+    """A key or prefix of each kind."""
+    return [keys.leader(), keys.services(), keys.boots(), keys.registered_hosts(), keys.orders(), keys.observations(),
+            keys.loads(), keys.directors(), keys.vips(), keys.all_caps(), keys.users(), keys.audits()]
