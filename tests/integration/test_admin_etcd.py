@@ -118,3 +118,18 @@ class TwoDirectorsTests(DirectorTestCase):
         await until(lambda: self.first.operations.picture().store_available, "etcd to be back")
         await self.do(self.first, "weight", **MAIN, host="a", weight=3)
         await until(lambda: recorded(self.second)[:1] == [("d1", "weight", "ok")], "the audit to go on")
+
+    async def test_cluster_while_etcd_is_away(self) -> None:
+        """The leader says at once that what it knows of the others is last known, and does not say of itself that it leads
+        once it does not; both are over when etcd is back."""
+        etcd = await self.start()
+        await until(lambda: self.first.operations.cluster().leads or self.second.operations.cluster().leads, "a leader")
+        leader = self.first if self.first.operations.cluster().leads else self.second
+        seen = leader.operations.cluster()
+        self.assertEqual((seen.last_known, seen.leader), (False, leader.clustering.member.name))
+        etcd.members[0].kill()
+        await until(lambda: leader.operations.cluster().last_known, "what is known to be marked")
+        await until(lambda: not leader.operations.cluster().leads, "the lead to be given up")
+        self.assertIsNone(leader.operations.cluster().leader)
+        await deferToThread(etcd.start)
+        await until(lambda: not leader.operations.cluster().last_known, "etcd to be back")

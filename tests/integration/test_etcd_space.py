@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from cluster.errors import StoreFull
 from cluster.etcd import EtcdStore, room
 from cluster.keys import Keys
-from cluster.store import Put
+from cluster.store import Delete, Put
 from director.ha.leading import Leading
 from tests.etcd_server import EtcdCluster
 from tests.integration.test_etcd_store import ROOT, EtcdTestCase
@@ -82,6 +82,14 @@ class SpaceTests(EtcdTestCase):
         self.assertIn("etcdctl alarm disarm", lines[0])
         self.remedy(cluster)
         await self.until(lambda: leading.leads, "it to lead")
+
+    async def test_counted(self) -> None:
+        """What a store has written is counted: transactions, and the bytes that etcd keeps of them."""
+        store = await self.started(*self.cluster().endpoints)
+        self.assertEqual((store.writes, store.written_bytes), (0, 0))
+        await store.commit([Put(ROOT + "a", b"x" * 100), Put(ROOT + "b", b"y" * 10)])
+        await store.commit([Delete(ROOT + "a")])
+        self.assertEqual((store.writes, store.written_bytes), (2, 2 * len(ROOT + "a") + 110))
 
     async def test_history_grows(self) -> None:
         """A history that is never compacted is told, and no longer once it is; one that is compacted never is."""

@@ -25,7 +25,7 @@ from director.engine.node import Node
 from director.metrics.counters import Metrics
 from director.relay.interface import Limits
 from director.relay.turnarounds import Turnarounds
-from director.resources.shortages import PROBE, Shortages
+from director.resources.shortages import ACCEPT, PROBE, Shortages
 from director.timing.seldom import MAX_KEYS, Seldom, more
 from director.traffic.frontend import Frontend
 from director.traffic.target import Target
@@ -350,3 +350,24 @@ class MetricTests(SynchronousTestCase):
         found = {(sample.labels["of"], sample.labels["for"]): sample.value for sample in family.samples}
         self.assertEqual(len(found), 16)
         self.assertEqual({pair for pair, count in found.items() if count}, {(PORTS, PROBE)})
+
+    def test_told_once_a_second(self) -> None:
+        """A thousand clients that meet one shortage are one line a second, which says how many more there were."""
+        shortages = Shortages(monotonic=lambda: self.now)
+        said: list[str] = []
+        self.patch(shortages, "log", Lines(said))
+        for self.now in (0.0, 0.3, 0.9, 1.1):
+            shortages.met(DESCRIPTORS, ACCEPT, "test")
+        shortages.met(MEMORY, ACCEPT, "test")
+        self.assertEqual(len(said), 3, said)
+        self.assertIn("2 more", said[1])
+
+
+class Lines:
+    """A log that keeps its lines."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+
+    def warn(self, form: str, **values: object) -> None:
+        self.lines.append(form.format(**values))
