@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet.threads import deferToThread
 
+from cluster.model import AdminState, HostRef, Order
 from tests.integration.kit import DirectorTestCase, service
 
 
@@ -58,6 +59,16 @@ class DirectorctlTests(DirectorTestCase):
         weighed = json.loads((await self.ctl("weight", "web/main/a", "2.5", "--json")).stdout)
         self.assertEqual(weighed["configured_weight"], 2.5)
         self.assertTrue(json.loads((await self.ctl("retry", "web/main/a", "--json")).stdout)["check"]["ok"])
+
+    async def test_up_that_does_not_bring_it_back(self) -> None:
+        """up says whose order holds the host all the same: the agent's is not the operator's to lift."""
+        await self.start()
+        order = Order(state=AdminState.DRAIN, who="app1", why="backup", at=0.0)
+        self.running.node.set_order(HostRef("web", "main", "a"), "agent", order)
+        raised = await self.ctl("up", "web/main/a")
+        self.assertEqual(raised.returncode, 0, raised.stderr)
+        self.assertEqual(raised.stderr, "directorctl: web/main/a stays in drain by order of its agent, app1: backup\n")
+        self.assertEqual((await self.ctl("up", "web/main/b")).stderr, "")
 
     async def test_wait_that_runs_out(self) -> None:
         """A drain whose connections stay open until the timeout exits 1 and says how many."""
