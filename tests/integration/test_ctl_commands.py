@@ -10,7 +10,7 @@ import tomllib
 
 from argon2 import PasswordHasher
 
-from cluster.model import HostRef
+from cluster.model import AdminState, HostRef, Order
 from director.config.files import parse
 from tests.integration.ctl_kit import CtlTestCase
 from tests.integration.kit import closed_port, service, until
@@ -99,9 +99,13 @@ class ReachingTests(CtlTestCase):
 
     async def test_poor_terminal(self) -> None:
         """An encoding without the tables' lines gets other characters, not a traceback."""
-        await self.start(service({"a": "127.0.0.1:9"}))
+        running = await self.start(service({"a": "127.0.0.1:9"}))
+        order = Order(state=AdminState.DRAIN, who="ada", why="Pr\u00fcfung", at=0.0)
+        running.node.set_order(HostRef("web", "main", "a"), "operator", order)
         self.environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
-        self.assertIn("web/main/a", await self.ok("hosts"))
+        shown = await self.ok("hosts")
+        self.assertIn("web/main/a", shown)
+        self.assertIn("Pr?fung", shown)
 
     async def test_version(self) -> None:
         await self.start({})
