@@ -21,7 +21,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 #: A shell's completion must not make an operator wait for a director that is away.
 COMPLETION_S = 1.0
 #: Where click keeps what was read, for all commands of one line.
-_PASSWORD = "txdirector.password"
+_PASSWORD = "txdirector.password"  # noqa: S105 - the name of a place
 
 
 class Amount(click.FloatRange):
