@@ -240,7 +240,7 @@ class Process:
         if not self._tree.clustering.available:
             raise Conflict("the store does not answer: nothing could be handed over")
         self.log.info("{who} orders an upgrade", who=who)
-        return Deferred.fromCoroutine(self._giving.upgrade())
+        return Deferred.fromCoroutine(self._giving.upgrade(who))
 
     def _handed_over(self, pid: int) -> None:
         self._systemd.hand_over(pid)

@@ -305,10 +305,12 @@ class DirectorService(MultiService):
         """Whether the store answered at the start."""
         return self._connected
 
-    async def own_store(self) -> None:
-        """A store of this director's own is this process's now: what its file says anew of services goes into it."""
+    async def own_store(self, ordered_by: str) -> None:
+        """A store of this director's own is this process's now: what its file says anew of services goes into it, and into
+        its audit what the process before could not write any more."""
         if isinstance(self.store, MemoryStore):
             self.store.release()
+            self.audit.record(Audit(Caller(ordered_by, Role.FULL), "upgrade", {}, "ok"))
             await seed(self.store, self.keys, self.configuration.services)
 
     def follow_previous(self, previous: Previous | None) -> None:
@@ -323,6 +325,8 @@ class DirectorService(MultiService):
             lambda failure: self.log.failure("the cluster could not be let go", failure))
         if isinstance(self.store, MemoryStore):
             self.store.give_up()
+            if self.audit.parent is not None:
+                self.audit.disownServiceParent()
         self.agents.move()
         self.node.expect_no_agents()
         if self.hooks.parent is not None:

@@ -17,6 +17,7 @@ from twisted.web.server import Request
 from director.admin.control import Caller
 from director.admin.gate import LetsIn
 from director.admin.web import Page, is_read, only_read
+from director.metrics.carried import CarryingRegistry
 from director.metrics.families import Series
 from director.timing.courtesy import politely
 
@@ -49,6 +50,8 @@ class MetricsPage(Page):
     async def answer(self, caller: Caller, request: Request) -> bytes:
         if not is_read(request):
             return only_read(request)
+        if isinstance(self._registry, CarryingRegistry):
+            await self._registry.fresh()
         encode, kind = _chosen(request.getHeader("accept") or "")
         takes_gzip = _GZIP.search(request.getHeader("accept-encoding") or "") is not None
         packed = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, zlib.MAX_WBITS | 16) if takes_gzip else None

@@ -20,7 +20,8 @@ from director.engine.errors import Conflict
 from director.ha.leases import Leases
 from director.handover.frames import Offer, Progress, Take
 from director.handover.sections import Sections, read, write
-from director.metrics.carried import Counted, Key, difference
+from director.metrics.carried import Counted, Key, changed
+from director.metrics.counters import grown
 from director.operations.clients import kill_client, picture_connections
 from director.operations.previous import Previous
 from director.ports.passing import SOCKETS
@@ -45,6 +46,7 @@ class Estate:
     def __init__(self, director: DirectorService, *, reactor: Any) -> None:
         self._director = director
         self._reactor = reactor
+        self._ordered_by = ""
         self._samples: dict[Key, float] = {}
         self._hosts: dict[tuple[str, str, str], dict[str, float]] = {}
 
@@ -83,7 +85,7 @@ class Estate:
             "hosts": write("hosts", carrying.hosts(inventory)),
             "sticky": write("sticky", carrying.sticky(inventory)),
             "orders": write("orders", carrying.local_orders(inventory)),
-            "counted": write("counted", Counted(samples=difference(self._samples, {}), hosts=list(self._hosts.items()))),
+            "counted": write("counted", Counted(samples=changed(self._samples, {}), hosts=list(self._hosts.items()))),
             "leases": write("leases", director.clustering.leases()),
         }
         return Take(sections=sections, store=store.content() if isinstance(store, MemoryStore) else None)
@@ -99,9 +101,8 @@ class Estate:
     def progress(self) -> Progress:
         director = self._director
         samples, hosts = director.registry.samples(), director.metrics.of_hosts()
-        counted = Counted(samples=difference(samples, self._samples), hosts=[
-            (ref, news) for ref, numbers in hosts.items()
-            if (news := _grown(numbers, self._hosts.get(ref, {})))
+        counted = Counted(samples=changed(samples, self._samples), hosts=[
+            (ref, news) for ref, numbers in hosts.items() if (news := grown(numbers, self._hosts.get(ref, {})))
         ])
         self._samples, self._hosts = samples, hosts
         return Progress(
@@ -135,6 +136,7 @@ class Estate:
 
     async def _take_over(self, take: Take, lock: int | None) -> None:
         director, store = self._director, self._director.store
+        self._ordered_by = take.ordered_by
         if isinstance(store, MemoryStore) and take.store is not None:
             store.replace(take.store)
         if isinstance(store, FileStore):
@@ -165,10 +167,13 @@ class Estate:
             lambda failure: self.log.failure("the file's services are not in the store", failure))
 
     async def _serve(self) -> None:
-        await self._director.own_store()
+        await self._director.own_store(self._ordered_by)
         await deferLater(self._reactor, 0)  # the store's news, which may be more addresses
         for name in SOCKETS.unused():
             self.log.info("nobody listens on {name} any more", name=name)
+
+    def follows(self, ask: Callable[[], Deferred[None]]) -> None:
+        self._director.registry.carry_from(ask)
 
     def heard_of(self, progress: Progress, cut: Callable[[str, str], None]) -> None:
         self._count(read(progress.sections, "counted", Counted))
@@ -177,12 +182,13 @@ class Estate:
     def alone(self) -> None:
         self.log.info("the process before this one has ended")
         self._director.follow_previous(None)
+        self._director.registry.carry_from(None)
 
     def _count(self, counted: Counted | None) -> None:
         if counted is None:
             return
         hosts = self._director.node.inventory.hosts
-        self._director.registry.add(counted.samples)
+        self._director.registry.carry(counted.samples)
         self._director.metrics.add_of_hosts(each for each in counted.hosts if each[0] in hosts)
 
 
@@ -197,7 +203,3 @@ def must_restart(offer: Offer, node: Node) -> list[Problem]:
 
 def store_name(node: Node) -> str:
     return f"{node.store} {node.etcd.cluster}".strip() if node.store == ETCD else node.store
-
-
-def _grown(after: dict[str, float], before: dict[str, float]) -> dict[str, float]:
-    return {name: value - before.get(name, 0.0) for name, value in after.items() if value > before.get(name, 0.0)}

@@ -8,7 +8,7 @@
      │ ◄─────────────────────────── Accepting │ accepts
      │ Retired ────────────────────────────► │ is the main process
      │ Progress, again and again ──────────► │ counts and shows it
-     │ ◄───────────────────────────────── Cut │ where an operator wants that
+     │ ◄───────────────────────── Tell, or Cut │ before a scrape; where an operator wants that
      │ the end of the connection ──────────► │ may be upgraded in turn
 
 A frame is its length in four bytes, then MessagePack. Fields that a release does not know are left out, and those that it
@@ -63,6 +63,7 @@ class Take(Frame, frozen=True, kw_only=True, tag="take"):
 
     sections: dict[str, tuple[int, bytes]] = {}  #: see `director.handover.sections`
     store: bytes | None = None  #: as in the offer, as it is now
+    ordered_by: str = ""  #: the operator
 
 
 class Accepting(Frame, frozen=True, kw_only=True, tag="accepting"):
@@ -76,11 +77,18 @@ class Retired(Frame, frozen=True, kw_only=True, tag="retired"):
 class Progress(Frame, frozen=True, kw_only=True, tag="progress"):
     """What the old one counted since it last said so, and what it still has."""
 
+    answers: int = 0  #: the last `Tell`
     connections: int = 0
     at_most_s: float = 0.0  #: until it ends
     in_flight: dict[str, int] = {}  #: by host, ``service/group/host``
     clients: dict[str, ConnectionsPicture] = {}  #: some of each service's, the oldest first
     sections: dict[str, tuple[int, bytes]] = {}
+
+
+class Tell(Frame, frozen=True, kw_only=True, tag="tell"):
+    """The new one: say now what you have counted."""
+
+    number: int
 
 
 class Cut(Frame, frozen=True, kw_only=True, tag="cut"):
@@ -90,7 +98,7 @@ class Cut(Frame, frozen=True, kw_only=True, tag="cut"):
     client: str
 
 
-AnyFrame: TypeAlias = Offer | Ready | Refused | Take | Accepting | Retired | Progress | Cut
+AnyFrame: TypeAlias = Offer | Ready | Refused | Take | Accepting | Retired | Progress | Tell | Cut
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(AnyFrame).decode

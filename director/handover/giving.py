@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
@@ -18,7 +19,7 @@ from twisted.python.failure import Failure
 from director.admin.offers import Upgraded
 from director.engine.errors import Conflict
 from director.handover.channel import VARIABLE, Channel
-from director.handover.frames import Accepting, AnyFrame, Cut, Offer, Progress, Ready, Refused, Retired, Take
+from director.handover.frames import Accepting, AnyFrame, Cut, Offer, Progress, Ready, Refused, Retired, Take, Tell
 from director.ports.passing import SOCKETS
 
 #: From the last word of the old process to the new one's first client. Clients wait in the kernel's queue meanwhile,
@@ -90,7 +91,7 @@ class Giving:
         self._telling: Deferred[None] | None = None
         self.under_way = False
 
-    async def upgrade(self) -> Upgraded:
+    async def upgrade(self, who: str) -> Upgraded:
         """:raises Conflict: this process serves on; says why."""
         if self.under_way:
             raise Conflict("an upgrade is under way")
@@ -103,7 +104,7 @@ class Giving:
             self.log.info("the new process, {pid}, is ready: it takes over", pid=process.pid)
             frozen = True
             take = await self._director.freeze()
-            self._say(take)
+            self._say(msgspec.structs.replace(take, ordered_by=who))
             await self._answer(Accepting, TAKE_S, "did not take over")
         except BaseException as error:
             why = await self._ended(process, successor, error)
@@ -188,6 +189,8 @@ class Giving:
     def _heard(self, frame: AnyFrame) -> None:
         if isinstance(frame, Cut):
             self._director.cut(frame.service, frame.client)
+        elif isinstance(frame, Tell):
+            self._say(msgspec.structs.replace(self._director.progress(), answers=frame.number))
         elif self._waiting is not None and not self._waiting.called:
             self._waiting.callback(frame)
 

@@ -11,9 +11,12 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from director.handover.channel import VARIABLE, Channel, OfferFailed, receive_offer
-from director.handover.frames import Accepting, AnyFrame, Cut, Offer, Progress, Ready, Refused, Retired, Take, encode
+from director.handover.frames import Accepting, AnyFrame, Cut, Offer, Progress, Ready, Refused, Retired, Take, Tell, encode
 from director.ports.passing import SOCKETS, Listening
 from director.version import VERSION
+
+#: A scrape waits so long for what the old process has counted. It answers in milliseconds.
+TELL_S = 2.0
 
 __all__ = ["OfferFailed", "Predecessor", "Takes", "predecessor"]
 
@@ -26,6 +29,9 @@ class Takes(Protocol):
 
     def serve(self) -> None:
         """The old process knows that this one is the owner."""
+
+    def follows(self, ask: Callable[[], Deferred[None]]) -> None:
+        """*ask* fires once `heard_of` was told all that the old process has counted by now."""
 
     def heard_of(self, progress: Progress, cut: Callable[[str, str], None]) -> None:
         """The old process's last clients; *cut* ends one's connections."""
@@ -52,6 +58,8 @@ class Predecessor:
         ])
         self._channel: Channel | None = None
         self._serving = False
+        self._asked: dict[int, Deferred[None]] = {}
+        self._questions = 0
         self.alone = False  #: the other process has ended
 
     def refuse(self, why: str) -> None:
@@ -74,15 +82,34 @@ class Predecessor:
                 on_serving()
             elif isinstance(frame, Progress):
                 director.heard_of(frame, lambda service, client: self._say(Cut(service=service, client=client)))
+                self._answered(frame.answers)
 
         def over(why: str) -> None:
             self.alone = True
+            for number in list(self._asked):
+                self._answered(number)
             if self._serving:
                 director.alone()
             else:
                 on_abandoned(why)
 
         self._channel = Channel(self._sock, heard, over, reactor=reactor)
+        director.follows(lambda: self._ask(reactor))
+
+    def _ask(self, reactor: Any) -> Deferred[None]:
+        """Fires once the old process has said what it has counted, or has had its time to."""
+        self._questions += 1
+        number, asked = self._questions, Deferred[None]()
+        self._asked[number] = asked
+        timer = reactor.callLater(TELL_S, self._answered, number)
+        asked.addCallback(lambda _: timer.cancel() if timer.active() else None)
+        self._say(Tell(number=number))
+        return asked
+
+    def _answered(self, number: int) -> None:
+        asked = self._asked.pop(number, None)
+        if asked is not None:
+            asked.callback(None)
 
     def ready(self) -> None:
         self._say(Ready(version=VERSION))

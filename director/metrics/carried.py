@@ -1,19 +1,20 @@
 """Counters that go on from where another process of this director had them.
 
-The numbers of hosts are added to this process's own (`Metrics.add_of_hosts`), those of all other counters to the samples at
-a scrape. What the other process counts while it still serves its last clients comes as differences, which are
-added in the same way: a sum never falls, and no client is counted twice.
+The numbers of hosts are added to this process's own (`Metrics.add_of_hosts`). Of all other counters this process knows what
+the other one has, as a whole, and adds its own at a scrape. What the other process counts while it still serves its last clients
+comes across again and again, and before each scrape: so no sum ever falls, and no client is counted twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
+from twisted.internet.defer import Deferred, succeed
 
 from director.metrics.families import Series
 
@@ -25,11 +26,15 @@ _COUNTING = ("counter", "histogram")
 Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
-class Counted(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a process has counted, or the difference of two such."""
+#: Samples as they pass.
+Samples = list[tuple[str, list[tuple[str, str]], float]]
 
-    samples: list[tuple[str, list[tuple[str, str]], float]] = []
-    hosts: list[tuple[tuple[str, str, str], dict[str, float]]] = []  #: by reference, and by `HostMetrics`' names
+
+class Counted(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a process has counted, or what of it has changed."""
+
+    samples: Samples = []  #: each as a whole
+    hosts: list[tuple[tuple[str, str, str], dict[str, float]]] = []  #: by reference: what `HostMetrics` gained
 
 
 class CarryingRegistry(CollectorRegistry):
@@ -38,12 +43,21 @@ class CarryingRegistry(CollectorRegistry):
     def __init__(self) -> None:
         super().__init__()
         self._carried: dict[Key, float] = {}
+        self._ask: Callable[[], Deferred[None]] | None = None
 
-    def add(self, samples: list[tuple[str, list[tuple[str, str]], float]]) -> None:
-        """Count these, too."""
+    def carry(self, samples: Samples) -> None:
+        """The other process has counted these so far."""
         for name, labels, value in samples:
             key = name, tuple(sorted((label, text) for label, text in labels))
-            self._carried[key] = self._carried.get(key, 0.0) + value
+            self._carried[key] = max(value, self._carried.get(key, 0.0))
+
+    def carry_from(self, ask: Callable[[], Deferred[None]] | None) -> None:
+        """*ask* fires once `carry` has all that the other process has counted by now; None: that has ended."""
+        self._ask = ask
+
+    def fresh(self) -> Deferred[None]:
+        """To be waited for before a scrape: what the other process has told a former one is known then."""
+        return succeed(None) if self._ask is None else self._ask()
 
     def samples(self) -> dict[Key, float]:
         """Every counter's value, with what was carried; without those whose families keep them apart."""
@@ -74,10 +88,9 @@ class CarryingRegistry(CollectorRegistry):
         return whole
 
 
-def difference(after: dict[Key, float], before: dict[Key, float]) -> list[tuple[str, list[tuple[str, str]], float]]:
-    """What was counted in between."""
-    return [(name, list(labels), value - before.get((name, labels), 0.0)) for (name, labels), value in after.items()
-            if value > before.get((name, labels), 0.0)]
+def changed(after: dict[Key, float], before: dict[Key, float]) -> Samples:
+    """What has grown in between."""
+    return [(key[0], list(key[1]), value) for key, value in after.items() if value > before.get(key, 0.0)]
 
 
 def _is_ours(family: Metric) -> bool:

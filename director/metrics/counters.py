@@ -45,15 +45,26 @@ PICK_BUCKETS = (1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1e-2
 HOST_LABELS = ("service", "group", "host")
 
 
+#: Names of what is no whole number. It comes as a whole: sums of differences are rounded, and may fall.
+SECONDS, SUM = "turnaround_seconds", " sum"
+
+
+def grown(after: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
+    """What a host's numbers have gained, for `HostMetrics.add` in a process that knows *before*."""
+    return {name: value if name == SECONDS or name.endswith(SUM) else value - before.get(name, 0.0)
+            for name, value in after.items() if value > before.get(name, 0.0)}
+
+
 class Distribution:
     """How often values fell below each of *bounds*, which ascend."""
 
-    __slots__ = ("bounds", "counts", "sum")
+    __slots__ = ("before", "bounds", "counts", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
+        self.before = 0.0  #: the sum in other processes of this director
 
     def observe(self, value: float) -> None:
         self.counts[bisect_left(self.bounds, value)] += 1
@@ -67,7 +78,7 @@ class Distribution:
         """Its counts and its sum, for `add` in another process."""
         counts = {f"{name}<={bound}": float(count) for bound, count in zip(_bounds(self.bounds), self.counts, strict=True)
                   if count}
-        return counts | ({f"{name} sum": self.sum} if counts else {})
+        return counts | ({f"{name}{SUM}": self.before + self.sum} if counts else {})
 
     def add(self, name: str, numbers: Mapping[str, float]) -> None:
         """Count what another process has, too; under bounds that this release does not have, as beyond all."""
@@ -75,12 +86,12 @@ class Distribution:
         for key, count in numbers.items():
             if key.startswith(f"{name}<="):
                 self.counts[bounds.get(key, len(self.bounds))] += int(count)
-        self.sum += numbers.get(f"{name} sum", 0.0)
+        self.before = numbers.get(f"{name}{SUM}", self.before)
 
     def series(self) -> list[float | None]:
         """For a `Table`: the buckets, the count and the sum; none before the first value."""
         cumulated = list(accumulate(self.counts))
-        return [*cumulated, cumulated[-1], self.sum] if cumulated[-1] else [None] * (len(cumulated) + 2)
+        return [*cumulated, cumulated[-1], self.before + self.sum] if cumulated[-1] else [None] * (len(cumulated) + 2)
 
 
 def _bounds(bounds: Sequence[float]) -> list[str]:
@@ -114,10 +125,11 @@ class HostMetrics:
         plain = {name: getattr(self, name) for name in _PLAIN}
         moves = {f"to_{state.value}": count for state, count in self.transitions.items()}
         return plain | moves | self.connect.numbers("connect") | self.duration.numbers("duration") | {
-            "turnarounds": _turnarounds(self), "turnaround_seconds": _turnaround_seconds(self)}
+            "turnarounds": _turnarounds(self), SECONDS: _turnaround_seconds(self)}
 
     def add(self, numbers: Mapping[str, float]) -> None:
-        """Count what another process has, too; what this release does not know is left out."""
+        """Count what another process has, too, or has since it last told (`grown`); what this release does not know is left
+        out."""
         for name in _PLAIN:
             setattr(self, name, getattr(self, name) + int(numbers.get(name, 0)))
         for state in HostState:
@@ -126,10 +138,10 @@ class HostMetrics:
         self.connect.add("connect", numbers)
         self.duration.add("duration", numbers)
         self.turnarounds_before += int(numbers.get("turnarounds", 0))
-        self.turnaround_seconds_before += numbers.get("turnaround_seconds", 0.0)
+        self.turnaround_seconds_before = numbers.get(SECONDS, self.turnaround_seconds_before)
 
 
-#: The counters of a host that are plain numbers.
+#: The counters of a host that are whole numbers.
 _PLAIN = ("connect_failures", "connections", "ejections", "probes_failed", "probes_passed", "to_client_bytes",
           "to_host_bytes")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -12,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from director.relay.choice import native_missing
 from tests.etcd_server import free_port
-from tests.integration.upgrade_kit import Backend, Load, Stage, counters, until
+from tests.integration.upgrade_kit import DEADLINE_S, Backend, Load, Stage, counters, until
 
 SERVICE = """
 [node]
@@ -96,9 +99,10 @@ class PythonRelayTests(UpgradeTestCase):
         self.assertEqual(load.faults, {})
         stage.alone()
 
-    def test_deadline(self) -> None:
-        """A client that stays is cut at the service's drain_s; until then no further upgrade begins."""
-        stage = self.stage(self.config(drain_s=6.0))
+    def test_two_processes(self) -> None:
+        """While a client of the old process is there no further upgrade begins; it is listed among the new one's, and can be
+        cut."""
+        stage = self.stage(self.config(drain_s=600.0))
         load = self.load(per_s=20.0)
         client = load.connect()
         self.addCleanup(client.close)
@@ -106,21 +110,17 @@ class PythonRelayTests(UpgradeTestCase):
         stage.upgrade()
         self.assertIn("never more than two", stage.fails())
         load.echo(client)
-        peer = "{}:{}".format(*client.getsockname())
-
-        def listed() -> dict[str, bool]:
-            return {each["client"]: each["previous"] for each in stage.json("connections", "web")["connections"]}
-
-        self.assertTrue(listed().get(peer))
         other = load.connect()
         self.addCleanup(other.close)
         load.echo(other)
-        self.assertIs(listed()["{}:{}".format(*other.getsockname())], False)
-        client.settimeout(30.0)
+        names = ["{}:{}".format(*each.getsockname()) for each in (client, other)]
+        listed = {each["client"]: each["previous"] for each in stage.json("connections", "web")["connections"]}
+        self.assertEqual([listed.get(name) for name in names], [True, False])
+        self.assertEqual(stage.ctl("cut", "web", names[0]).returncode, 0)
         with self.assertRaises(ConnectionResetError):
             client.recv(1)
         stage.alone()
-        stage.upgrade()
+        load.echo(other)
         load.end()
         self.assertEqual(load.faults, {})
 
@@ -160,6 +160,33 @@ class StateTests(UpgradeTestCase):
         self.assertEqual(self.host(stage)["history"], [])
         self.assertEqual(log.read_text().count("is another process now"), 2)
         self.assertNotIn("no connection", log.read_text())
+
+    def test_systemd(self) -> None:
+        """The old process says who the main one is, and then only that one speaks: ready, fed, stopping."""
+        at = str(self.directory / "notify")
+        systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(systemd.close)
+        systemd.bind(at)
+        systemd.settimeout(DEADLINE_S)
+        stage = Stage(self.directory, self.config(), env={"NOTIFY_SOCKET": at, "WATCHDOG_USEC": "3000000"})
+        self.addCleanup(stage.end)
+
+        def hear(what: str) -> str:
+            while True:
+                said = systemd.recv(4096).decode()
+                if what in said:
+                    return said
+
+        self.assertIn(f"MAINPID={stage.process.pid}", hear("READY=1"))
+        pid = stage.upgrade()
+        self.assertEqual(hear("MAINPID="), f"MAINPID={pid}")
+        self.assertIn(f"MAINPID={pid}", hear("READY=1"))
+        stage.alone()
+        for _ in range(3):
+            hear("WATCHDOG=1")
+        os.kill(pid, signal.SIGTERM)
+        hear("STOPPING=1")
+        until(lambda: stage.alive() == [])
 
     def test_down_stays_down(self) -> None:
         """A host that is down gets no client of the next process, a local order and a sticky client stay, at any number of

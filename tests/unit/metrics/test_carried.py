@@ -6,7 +6,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import HostRef, HostState
-from director.metrics.carried import CarryingRegistry, difference
+from director.metrics.carried import CarryingRegistry, changed
 from director.metrics.counters import Metrics
 
 APP1 = HostRef("web", "blue", "app1")
@@ -31,32 +31,33 @@ class CarriedTests(SynchronousTestCase):
         Histogram("txdirector_y", "y", registry=other, buckets=(1.0,)).observe(0.5)
         Counter("python_z", "z", registry=other).inc(3)
         Gauge("txdirector_g", "g", registry=other).set(3)
-        samples = difference(other.samples(), {})
+        samples = changed(other.samples(), {})
         self.counter.labels("web").inc()
-        self.registry.add(samples)
+        self.registry.carry(samples)
         self.assertEqual(self.value("txdirector_x_total", service="web"), 6)
         self.assertEqual(self.value("txdirector_y_count"), 1)
         self.assertEqual(self.value("txdirector_y_bucket", le="1.0"), 1)
         self.assertEqual((self.value("python_z_total"), self.value("txdirector_g")), (1, 7))
-        self.registry.add(difference(other.samples(), other.samples()))
+        self.registry.carry(changed(other.samples(), {}))
+        self.assertEqual(changed(other.samples(), other.samples()), [])
         self.assertEqual(self.value("txdirector_x_total", service="web"), 6)
 
     def test_chain(self) -> None:
         """A third process has the sums of both before it."""
         self.counter.labels("web").inc(2)
-        self.registry.add([("txdirector_x_total", [("service", "web")], 5.0)])
+        self.registry.carry([("txdirector_x_total", [("service", "web")], 5.0)])
         third = CarryingRegistry()
         Counter("txdirector_x", "x", ["service"], registry=third).labels("web").inc()
-        third.add(difference(self.registry.samples(), {}))
+        third.carry(changed(self.registry.samples(), {}))
         self.assertEqual(third.get_sample_value("txdirector_x_total", {"service": "web"}), 8)
 
     def test_labels(self) -> None:
         """Series that this process has not begun are shown all the same, but for services that it does not have."""
         self.counter.labels("web").inc()
-        self.registry.add([("txdirector_x_total", [("service", "gone")], 5.0)])
+        self.registry.carry([("txdirector_x_total", [("service", "gone")], 5.0)])
         self.assertIsNone(self.value("txdirector_x_total", service="gone"))
         reasons = Counter("txdirector_r", "r", ["reason"], registry=self.registry)
-        self.registry.add([("txdirector_r_total", [("reason", "late")], 5.0)])
+        self.registry.carry([("txdirector_r_total", [("reason", "late")], 5.0)])
         self.assertEqual(self.value("txdirector_r_total", reason="late"), 5)
         reasons.labels("late").inc()
         self.assertEqual(self.value("txdirector_r_total", reason="late"), 6)
