@@ -1,8 +1,8 @@
 """Counters that go on from where another process of this director had them.
 
 The numbers of hosts are added to this process's own (`Metrics.add_of_hosts`). Of all other counters this process knows what
-the other one has, as a whole, and adds its own at a scrape. What the other process counts while it still serves its last clients
-comes across again and again, and before each scrape: so no sum ever falls, and no client is counted twice.
+the other one has, as a whole, and adds its own at a scrape. What the other process counts while it still serves its last
+clients comes across again and again, and before each scrape: so no sum ever falls, and no client is counted twice.
 """
 
 from __future__ import annotations
