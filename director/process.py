@@ -18,7 +18,7 @@ from cluster.store import StoreDamaged
 from cluster.systemd import Notifier
 from director.admin.offers import Reloaded, Stopping, Upgraded
 from director.config.files import load
-from director.config.reload import differences
+from director.config.reload import by_new_process, differences
 from director.engine.errors import Conflict
 from director.engine.turning import stuck
 from director.handover.estate import Estate, must_restart
@@ -81,6 +81,7 @@ class Process:
             ready_s=configuration.node.upgrade_ready_s, on_over=self._handed_over,
         )
         self._stopping = False
+        self._retired = False  # another process serves, and this one was not told to stop since
         self._why_stopping = "stopping"
         self._cutting = False
         self.why_failed = ""  #: why the director could not start
@@ -218,10 +219,23 @@ class Process:
         self._effective = found.effective
         for place in found.reloaded:
             self.log.info("{place} was reloaded from {file}", place=place, file=self._file)
+        anew = by_new_process(found.restart)
+        if anew and self._serving:
+            return await self._reload_anew(anew, (*found.reloaded, *dict.fromkeys(renewed)))
         for place in found.restart:
             how = f", or for `directorctl apply {self._file}`" if place.startswith("services.") else ""
             self.log.info("{place} differs in {file}, and waits for a restart{how}", place=place, file=self._file, how=how)
         return Reloaded(reloaded=(*found.reloaded, *dict.fromkeys(renewed)), restart=found.restart)
+
+    async def _reload_anew(self, anew: tuple[str, ...], reloaded: tuple[str, ...]) -> Reloaded:
+        """What cannot be taken in place is, by a new process."""
+        places = ", ".join(anew)
+        self.log.info("{places}: a new process takes what this one cannot", places=places)
+        try:
+            upgraded = await self.upgrade("a reload")
+        except Conflict as error:
+            raise Conflict(f"{places}: only a new process can take that, and {error}") from error
+        return Reloaded(reloaded=reloaded, restart=(), upgraded=anew, pid=upgraded.pid)
 
     def _told_to_reload(self) -> None:
         def refused(failure: Failure) -> None:
@@ -244,7 +258,7 @@ class Process:
 
     def _handed_over(self, pid: int) -> None:
         self._systemd.hand_over(pid)
-        self._stopping = True
+        self._stopping = self._retired = True
         self._reactor.callLater(ANSWER_S, self._begin_to_stop, f"process {pid} serves")
 
     def shutdown(self, who: str) -> Stopping:
@@ -259,6 +273,9 @@ class Process:
     def _told_to_stop(self, number: int, _frame: object) -> None:
         if self._cutting:
             os._exit(128 + number)  # whatever the reactor is busy with
+        if self._retired:  # it ends already, and is told as one of its unit's processes
+            self._retired = False
+            return
         if self._stopping:
             self._cutting = True
             signal.signal(signal.SIGALRM, lambda *_: os._exit(128 + number))

@@ -327,10 +327,11 @@ class DirectorService(MultiService):
             self.store.give_up()
             if self.audit.parent is not None:
                 self.audit.disownServiceParent()
+        for part in (self.hooks, self.forgetting):
+            if part.parent is not None:
+                part.disownServiceParent()
         self.agents.move()
         self.node.expect_no_agents()
-        if self.hooks.parent is not None:
-            self.hooks.disownServiceParent()
         for part in [*self.admin, *self.metrics_port]:
             if isinstance(part, AdminListener):
                 part.retire()

@@ -36,11 +36,13 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     spec: Service
 
 
-class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
+class Reloaded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What became of a node's file that was read again, by the places in it."""
 
     reloaded: tuple[str, ...]  #: differed, and is in force now
     restart: tuple[str, ...]  #: differs, and waits for a restart
+    upgraded: tuple[str, ...] = ()  #: differed, and is in force in a new process, which serves now
+    pid: int | None = None  #: of that process
 
 
 class Stopping(msgspec.Struct, frozen=True, kw_only=True):

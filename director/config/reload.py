@@ -15,6 +15,18 @@ from cluster.validate import join
 RELOADED = ("node.log.level", "node.admin.users")
 
 
+#: What makes it another director: nothing of it passes to a new process.
+IDENTITY = ("node.name", "node.store", "node.etcd.cluster")
+
+
+def by_new_process(restart: tuple[str, ...]) -> tuple[str, ...]:
+    """Of the places that cannot be taken in place: those that a new process takes; none while one of them makes it another
+    director, and none where only services differ, which `directorctl apply` changes."""
+    if any(place in IDENTITY for place in restart) or all(place.startswith("services.") for place in restart):
+        return ()
+    return restart
+
+
 class Differences(NamedTuple):
     reloaded: tuple[str, ...]  #: places that differ and can be taken over
     restart: tuple[str, ...]  #: places that differ and cannot

@@ -25,22 +25,22 @@ def reopen_logs(client: Client, as_json: bool) -> None:
 
 @click.command()
 @as_json
-@click.pass_obj
-def reload(client: Client, as_json: bool) -> None:
-    """Have the director read its own file again, and take what needs no restart."""
-    answer = client.post("process", "reload")
+@click.pass_context
+def reload(context: click.Context, as_json: bool) -> None:
+    """Have the director read its own file again: in place, or by a new process where that is needed."""
+    answer = client_of(context, timeout_s=UPGRADE_S).post("process", "reload")
     if as_json:
         print_json(answer)
         return
     for place in answer["reloaded"]:
         click.echo(f"in force: {place}")
+    for place in answer.get("upgraded", ()):
+        click.echo(f"in force, in the new process {answer['pid']}: {place}")
     for place in answer["restart"]:
         click.echo(f"waits for a restart: {place}")
     if any(place.startswith("services.") for place in answer["restart"]):
         click.echo("services change without a restart by `directorctl apply FILE`")
-    if any(not place.startswith("services.") for place in answer["restart"]):
-        click.echo("`directorctl upgrade` takes the rest without a client noticing, but for node.name and node.store")
-    if not (answer["reloaded"] or answer["restart"]):
+    if not (answer["reloaded"] or answer["restart"] or answer.get("upgraded")):
         click.echo("nothing differs")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -160,6 +161,25 @@ class StateTests(UpgradeTestCase):
         self.assertEqual(self.host(stage)["history"], [])
         self.assertEqual(log.read_text().count("is another process now"), 2)
         self.assertNotIn("no connection", log.read_text())
+
+    def test_reload(self) -> None:
+        """What cannot be taken in place is taken by a new process, and that is told; by SIGHUP, too."""
+        stage = self.stage(self.config())
+        load = self.load(per_s=20.0, idle=1)
+        text = stage.file.read_text()
+        stage.file.write_text(text.replace("[node]", "[node]\npanic_fraction = 0.6"))
+        answer = stage.json("reload")
+        self.assertEqual((answer["upgraded"], answer["restart"]), (["node.panic_fraction"], []))
+        stage.pids.append(answer["pid"])
+        load.end()
+        stage.alone()
+        self.assertEqual(stage.json("reload"), {"reloaded": [], "restart": []})
+        stage.file.write_text(text)
+        os.kill(answer["pid"], signal.SIGHUP)
+        until(lambda: stage.text.count("this process has taken over") == 2)
+        stage.pids.append(int(re.findall(r"upgrading: process (\d+) starts", stage.text)[-1]))
+        stage.alone()
+        self.assertEqual(load.faults, {})
 
     def test_systemd(self) -> None:
         """The old process says who the main one is, and then only that one speaks: ready, fed, stopping."""

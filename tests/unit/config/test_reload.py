@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import Configuration, Limits, Logging, Service
-from director.config.reload import differences
+from director.config.reload import by_new_process, differences
 
 BEFORE = Configuration(services={"web": Service(), "mail": Service()})
 
@@ -26,3 +26,12 @@ class DifferencesTests(SynchronousTestCase):
             set(found.restart), {"node.name", "node.log.format", "services.web", "services.mail", "services.ftp"}
         )
         self.assertEqual(found.effective, replace(BEFORE, node=replace(BEFORE.node, log=Logging(level="debug"))))
+
+    def test_by_new_process(self) -> None:
+        """A new process takes all but what makes another director, where more differs than services."""
+        for restart, expected in (
+            ((), ()), (("services.web",), ()), (("node.panic_fraction",), ("node.panic_fraction",)),
+            (("node.agents.listen", "services.web"), ("node.agents.listen", "services.web")),
+            (("node.name", "node.panic_fraction"), ()), (("node.store",), ()), (("node.etcd.cluster",), ()),
+        ):
+            self.assertEqual(by_new_process(restart), expected, restart)
