@@ -15,7 +15,7 @@ from director.relay.choice import native_missing
 from tests.integration.test_upgrade import UpgradeTestCase
 from tests.integration.upgrade_kit import Load, Releases, Stage, counters, until
 
-UPGRADES = int(os.environ.get("UPGRADES", "12"))
+UPGRADES = int(os.environ.get("UPGRADES", "20"))
 PER_S = float(os.environ.get("UPGRADE_PER_S", "60"))
 #: A tenth of the upgrades is to one of these in turn; the last one takes as long as the director's patience.
 BROKEN = ("dies", "crashes", "fails", "hangs") if UPGRADES > 100 else ("dies", "crashes", "fails")
