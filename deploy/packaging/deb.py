@@ -56,21 +56,22 @@ class Package:
 
 PACKAGES = (
     Package(
-        "txdirector-director", "[director,manhole]", ("director", "directorctl"),
-        ("director.1", "directorctl.1", "director.toml.5"), "txdirector", "txdirector",
-        "directorctl upgrade", "director.toml", ("txdirector.service.d/*.conf", "network/*.conf", "sysctl.d/*.conf"),
-        ("/var/lib/txdirector", "/var/log/txdirector"),
-        "balancer of TCP connections whose backends report their load",
-        "A director accepts TCP clients and relays each to a backend host, by health and by the load that agents report. "
-        "Several make a redundant cluster with virtual addresses, which shares its state in etcd. Besides the director "
-        "itself this has directorctl, which shows and steers a running one.",
+        name="txdirector-director", extras="[director,manhole]", commands=("director", "directorctl"),
+        pages=("director.1", "directorctl.1", "director.toml.5"), unit="txdirector", user="txdirector",
+        adopt="directorctl upgrade", configuration="director.toml",
+        examples=("txdirector.service.d/*.conf", "network/*.conf", "sysctl.d/*.conf"),
+        owned=("/var/lib/txdirector", "/var/log/txdirector"),
+        synopsis="balancer of TCP connections whose backends report their load",
+        description="A director accepts TCP clients and relays each to a backend host, by health and by the load that "
+        "agents report. Several make a redundant cluster with virtual addresses, which shares its state in etcd. Besides "
+        "the director itself this has directorctl, which shows and steers a running one.",
     ),
     Package(
-        "txdirector-agent", "", ("director-agent",), ("director-agent.1",), "director-agent", "director-agent",
-        "systemctl restart director-agent", "agent.toml", (), (),
-        "reports a backend host's load to txdirector",
-        "The agent runs beside a backend and tells every director once a second how loaded it is, from its cgroup, its "
-        "process or the machine; it announces when the backend leaves, and answers HAProxy's agent-check, too.",
+        name="txdirector-agent", extras="", commands=("director-agent",), pages=("director-agent.1",),
+        unit="director-agent", user="director-agent", adopt="systemctl restart director-agent", configuration="agent.toml",
+        examples=(), owned=(), synopsis="reports a backend host's load to txdirector",
+        description="The agent runs beside a backend and tells every director once a second how loaded it is, from its "
+        "cgroup, its process or the machine; it announces when the backend leaves, and answers HAProxy's agent-check, too.",
     ),
 )
 
