@@ -12,6 +12,7 @@ author = "The txdirector developers"
 copyright = author  # noqa: A001 - the name is Sphinx's
 version = release = VERSION
 language = "en"
+smartquotes = False  # two hyphens are an option, not a dash
 
 extensions = ["myst_parser", "docs._ext.generated"]
 exclude_patterns = ["_ext"]

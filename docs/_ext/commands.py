@@ -78,5 +78,6 @@ def _prose(text: str) -> str:
     """A docstring or an option's help as Markdown: what is not code is taken literally."""
     paragraphs = inspect.cleandoc(text).replace("\b\n", "").split("\n\n")
     joined = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    joined = re.sub(r"(?<![\w`-])--[a-z][a-z-]*(?!`)", r"`\g<0>`", joined)
     pieces = re.split(r"(``.+?``|`.+?`)", joined)
     return "".join(piece if piece.startswith("`") else re.sub(r"([\\*_\[\]<>|#{}$])", r"\\\1", piece) for piece in pieces)
