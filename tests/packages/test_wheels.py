@@ -44,7 +44,7 @@ class WheelTests(CliTestCase):
         self.assertEqual([name for name in names if name.startswith("twisted/") and not name.startswith("twisted/plugins/txdirector")], [])
         with tarfile.open(self.archive) as archive:
             members = {name.partition("/")[2] for name in archive.getnames()}
-        self.assertLessEqual({"hatch_build.py", "director/relay/_relay_module.c", "LICENSE", "README.md", "docs/tutorial.md"}, members)
+        self.assertLessEqual({"hatch_build.py", "director/relay/_relay_module.c", "LICENSE", "README.md", "docs/tutorials/one-node.md"}, members)
         self.assertEqual({name for name in members if name.endswith((".so", ".pyc")) or name.startswith((".venv", "build/"))}, set())
 
     def test_a_director_of_it(self) -> None:
