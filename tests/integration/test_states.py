@@ -57,7 +57,7 @@ class StatesTests(TestCase):
 
     def configuration(self, **ports: int) -> Configuration:
         ports |= self.taken
-        at = {name: f"127.0.0.1:{ports.get(name, 0)}" for name in ("agents", "admin", "peers", "manhole", "web")}
+        at = {name: f"127.0.0.1:{ports.get(name, 0)}" for name in ("agents", "admin", "metrics", "peers", "manhole", "web")}
         secret, keys = Path(self.directory, "secret"), Path(self.directory, "keys")
         if not secret.exists():
             secret.write_bytes(b"x" * 32)
@@ -67,8 +67,10 @@ class StatesTests(TestCase):
             "node": {
                 "agents": {"listen": [at["agents"]]},
                 "admin": {"endpoints": [{"listen": at["admin"]}], "htpasswd": str(keys), "htpasswd_role": "full"},
+                "metrics": {"listen": at["metrics"]},
                 "control_socket": f"{self.directory}/control",
                 "peers": {"listen": at["peers"], "secret_file": str(secret)},
+                "hooks": {"h": {"command": ["/bin/sleep", "30"]}},
                 "manhole": {"listen": at["manhole"], "host_key": f"{self.directory}/key", "authorized_keys": str(keys)},
             },
             "services": {"web": {"listen": [at["web"]], "groups": {"a": {"hosts": {"b": "127.0.0.1:1"}}}}},
@@ -132,6 +134,7 @@ class StatesTests(TestCase):
             "Vips": part(lambda tree: tree.clustering.vips),
             "Peers": part(lambda tree: tree.clustering.peers),
             "Promising": part(lambda tree: tree.clustering.promising),
+            "Hooks": part(lambda tree: tree.hooks),
             "Renewal": part(lambda tree: tree.certificates),
             "Forgetting": part(lambda tree: tree.forgetting),
             "Capping": part(lambda tree: tree.clustering.capping),
@@ -215,7 +218,7 @@ class StatesTests(TestCase):
     async def test_taken(self) -> None:
         """A director one of whose ports is taken says which, stops whole, and leaves nothing."""
         await self.warm_up()
-        for name in ("agents", "admin", "peers", "manhole", "web"):
+        for name in ("agents", "admin", "metrics", "peers", "manhole", "web"):
             with socket.create_server(("127.0.0.1", 0)) as taken:
                 before = open_things()
                 port = taken.getsockname()[1]
