@@ -43,6 +43,17 @@ class PeakEwmaTests(SynchronousTestCase):
         self.assertAlmostEqual(latency(self.pool, "h0", 1.1 + DECAY_S), expected)
         self.assertAlmostEqual(latency(self.pool, "h0", 1.1 + 2 * DECAY_S), expected / math.e)
 
+    def test_shown(self) -> None:
+        """What an operator is shown of a host: what its latency makes of one connection more, for its weight."""
+        once(self.pool, "h0", 0.1, 1.0)
+        host = self.pool.hosts["h0"]
+        for weight, load in ((1.0, 0.1), (2.0, 0.1), (0.5, 0.6)):
+            self.pool.set_weight(host, weight)
+            self.assertAlmostEqual(self.scheduler.factors(host, None, 1.0)["load"], load)
+            self.pool.pick(None, 1.0, [each for each in self.pool.hosts.values() if each is not host])
+        self.pool.set_weight(host, 0.0)
+        self.assertNotIn("load", self.scheduler.factors(host, None, 1.0))
+
     def test_cut(self) -> None:
         """A connection that a director cut says nothing."""
         once(self.pool, "h0", 0.1, 1.0)
