@@ -33,6 +33,8 @@ ACCEPTS_PER_TURN = 64
 #: How long accepting pauses when descriptors or kernel memory ran out: long enough for connections to end,
 #: short enough that clients, who wait in the backlog meanwhile, hardly notice.
 PAUSE_S = 0.1
+#: How long the kernel keeps a client that says nothing: the least there is, one answer to its SYN that is sent again.
+DEFER_S = 1
 
 #: accept(2) errors of one connection that is already gone again.
 _GONE = frozenset(
@@ -154,9 +156,14 @@ class Listener(Service):
             except Exception:  # else the reactor would take the listener for broken, and never read it again
                 self.log.failure("a client could not be taken")
 
-    def give_to(self, frontend: Accepts) -> None:
-        """Who takes clients from now on."""
+    def give_to(self, frontend: Accepts, *, speaking: bool = False) -> None:
+        """Who takes clients from now on.
+
+        :param speaking: over TCP clients come when they have said something, or nothing for a second (TCP_DEFER_ACCEPT).
+        """
         self._frontend = frontend
+        if self._socket is not None and not self.address.is_unix:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_S if speaking else 0)
 
     def set_options(self, options: Options) -> None:
         """Of TCP, which clients inherit from now on."""
@@ -266,11 +273,11 @@ class Listeners(MultiService):
             self._access = access
             change_access(self.address, access)
 
-    def give_to(self, frontend: Accepts) -> None:
+    def give_to(self, frontend: Accepts, *, speaking: bool = False) -> None:
         """`Listener.give_to`, at every address."""
         self._frontend = frontend
         for listener in self:
-            listener.give_to(frontend)
+            listener.give_to(frontend, speaking=speaking)
 
     def set_options(self, options: Options) -> None:
         """`Listener.set_options`, at every address."""

@@ -201,7 +201,10 @@ class Listening(MultiService):
             router = self._routers[listener] = SniRouter(listener.address, frontends, reactor=self._reactor,
                                                          places=self._places, hellos=self._hellos)
         alone = len(services) == 1 and services[leader].sni is None
-        listener.give_to(frontends[leader] if alone or router is None else router)
+        if alone or router is None:
+            listener.give_to(frontends[leader])
+        else:
+            listener.give_to(router, speaking=True)
         try:
             listener.set_options(inherited_options(services[leader].keepalive))
             listener.set_access(file_access(services[leader]))

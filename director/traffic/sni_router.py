@@ -17,6 +17,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from cluster.address import Address
+from cluster.errors import RemoteError
 from director.core.client_hello import MAX_HELLO_BYTES, Hello, NotTLS, decode
 from director.core.proxy_protocol import Header
 from director.core.server_names import ServerNames, leader_of
@@ -92,15 +93,22 @@ class SniRouter:
             self._refuse(fd, outcome, f"no PROXY header: {header.why}")
 
     def _greet(self, fd: int, name: bytes | None, header: Header | None) -> None:
-        """Wait for the client's hello, if it is not there yet."""
+        """Look at the client's hello, once it is there."""
         family = socket.AF_UNIX if name is None else family_of(name[:-2])
+        client = socket.socket(family, socket.SOCK_STREAM, fileno=fd)
+        try:  # most come whole at once, and cost no more than this
+            hello = decode(client.recv(MAX_HELLO_BYTES, socket.MSG_PEEK))
+        except (OSError, RemoteError):
+            hello = 0
+        if isinstance(hello, Hello):
+            self._route(client.detach(), name, header, hello)
+            return
 
         def told(peek: Peek[Hello], hello: Hello | Untold) -> None:
             self._waiting.pop(peek, None)
             self._route(peek.client.detach(), name, header, hello)
 
-        peek = Peek(socket.socket(family, socket.SOCK_STREAM, fileno=fd), decode, told, most=MAX_HELLO_BYTES,
-                    reactor=self._reactor, timeout_s=self._timeout_s)
+        peek = Peek(client, decode, told, most=MAX_HELLO_BYTES, reactor=self._reactor, timeout_s=self._timeout_s)
         self._waiting[peek] = None
         peek.start()
         if len(self._waiting) > MAX_WAITING:
