@@ -37,6 +37,7 @@ MAX_VIEWERS = 100
 MAX_OF_BROWSER = 3
 #: Something is sent at least this often, so that viewers that vanished are noticed.
 PING_S = 15.0
+EVENT_STREAM = "text/event-stream"
 #: Browsers come back after this long when the stream breaks.
 RETRY_MS = 3000
 #: Characters of a scope that the log has: the longest honest one and to spare.
@@ -63,7 +64,7 @@ class Viewer:
         self.sent_at = 0.0
         self._request = request
         self._paused = False
-        request.setHeader("Content-Type", "text/event-stream")
+        request.setHeader("Content-Type", EVENT_STREAM)
         request.registerProducer(self, True)
         request.write(f"retry: {RETRY_MS}\n\n".encode())
 
@@ -211,10 +212,13 @@ class Events(Resource):
             request.setResponseCode(403)
         else:
             browser = visitor.session or visitor.caller.origin
-            if request.method == b"GET" and not self._feed.full(browser):
+            if self._feed.full(browser):
+                request.setResponseCode(503)
+            elif request.method == b"HEAD":
+                request.setHeader("Content-Type", EVENT_STREAM)
+            else:
                 if not gone:
                     self._feed.watch(request, scope, browser, lambda: self._visitors.still(visitor))
                 return
-            request.setResponseCode(503)
         if not gone:
             request.finish()

@@ -174,6 +174,12 @@ class EndTests(FeedCase):
         self.assertNotIn(b"app1", stream.transport.value())
         self.assertEqual(self.visitor.post("/events", {}).status, 405)
 
+    def test_head(self) -> None:
+        """Who asks for the head alone has it, and watches nothing."""
+        answer = self.visitor._ask("HEAD", "/events", b"", {})
+        self.assertEqual((answer.status, answer.headers["Content-Type"], answer.body), (200, "text/event-stream", b""))
+        self.assertEqual(self.admin.feed._viewers, set())
+
     def test_ends_with_the_session(self) -> None:
         """Signing out, or the user's removal, ends streams that are open."""
         stream = self.watch()
