@@ -12,6 +12,7 @@ from cluster.address import Address
 from cluster.model import Keepalive
 from director.config.files import checked
 from director.ports import sockets
+from director.traffic.frontend import Frontend
 from tests.integration.kit import DirectorTestCase, service, until
 
 FAST: dict[str, Any] = {"idle_s": 1, "interval_s": 1, "count": 1}
@@ -60,10 +61,8 @@ class KeepaliveTests(DirectorTestCase):
         data = self.web(host, idle_s=33, interval_s=7, count=3, user_timeout_s=44.5)
         director = await self.director(data)
         seen: list[list[int]] = []
-        accepted = director.node.frontends["web"].accepted
-        listener = next(iter(next(iter(director.node.listeners._listeners.values()))))
-        listener._frontend = type("Seen", (), {"accepted": staticmethod(
-            lambda fd, name: (seen.append(times_of(fd)), accepted(fd, name)))})
+        accepted = Frontend.accepted
+        self.patch(Frontend, "accepted", lambda frontend, fd, name: (seen.append(times_of(fd)), accepted(frontend, fd, name)))
         await self.client(director)
         await until(lambda: len(seen) == 1, "the first client")
         director.node.apply_service("web", checked(self.web(host)).services["web"])

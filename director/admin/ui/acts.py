@@ -105,6 +105,7 @@ ACTS: Mapping[str, Act] = {
     "kill_connection": Act("The connection is cut.", _named("/connections")),
     "reopen_logs": Act("The log is closed and open again.", _named("/cluster")),
     "reload": Act("The node’s file is read again; the log says what waits for a restart.", _named("/cluster")),
+    "upgrade": Act("A new process serves; the one before it ends with its last client.", _named("/cluster")),
     "shutdown": Act("The director stops.", _named("/cluster")),
     "del_service": Act("The service is deleted.", _named("/configuration"), service_page),
 }

@@ -42,7 +42,7 @@ from director.admin.auth import InThread
 from director.admin.control import Audit, Control
 from director.admin.gate import Gate
 from director.admin.intake import AdminSite
-from director.admin.offers import Edit, Reloaded, Stopping, Stored, UserPicture
+from director.admin.offers import Edit, Reloaded, Stopping, Stored, Upgraded, UserPicture
 from director.admin.site import make_site
 from director.admin.ui.assembly import make_ui
 from director.core.snapshot import (
@@ -247,6 +247,10 @@ class SmallDirector:
     def reload(self) -> Deferred[Reloaded]:
         self.did.append("reload")
         return succeed(Reloaded(reloaded=("node.log.level",), restart=()))
+
+    def upgrade(self, who: str) -> Deferred[Upgraded]:
+        self.did.append("upgrade")
+        return succeed(Upgraded(pid=4711, version="2.0", connections=2, at_most_s=300.0))
 
     def shutdown(self, who: str) -> Stopping:
         self.did.append("shutdown")

@@ -42,6 +42,7 @@ GOOD: dict[str, dict[str, object]] = {
     "kill_connection": {"service": "web", "client": "192.0.2.7:4711"},
     "reopen_logs": {},
     "reload": {},
+    "upgrade": {},
     "shutdown": {},
     "config_running": {},
     "config_boot": {},
