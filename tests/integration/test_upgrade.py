@@ -41,7 +41,7 @@ class UpgradeTestCase(SynchronousTestCase):
         self.addCleanup(self.backend.close)
         self.port = free_port()
 
-    def config(self, drain_s: float = 30.0, more: str = "", store: str = "") -> str:
+    def config(self, drain_s: float = 600.0, more: str = "", store: str = "") -> str:
         store = store or f"file:{self.directory}/store"
         return SERVICE.format(store=store, port=self.port, host=self.backend.address, drain_s=drain_s,
                               relay=self.relay) + more
@@ -103,7 +103,7 @@ class PythonRelayTests(UpgradeTestCase):
     def test_two_processes(self) -> None:
         """While a client of the old process is there no further upgrade begins; it is listed among the new one's, and can be
         cut."""
-        stage = self.stage(self.config(drain_s=600.0))
+        stage = self.stage(self.config())
         load = self.load(per_s=20.0)
         client = load.connect()
         self.addCleanup(client.close)

@@ -55,7 +55,7 @@ class PythonRelayTests(UpgradeTestCase):
 
     def test_soak(self) -> None:
         releases = Releases(self.directory, "this", "next", *BROKEN)
-        config = self.config(drain_s=60.0, more="[services.web.sticky]\nmode = 'table'\n")
+        config = self.config(more="[services.web.sticky]\nmode = 'table'\n")
         stage = Stage(self.directory, config, env=releases.env)
         self.addCleanup(stage.end)
         scrapes = Scrapes(stage)
