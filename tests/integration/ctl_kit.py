@@ -19,6 +19,8 @@ MAIN = "from director.ctl import main; main(prog_name='directorctl')"
 
 
 class CtlTestCase(DirectorTestCase):
+    timeout = 300  # each command is a process of its own, of which a test starts twenty
+
     def setUp(self) -> None:
         super().setUp()
         directory = tempfile.TemporaryDirectory()

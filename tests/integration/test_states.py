@@ -234,6 +234,19 @@ class StatesTests(TestCase):
                 gc.collect()
                 self.assertEqual(self.flushLoggedErrors(), [])
 
+    async def test_one_that_cannot_be_stopped(self) -> None:
+        """It is told, and keeps none of the others from their end."""
+        await self.warm_up()
+        before = open_things()
+        tree = make_service(self.configuration(), reactor=reactor)
+        tree.startService()
+        await tree.ready
+        stop = tree.responders.stopService
+        self.patch(tree.responders, "stopService", lambda: maybeDeferred(stop).addCallback(lambda _: 1 / 0))
+        await maybeDeferred(tree.stopService)
+        await until(lambda: open_things() <= before, "nothing to be left")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     async def test_start_failed(self) -> None:
         """Whatever listens can be stopped after its start failed, and started again once it can listen."""
         await self.warm_up()
