@@ -58,7 +58,7 @@ class StructureTests(CtlTestCase):
             (("group", "del", "web/main"), 2, "give --yes"),
             (("host", "del", "web/main/a"), 2, "give --yes"),
             (("weight", "web/main/a", "nan"), 2, "not a finite number"),
-            (("weight", "web/main/a", "-1"), 2, "-1"),
+            (("weight", "web/main/a", "-1"), 2, "not in the range"),
             (("drain", "web/main/a", "--wait", "--timeout", "nan"), 2, "not a finite number"),
             (("drain", "web/main/a", "--deadline", "inf"), 2, "not a finite number"),
             (("top", "--interval", "0"), 2, "0"),
