@@ -85,7 +85,8 @@ def blocks(page: str, on: str = "") -> Iterator[Block]:
 def why_not() -> str:
     """What is missing here, besides namespaces; empty if nothing is."""
     for program, package in (("etcd", "etcd-server"), ("etcdctl", "etcd-client"), ("prometheus", "prometheus"),
-                             ("rsync", "rsync"), ("curl", "curl"), ("/usr/sbin/sshd", "openssh-server")):
+                             ("rsync", "rsync"), ("curl", "curl"), ("/usr/sbin/sshd", "openssh-server"),
+                             ("ssh", "openssh-client"), ("openssl", "openssl"), ("pgrep", "procps"), ("hostname", "hostname")):
         if shutil.which(program) is None:
             return f"{program} is missing: apt-get install {package}"
     return ""
