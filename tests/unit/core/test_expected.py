@@ -93,10 +93,13 @@ class SumTests(SynchronousTestCase):
         """Nobody, and those of whom none has a part."""
         self.assertEqual(expected_shares({}, 3), {})
         self.assertEqual(expected_shares({"a": Parts(0.0, 0.0), "b": Parts(0.0, 0.0)}, 3), {"a": 0.5, "b": 0.5})
+        for parts in ({"a": Parts(0.0, 1.0), "b": Parts(0.0, 3.0)}, {"a": Parts(1.0, 0.0), "b": Parts(3.0, 0.0)}):
+            self.assertEqual(expected_shares(parts, 3), {"a": 0.5, "b": 0.5})
 
     def test_load(self) -> None:
         """From turns to scores as connections per host grow."""
         parts = {"a": Parts(1.0, 1.0), "b": Parts(0.0, 1.0)}
+        self.assertEqual((LIGHT, HEAVY), (2.0, 5.0))
         middle = (LIGHT + HEAVY) / 2
         self.assertEqual([expected_shares(parts, round(2 * each))["b"] for each in (0.0, LIGHT, middle, HEAVY, 100.0)],
                          [0.0, 0.0, 0.25, 0.5, 0.5])

@@ -42,6 +42,18 @@ class FactorTests(SynchronousTestCase):
 
     def test_bounds(self) -> None:
         self.assertEqual(self.said(1.0, 1.0, 1000.0, 0.001), [1.0, 1.0, MOST_FACTOR, LEAST_FACTOR])
+        self.assertEqual((MOST_FACTOR, LEAST_FACTOR), (32.0, 1 / 32))
+
+    def test_age_of_the_median(self) -> None:
+        """It is less than a twentieth of a second old, and of what was said within three minutes."""
+        for host, weight in (("a", 1.0), ("b", 1.0)):
+            self.weights.answered(host, weight, 0.0)
+        self.assertEqual(self.weights.factor("a", 0.0), 1.0)
+        self.weights.answered("b", 3.0, 0.0)
+        self.assertEqual([self.weights.factor("a", now) for now in (0.04, 0.05)], [1.0, 0.5])
+        for now, factor in ((179.0, 1.5), (180.0, 1.0)):
+            self.weights.answered("b", 3.0, now)
+            self.assertEqual(self.weights.factor("b", now), factor)
 
     def test_age(self) -> None:
         """What was said long ago drifts to 1, a 0 too, and leaves the median."""
