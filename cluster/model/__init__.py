@@ -55,6 +55,7 @@ from cluster.model.services import (
     Group,
     Health,
     Host,
+    HostName,
     Keepalive,
     KeepaliveCount,
     KeepaliveSeconds,
@@ -75,8 +76,8 @@ from cluster.model.states import AdminState, HostRef, HostState, Reason
 __all__ = [
     "HASH_PATTERN", "MAX_SECONDS", "NAME_PATTERN", "TLS", "Access", "Admin", "AdminEndpoint", "AdminState",
     "AgentCheck", "AgentListeners", "AuditEntry", "CapShare", "Caps", "Configuration", "Count", "Etcd", "Fraction", "Group",
-    "Health", "Hook",
-    "Host", "HostRef", "HostState", "Identity", "Keepalive", "KeepaliveCount", "KeepaliveSeconds", "Leader", "Limits",
+    "Health", "Hook", "Host", "HostName", "HostRef", "HostState",
+    "Identity", "Keepalive", "KeepaliveCount", "KeepaliveSeconds", "Leader", "Limits",
     "LoadReport", "Logging", "Manhole", "Member", "MetricsPort", "Moment", "Name", "Node", "Observed", "Order", "Outliers",
     "Peers", "Port", "Positive", "Probe", "ProbeTLS", "Proxy", "Reason", "Record", "Registered", "Registration", "Seconds",
     "SecondsOrOff", "Service", "Shared", "Sni", "Sticky", "Timeouts", "UnixFile", "User", "UserName", "VipOwner", "Vips",

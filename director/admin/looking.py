@@ -11,7 +11,7 @@ from typing import Annotated
 from msgspec import Meta
 from msgspec.structs import replace
 
-from cluster.model import HostRef, Name
+from cluster.model import HostName, HostRef, Name
 from director.admin.offers import Operations
 from director.admin.operation import Caller, Nothing, OfGroup, OfHost, OfService, Parameters, Role, operation
 from director.core.snapshot import DirectorPicture, Explanation, GroupPicture, HostPicture, ServicePicture, TotalsPicture
@@ -46,6 +46,7 @@ class Services(Parameters, frozen=True, kw_only=True):
 
 class Explain(OfService, frozen=True, kw_only=True):
     client: Annotated[str, Meta(max_length=45)]  #: the longest spelling of an IPv6 address
+    server_name: HostName | None = None  #: that the client asks for, where services share a listener
 
 
 @operation(Role.READONLY, Status)
@@ -123,7 +124,7 @@ def explain(director: Operations, caller: Caller, p: Explain) -> Explanation:
         client = ipaddress.ip_address(p.client)
     except ValueError:
         raise Invalid(f"{p.client!r} is not an IP address", "client") from None
-    return director.explain(p.service, str(client))
+    return director.explain(p.service, str(client), p.server_name)
 
 
 # --- finding, or NotFound -----------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ class Operations(Protocol):
     def happened(self, limit: int, *, downs: bool) -> Sequence[tuple[HostRef, TransitionPicture]]:
         """The newest changes of state of all hosts, the newest first; with *downs*, those to down."""
 
-    def explain(self, service: str, client: str) -> Explanation:
+    def explain(self, service: str, client: str, server_name: str | None = None) -> Explanation:
         """:raises NotFound: no such service. *client* is a valid IP address."""
 
     def order(

@@ -68,11 +68,13 @@ def top(client: Client, interval: float, once: bool) -> None:
 @click.command()
 @click.argument("client_ip")
 @service_argument
+@click.option("--server-name", metavar="NAME", help="That the client asks for, where services share a listener.")
 @as_json
 @click.pass_obj
-def explain(client: Client, client_ip: str, service: str, as_json: bool) -> None:
+def explain(client: Client, client_ip: str, service: str, server_name: str | None, as_json: bool) -> None:
     """Which host CLIENT_IP would get from SERVICE now, and why."""
-    explanation = client.get("services", service, "explain", client=client_ip)
+    named = {} if server_name is None else {"server_name": server_name}
+    explanation = client.get("services", service, "explain", client=client_ip, **named)
     if as_json:
         print_json(explanation)
         return

@@ -37,7 +37,7 @@ def explanation(service: ServiceEntry, client: str, now: float, walk: Walk = ite
     """*client*: an IP address. *walk*: goes through many hosts."""
     packed = ipaddress.ip_address(client).packed
     side = side_of(service, packed, now)
-    before = (*_name_steps(service), _access_step(service, packed, client), *_limit_steps(service), *side.steps)
+    before = (_access_step(service, packed, client), *_limit_steps(service), *side.steps)
     previews = [(group, group.pool.explain(packed, now)) for group in side.groups]
     candidates = tuple(each for group, preview in previews for each in _candidates(group, preview, now, walk))
     if len(previews) != 1:
@@ -183,13 +183,6 @@ def _choice(group: GroupEntry, preview: Preview) -> str:
         return "nobody can take the client now"
     chosen = f": {preview.chosen.name}" if preview.chosen is not None else ""
     return f"{scheduler_of(group)} {preview.rule}{chosen}"
-
-
-def _name_steps(service: ServiceEntry) -> Iterator[str]:
-    sni = service.spec.sni
-    if sni is not None:
-        offering = f" and offer {' or '.join(sni.alpn)}" if sni.alpn else ""
-        yield f"of its listeners' clients it has those that ask for {' or '.join(sni.names)}{offering}"
 
 
 def _access_step(service: ServiceEntry, packed: bytes, client: str) -> str:

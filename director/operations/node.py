@@ -38,6 +38,7 @@ from director.operations.audit import AuditTrail
 from director.operations.clients import kill_client, picture_connections
 from director.operations.echo import Echo
 from director.operations.explaining import explanation
+from director.operations.explaining_names import name_steps
 from director.operations.past import told
 from director.operations.previous import Previous, cut_previous, with_previous
 from director.operations.services import ServiceChanges
@@ -119,11 +120,13 @@ class NodeOperations:
     def happened(self, limit: int, *, downs: bool) -> Sequence[tuple[HostRef, TransitionPicture]]:
         return happened(self._node.inventory, self._node.wall() - self._node.monotonic(), limit, downs=downs)
 
-    def explain(self, service: str, client: str) -> Explanation:
+    def explain(self, service: str, client: str, server_name: str | None = None) -> Explanation:
         entry = self._node.inventory.services.get(service)
         if entry is None:
             raise NotFound(f"no service is called {service!r}")
-        return explanation(entry, client, self._node.monotonic(), self._node.inventory.walk)
+        told = explanation(entry, client, self._node.monotonic(), self._node.inventory.walk)
+        services = {name: each.spec for name, each in self._node.inventory.services.items()}
+        return msgspec.structs.replace(told, steps=(*name_steps(service, services, server_name), *told.steps))
 
     # --- changing
 

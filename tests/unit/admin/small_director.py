@@ -166,7 +166,7 @@ class SmallDirector:
     def _split(self, service: str) -> dict[str, float]:
         return self.specs[service].spec.split if service in self.specs else {}
 
-    def explain(self, service: str, client: str) -> Explanation:
+    def explain(self, service: str, client: str, server_name: str | None = None) -> Explanation:
         self._known(service)
         hosts = [host for ref, host in self.hosts.items() if ref.service == service]
         chosen = min((host for host in hosts if host.in_rotation), key=lambda host: host.in_flight, default=None)
