@@ -95,15 +95,12 @@ class Peek(Generic[T]):
         try:
             data = self.client.recv(self._most, socket.MSG_PEEK)
             told: T | int | Untold = self._parse(data) if data else 0
-            if not isinstance(told, int):
-                if self._low > 1:
-                    self.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-            elif not data or self._has_finished():
+            if isinstance(told, int):
+                if data and not self._has_finished():
+                    self._wait(len(data), told)
+                    return False
                 reset = self.client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # what came before it is there still
                 told = Untold("reset" if reset else "ended", "the connection ended before it", silent=not data)
-            else:
-                self._wait(len(data), told)
-                return False
         except BlockingIOError:
             return False
         except RemoteError as error:
@@ -140,4 +137,6 @@ class Peek(Generic[T]):
 
     def _finish(self, told: T | Untold) -> None:
         self.cancel()
+        if self._low > 1:  # whatever it told, the next who reads may want each byte
+            self.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         self._done(self, told)

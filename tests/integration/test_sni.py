@@ -98,6 +98,19 @@ class RoutingTests(SniTestCase):
         self.assertEqual((self.outcome(director, "named"), self.outcome(director, "default")), (8, 9))
         await self.balanced(director)
 
+    async def test_almost_tls(self) -> None:
+        """What began like TLS and is none is relayed byte by byte from then on."""
+        director = await self.serve()
+        client = await self.connect()
+        for byte, answer in ((b"\x16", b""), (b"x", b"c\n\x16X"), (b"y", b"c\n\x16XY")):
+            client.send(byte)
+            if answer:
+                await until(lambda: client.received == answer, f"the answer {answer!r}")  # noqa: B023
+            else:
+                await until(lambda: director.node.listeners.waiting, "the first byte is looked at")
+        client.transport.abortConnection()  # type: ignore[union-attr]
+        await self.balanced(director)
+
     async def test_more_than_the_hello(self) -> None:
         """Early data behind the hello goes along, as much as there may be."""
         director = await self.serve()
