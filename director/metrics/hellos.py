@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 #: Given to a service by its name, or to the default one; or closed: nobody has such clients, the hello was malformed or too
@@ -15,18 +15,24 @@ Outcome = Literal["named", "default", "no_service", "bad_hello", "timeout", "cli
 
 
 class Hellos(Collector):
-    """Counters by listener."""
+    """Counters and gauges by listener."""
 
     def __init__(self) -> None:
         self._of: dict[str, dict[Outcome, int]] = {}
+        self._waiting: dict[str, Callable[[], int]] = {}
 
-    def of(self, listener: str) -> dict[Outcome, int]:
-        """Those of one, to be raised; created at first."""
+    def of(self, listener: str, waiting: Callable[[], int]) -> dict[Outcome, int]:
+        """The counters of one, to be raised; created at first.
+
+        :param waiting: how many clients have not said where they want to go.
+        """
+        self._waiting[listener] = waiting
         return self._of.setdefault(listener, dict.fromkeys(get_args(Outcome), 0))
 
     def forget(self, listener: str) -> None:
         """It is shared no more."""
         self._of.pop(listener, None)
+        self._waiting.pop(listener, None)
 
     def collect(self) -> Iterator[Metric]:
         family = CounterMetricFamily(
@@ -37,3 +43,10 @@ class Hellos(Collector):
             for outcome, count in outcomes.items():
                 family.add_metric((listener, outcome), count)
         yield family
+        gauge = GaugeMetricFamily(
+            "txdirector_client_hellos_waiting", "Clients of shared listeners whose service is not known yet.",
+            labels=("listener",),
+        )
+        for listener, waiting in self._waiting.items():
+            gauge.add_metric((listener,), waiting())
+        yield gauge

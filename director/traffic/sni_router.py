@@ -54,7 +54,7 @@ class SniRouter:
         self._address = address
         self._reactor = reactor
         self._places = places
-        self._outcomes = hellos.of(str(address))
+        self._outcomes = hellos.of(str(address), lambda: self.waiting)
         self._seldom = Seldom()
         self._waiting: dict[Peek[Hello], None] = {}  # in the order of time
         self._headers: ProxyHeaders | None = None

@@ -194,6 +194,8 @@ class RefusalTests(SniTestCase):
             sixth = await self.connect()
             await until(lambda: any(each.lost for each in silent), "the oldest is closed, in the order of the kernel's")
             self.assertFalse(sixth.lost)
+            self.assertEqual(director.registry.get_sample_value(
+                "txdirector_client_hellos_waiting", {"listener": self.listen}), 5)
             self.assertEqual(self.outcome(director, "crowded_out"), 1)
 
     async def test_stop(self) -> None:
