@@ -110,13 +110,15 @@ class LoggingTests(LoggingCase):
         dropped = self.dropped(admin)
         self.assertTrue(0 < dropped < CONNECTIONS, dropped)
         reader.send_signal(signal.SIGCONT)
-        self.said(rf"warn  \[director\.logs\.output\] {dropped} lines were dropped here")
+        self.said(r"warn  \[director\.logs\.output\] \d+ lines were dropped here")
         self.assertTrue(answered(port))
         process.terminate()
         self.assertEqual(process.wait(DEADLINE_S), 0)
         self.assertEqual(reader.wait(DEADLINE_S), 0)
         text = self.log.read_text()
-        self.assertEqual(text.count(" service=web "), CONNECTIONS + 1 - dropped)
+        told = sum(map(int, re.findall(r"(\d+) lines were dropped here", text)))
+        self.assertGreaterEqual(told, dropped)  # the last clients may have been logged after they were counted
+        self.assertEqual(text.count(" service=web "), CONNECTIONS + 1 - told)
         self.assertTrue(all(re.match(r"\d{4}-\S+Z \w+ +\[\S+\] ", line) for line in text.splitlines()))
         self.assertIn("SIGTERM: stopping", text)
 
