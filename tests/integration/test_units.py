@@ -43,6 +43,11 @@ directors = ["127.0.0.1:7946"]
 hosts = ["web/main/app1"]
 leave_deadline_s = 5
 """
+STOP = """
+systemctl kill --signal=KILL txdirector director-agent || true
+systemctl stop txdirector director-agent
+systemctl reset-failed
+"""
 #: What the units say is 20 s, and nobody wants to wait for that.
 PATIENCE = "[Service]\nWatchdogSec=3s\n"
 #: A busy machine may give the whole process no turn for longer than the test's watchdog waits, before a thread is missed.
@@ -76,7 +81,8 @@ class UnitsTests(SynchronousTestCase):
             machine.write("/etc/txdirector/director.toml", DIRECTOR, 0o600)
             machine.write("/etc/txdirector/agent.toml", AGENT, 0o600)
             [install] = re.findall(r"```sh\n(install .*?)```", GUIDE.read_text(), flags=re.S)
-            machine.run(script=install)
+            machine.run(script=install)  # which starts it
+            machine.do(script=STOP)
         except BaseException:
             machine.stop()
             raise
@@ -88,8 +94,7 @@ class UnitsTests(SynchronousTestCase):
     def tearDown(self) -> None:
         """Each test begins with a machine on which nothing of ours runs, nor has failed."""
         self.machine.write("/etc/txdirector/director.toml", DIRECTOR)
-        self.machine.do(script="systemctl kill --signal=KILL txdirector director-agent; systemctl stop txdirector director-agent;"
-                               " systemctl reset-failed")
+        self.machine.do(script=STOP)
 
     def drop_in(self, unit: str, text: str) -> None:
         """For this test."""
