@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,14 @@ class JournalTests(LoggingCase):
 
     def written(self) -> str:
         return "".join(f"{each['MESSAGE']}\n" for each in self.entries())
+
+    def said(self, pattern: str) -> re.Match[str]:
+        """Each look is a process or two, which a busy machine needs for the director: so they are few, and there is time."""
+        deadline = time.monotonic() + 4 * DEADLINE_S
+        while not (found := re.search(pattern, self.written())):
+            assert time.monotonic() < deadline, pattern
+            time.sleep(0.2)
+        return found
 
     def run_beside(self, target: str) -> subprocess.Popen[bytes]:
         return self.begin(f"target = '{target}'\n", before=self.inside())
