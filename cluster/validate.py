@@ -21,13 +21,17 @@ import msgspec
 from msgspec import inspect
 
 from cluster.errors import Problem
-from cluster.model import NAME_PATTERN
+from cluster.model import HOST_NAME_PATTERN, NAME_PATTERN, SERVER_NAME_PATTERN
 
 T = TypeVar("T")
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _WRONG = object()
-_PATTERNS = {NAME_PATTERN: "a name: 1 to 63 letters, digits, dots, underscores or hyphens"}
+_PATTERNS = {
+    NAME_PATTERN: "a name: 1 to 63 letters, digits, dots, underscores or hyphens",
+    HOST_NAME_PATTERN: "a host name",
+    SERVER_NAME_PATTERN: "a host name, *. and a host name, or *",
+}
 
 
 def convert(

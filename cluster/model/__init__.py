@@ -14,8 +14,10 @@ from __future__ import annotations
 
 from cluster.model.base import (
     HASH_PATTERN,
+    HOST_NAME_PATTERN,
     MAX_SECONDS,
     NAME_PATTERN,
+    SERVER_NAME_PATTERN,
     Count,
     Fraction,
     Moment,
@@ -74,7 +76,8 @@ from cluster.model.services import (
 from cluster.model.states import AdminState, HostRef, HostState, Reason
 
 __all__ = [
-    "HASH_PATTERN", "MAX_SECONDS", "NAME_PATTERN", "TLS", "Access", "Admin", "AdminEndpoint", "AdminState",
+    "HASH_PATTERN", "HOST_NAME_PATTERN", "MAX_SECONDS", "NAME_PATTERN", "SERVER_NAME_PATTERN",
+    "TLS", "Access", "Admin", "AdminEndpoint", "AdminState",
     "AgentCheck", "AgentListeners", "AuditEntry", "CapShare", "Caps", "Configuration", "Count", "Etcd", "Fraction", "Group",
     "Health", "Hook", "Host", "HostName", "HostRef", "HostState",
     "Identity", "Keepalive", "KeepaliveCount", "KeepaliveSeconds", "Leader", "Limits",

@@ -9,6 +9,10 @@ from msgspec import Meta
 
 NAME_PATTERN = r"^[A-Za-z0-9._-]{1,63}\Z"
 
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+HOST_NAME_PATTERN = rf"^{_LABEL}(\.{_LABEL})*\Z"
+SERVER_NAME_PATTERN = rf"^(\*|(\*\.)?{_LABEL}(\.{_LABEL})*)\Z"
+
 HASH_PATTERN = r"^\$(argon2|2[aby]\$)"
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from cluster.model.base import (
+    HOST_NAME_PATTERN,
+    SERVER_NAME_PATTERN,
     Count,
     Fraction,
     Name,
@@ -34,8 +36,7 @@ class Host(Record, frozen=True):
 
 
 #: A host name, as a TLS client asks for one.
-HostName = Annotated[str, Meta(max_length=253, pattern=(
-    r"^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\Z"))]
+HostName = Annotated[str, Meta(max_length=253, pattern=HOST_NAME_PATTERN)]
 
 
 class ProbeTLS(Record, frozen=True):
@@ -182,8 +183,7 @@ class Proxy(Record, frozen=True):
 
 
 #: A server name in TLS: a host name, ``*.`` before one, or ``*``.
-ServerName = Annotated[str, Meta(max_length=253, pattern=(
-    r"^(\*|(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*)\Z"))]
+ServerName = Annotated[str, Meta(max_length=253, pattern=SERVER_NAME_PATTERN)]
 #: Of ALPN (RFC 7301): registered ones are of letters, digits and a few signs.
 Protocol = Annotated[str, Meta(pattern=r"^[!-~]{1,255}\Z")]
 
@@ -191,7 +191,7 @@ Protocol = Annotated[str, Meta(pattern=r"^[!-~]{1,255}\Z")]
 class Sni(Record, frozen=True):
     """Which clients of its listeners are a service's, where others share them: by the ClientHello, which stays untouched."""
 
-    names: Annotated[tuple[ServerName, ...], Meta(min_length=1)]
+    names: tuple[ServerName, ...]  #: at least one
     alpn: tuple[Protocol, ...] = ()  #: only clients that offer one of these; empty: all
 
 

@@ -113,6 +113,8 @@ def service_errors(name: str, service: Service) -> Iterator[Problem]:
             join(place, "enable"), f"there is no group {service.enable!r}", did_you_mean(service.enable, service.groups)
         )
     yield from _split_errors(join(place, "split"), service)
+    if service.sni is not None and not service.sni.names:
+        yield Problem(join(place, "sni", "names"), "there is no name", "remove the table for clients of every name")
     for key, networks in (
         ("proxy.accept_from", service.proxy.accept_from),
         ("access.allow", service.access.allow),

@@ -10,7 +10,7 @@ from msgspec import Meta
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.errors import Problem
-from cluster.model import AdminState, Moment, Name, Record, Seconds
+from cluster.model import AdminState, Moment, Name, Record, Seconds, Sni
 from cluster.validate import convert, did_you_mean, join
 
 
@@ -51,6 +51,14 @@ class ConvertTests(SynchronousTestCase):
         """A tuple of a fixed length has a type for each place."""
         self.assertEqual(problems({"pair": [1, "x"]}), [])
         self.assertEqual([each.place for each in problems({"pair": [1, 2]})], ["pair"])
+
+    def test_server_names(self) -> None:
+        """A host name, one with a wildcard before it, or all; what else it may be is told in words."""
+        good = ["a.example.org", "*.Example.org", "*", "x", "_a-b.1"]
+        self.assertEqual(convert({"names": good}, Sni)[1], [])
+        for bad in ("", "*.", "a*.org", "*.*.org", "a..b", "a.org.", "-a", "a b", "ä.org", "a/b", "a" * 64, "a.org\n"):
+            (problem,) = convert({"names": [*good, bad]}, Sni)[1]
+            self.assertEqual(str(problem), "names[5]: expected a host name, *. and a host name, or *, got a string")
 
     def test_bounded_array(self) -> None:
         """What is wrong within an array of bounded length has its own place."""

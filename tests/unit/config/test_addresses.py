@@ -17,6 +17,7 @@ from director.config.addresses import (
     shared_listeners,
     sharing_warnings,
 )
+from director.config.check import service_errors
 
 
 def at(text: str) -> Listener:
@@ -82,6 +83,11 @@ class ClashTests(SynchronousTestCase):
         metrics = Configuration(node=Node(metrics=MetricsPort(listen="10.0.0.1:443")),
                                 services={"one": Service(sni=names, listen=("10.0.0.1:443",))})
         self.assertEqual(len(list(shared_listeners(metrics))), 1)
+
+    def test_no_names(self) -> None:
+        """A list of names has one."""
+        (problem,) = service_errors("web", Service(sni=Sni(names=())))
+        self.assertEqual(problem.place, "services.web.sni.names")
 
     def test_whose_settings_count(self) -> None:
         """A setting of the listener that is not its leader's is told, and by its place."""
