@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -186,13 +189,20 @@ class StateTests(UpgradeTestCase):
         systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.addCleanup(systemd.close)
         systemd.bind(at)
-        systemd.settimeout(DEADLINE_S)
+        heard: queue.Queue[str] = queue.Queue()
+
+        def listen() -> None:  # all the time, as systemd does: the kernel keeps ten datagrams
+            with contextlib.suppress(OSError):
+                while data := systemd.recv(4096):
+                    heard.put(data.decode())
+
+        threading.Thread(target=listen, daemon=True).start()
         stage = Stage(self.directory, self.config(), env={"NOTIFY_SOCKET": at, "WATCHDOG_USEC": "3000000"})
         self.addCleanup(stage.end)
 
         def hear(what: str) -> str:
             while True:
-                said = systemd.recv(4096).decode()
+                said = heard.get(timeout=DEADLINE_S)
                 if what in said:
                     return said
 
