@@ -125,8 +125,8 @@ class TwoDirectorsTests(DirectorTestCase):
         etcd = await self.start()
         await until(lambda: self.first.operations.cluster().leads or self.second.operations.cluster().leads, "a leader")
         leader = self.first if self.first.operations.cluster().leads else self.second
-        seen = leader.operations.cluster()
-        self.assertEqual((seen.last_known, seen.leader), (False, leader.clustering.member.name))
+        await until(lambda: leader.operations.cluster().leader == leader.clustering.member.name, "the store's word of it")
+        self.assertFalse(leader.operations.cluster().last_known)
         etcd.members[0].kill()
         await until(lambda: leader.operations.cluster().last_known, "what is known to be marked")
         await until(lambda: not leader.operations.cluster().leads, "the lead to be given up")
