@@ -168,7 +168,8 @@ def bootstrap(config: str, file: str) -> None:
     from director.config.bootstrap import AlreadyThere
     from director.config.bootstrap import bootstrap as fill
     from director.config.files import load
-    from director.service import ETCD, make_store
+    from director.ha.stores import make_store
+    from director.service import ETCD
 
     try:
         node, services = load(config).node, load(file).services

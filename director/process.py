@@ -21,6 +21,7 @@ from director.config.files import load
 from director.config.reload import by_new_process, differences
 from director.engine.errors import Conflict
 from director.engine.turning import stuck
+from director.ha.stores import Inherited
 from director.handover.estate import Estate, must_restart
 from director.handover.giving import Giving
 from director.handover.taking import Predecessor
@@ -28,7 +29,7 @@ from director.logs.output import REOPEN_S, Output, access_log
 from director.metrics.counters import LogLines
 from director.operations.headline import headline
 from director.ports.passing import SOCKETS
-from director.service import Inherited, StartError, make_service
+from director.service import StartError, make_service
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 #: Objects made and not yet freed before the collector looks for cycles. A connection lives in half a dozen objects

@@ -2,8 +2,7 @@
 
     DirectorService
       ├─ node        listeners, relay, prober, resolver
-      ├─ sync        the store's content into the node
-      ├─ swapping    changes of the store's content
+      ├─ sync, swapping  the store's content into the node, and changes of it
       ├─ audit       who changed what
       ├─ agents      where agents connect
       ├─ admin       one child for each endpoint
@@ -16,9 +15,8 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from prometheus_client import Counter, GCCollector, PlatformCollector
 from twisted.application.service import MultiService, Service
@@ -31,12 +29,9 @@ from twisted.python.failure import Failure
 from cluster import wire
 from cluster.clock import run_on_monotonic
 from cluster.errors import ConfigError, Problem, StoreUnavailable
-from cluster.etcd import EtcdStore
-from cluster.file import FileStore
 from cluster.keys import Keys
 from cluster.memory import MemoryStore
 from cluster.model import AdminState, Configuration, HostRef, Manhole, Order
-from cluster.model import Node as NodeConfig
 from cluster.renewal import Renewed
 from cluster.store import Store
 from director.admin.auth import Foreign
@@ -50,10 +45,11 @@ from director.doors.control_socket import ControlSocket
 from director.engine.node import Node
 from director.engine.swapping import Swapping
 from director.engine.sync import Sync, seed
-from director.ha.clustering import Clustering, etcd_access, etcd_certificates
+from director.ha.clustering import Clustering, etcd_certificates
 from director.ha.forgetting import Forgetting
 from director.ha.leases import Leases
 from director.ha.membership import NameTaken
+from director.ha.stores import Inherited, make_store
 from director.hooks import records as told
 from director.hooks.hooks import Hooks
 from director.metrics.carried import CarryingRegistry
@@ -86,17 +82,8 @@ CLUSTER = "default"
 ETCD = "etcd:"
 #: Between two attempts to reach a store that was away at the start.
 RECONNECT_S = 1.0
-
-
 #: How the process before this one is called among the directors whose connections a drain waits for.
 PREVIOUS = "before the upgrade"
-
-
-class Inherited(NamedTuple):
-    """What another process of this director has."""
-
-    store: bytes | None  #: the content of a store of its own
-    boot_id: str
 
 
 class StartError(Exception):
@@ -450,22 +437,6 @@ def make_relays(threads: int, *, reactor: Any) -> dict[str, Relay]:
     if not native_missing():
         relays = {"native": make_relay("native", reactor=reactor, threads=threads, pipes=pipes), **relays}
     return relays
-
-
-def make_store(node: NodeConfig, *, reactor: Any, inherited: bytes | None = None) -> Store:
-    """``memory:``, ``file:/path`` or ``etcd:``.
-
-    :param inherited: what another process has, where it is a store of this director's own.
-    """
-    kind, _, path = node.store.partition(":")
-    if kind == "memory":
-        return MemoryStore(clock=reactor, wall=time.time, inherited=inherited)
-    if kind == "etcd":
-        return EtcdStore(etcd_access(node.etcd), reactor=reactor)
-    return FileStore(
-        path, clock=reactor, wall=time.time,
-        threads=lambda work: deferToThreadPool(reactor, reactor.getThreadPool(), work), inherited=inherited,
-    )
 
 
 def make_service(

@@ -19,17 +19,14 @@ Rules:
    probes by `rise` heartbeats in a row. Where there is neither probe nor agent, clients are the only check there
    is: after the back-off the host is *on trial*, suspect until `rise` connects in a row succeeded, down again by the
    first failure.
-5. During grace, one heartbeat timeout after a start or a change of leader, nothing is taken out. What is counted
-   counts, and is judged at its end.
-6. A host that silence alone took out, and that a client reached all the same (another director knew better), is in
-   again by rule 1.
+5. During grace, one heartbeat timeout after a start or a new leader, nothing is taken out; what counts is judged at its end.
+6. A host that silence alone took out, and that a client reached (another director knew better), is in again by rule 1.
 7. A host that goes down again and again comes back later and later: from the second time on it is kept out for twice what
    is left of the last penalty, which halves with every `FLAP_HALF_LIFE_S` in rotation, up to `flap_hold_s`. What its checks
    say meanwhile counts, and is judged at the end. An operator's retry ends it, and so does `release`, for the last host
    of a group. Where clients are the only check, rule 4's back-off does for it.
 
-`director.core.transitions.TABLE` holds the transitions in order of precedence. Every input is legal in every state. Times
-are monotonic seconds and never go backwards.
+`director.core.transitions.TABLE` holds the transitions by precedence. Every input is legal in every state.
 """
 
 from __future__ import annotations
@@ -61,9 +58,9 @@ class HostHealth:
 
     __slots__ = (
         "_back_off", "_beats", "_by_silence", "_connect_detail", "_connect_failures", "_connected_at", "_expected",
-        "_grace_until", "_isolated", "_last_heard", "_lost", "_next_probe", "_now", "_policy",
-        "_probe_failures", "_probe_passes", "_probing", "_random", "_refused_at", "_reset_until", "_silent_from", "_trial",
-        "_trial_at", "flapping", "fresh_until", "held_until", "history", "last_check", "since", "state", "verified", "why",
+        "_grace_until", "_isolated", "_last_heard", "_lost", "_next_probe", "_now", "_policy", "_probe_failures",
+        "_probe_passes", "_probing", "_random", "_refused_at", "_reset_until", "_silent_from", "_trial", "_trial_at",
+        "flapping", "fresh_until", "held_until", "history", "last_check", "since", "state", "verified", "why",
     )
 
     def __init__(self, policy: Health, *, now: float, grace_until: float, random: Callable[[], float],
@@ -79,7 +76,7 @@ class HostHealth:
         self._random = random
         self._now = now
         self._grace_until = grace_until
-        self._isolated = False
+        self._isolated = self._probing = False
         self._expected = False  #: an agent was heard and has not said goodbye
         self._lost = ""  #: why the agent's connection broke; empty while it has not
         self._last_heard: float | None = None
@@ -88,12 +85,10 @@ class HostHealth:
         self._by_silence = False  #: nothing else took it out
         self.held_until = -math.inf  #: a flapping host does not come back before
         self.flapping = Flapping(now)
-        self._probing = False
-        self._probe_failures = 0  #: in a row
+        self._probe_failures = self._connect_failures = 0  #: in a row
         self._probe_passes = 0  #: in a row, since the host is down
         self._back_off = policy.interval_s  #: of a down host
         self._next_probe = now + self._jittered(policy.interval_s) if verified else now
-        self._connect_failures = 0  #: in a row
         self._connect_detail = ""  #: of the last failure
         self._refused_at = -math.inf  #: when that was, if it was a refusal: nobody listens
         self._reset_until = -math.inf  #: until then, only a client that was served answers for failed connects

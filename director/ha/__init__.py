@@ -1,3 +1,3 @@
 """What makes a director one of several."""
 
-__all__ = ["clustering", "forgetting", "leases", "membership"]
+__all__ = ["clustering", "forgetting", "leases", "membership", "stores"]

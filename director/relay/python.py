@@ -41,8 +41,7 @@ from director.relay.turnarounds import NO_TALLY, STILL_S, Tallies, Turnarounds
 from director.relay.wheel import TICK_S
 from director.timing.seldom import Seldom, more
 
-_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
-_IN_OUT = _IN | _OUT
+_IN, _OUT, _IN_OUT = select.EPOLLIN, select.EPOLLOUT, select.EPOLLIN | select.EPOLLOUT
 _READ = _IN | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
 _READ_WRITE = _READ | _OUT
 

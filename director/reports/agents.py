@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from OpenSSL import SSL
 from twisted.application.service import MultiService
@@ -44,6 +44,7 @@ from cluster.wire import (
 )
 from director.core.bucket import TokenBucket
 from director.ports.tls import certificate_names, server_options
+from director.reports.agent_connection import UNKNOWN_RELEASE, AgentConnection
 from director.reports.listening import ACCEPT_BURST, ACCEPTS_PER_HANDSHAKE, AgentPort, checked_addresses
 from director.reports.roster import LEFT, RETRY_REFUSED_S, AgentSink, PeerFacts, Refusal, Reject, Roster, Speaker
 from director.reports.turns import Turns
@@ -61,23 +62,6 @@ SILENCE_TIMEOUT_S = 60.0
 MOVE_S = 5.0
 #: Open connections, those still shaking hands included: ten thousand hosts, each reconnecting at once.
 MAX_CONNECTIONS = 20_000
-#: In place of the release that an agent does not tell: those before it was told, and those of others.
-UNKNOWN_RELEASE = "unknown"
-
-
-class AgentConnection(NamedTuple):
-    """One agent, for an operator's eye."""
-
-    agent: str
-    identity: str  #: '' when none are configured
-    boot_id: str
-    address: str
-    since: float  #: POSIX seconds
-    heard_s: float  #: seconds since its last message
-    seq: int
-    hosts: tuple[str, ...]  #: that it speaks for
-    refused: dict[str, str]  #: hosts that it claimed in vain, and why
-    leaving: bool
 
 
 @implementer(IPushProducer)

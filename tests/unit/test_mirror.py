@@ -97,6 +97,7 @@ ELSEWHERE = {
     "director/engine/soundness.py": "unit/engine/test_sync.py", "director/ha/exchange.py": "integration/test_exchange.py",
     "director/ha/keeping.py": "integration/test_states.py", "director/ha/neighbours.py": "integration/test_vips.py",
     "director/ha/netlink.py": "integration/test_vips.py", "director/ha/peers.py": "integration/test_peers.py",
+    "director/ha/stores.py": "integration/test_upgrade.py",
     "director/ha/whereabouts.py": "unit/ha/test_membership.py", "director/metrics/certificates.py": "integration/test_admin_endpoints.py",
     "director/metrics/gauges.py": "unit/admin/test_rest.py", "director/operations/clients.py": "integration/test_ctl_commands.py",
     "director/operations/refusals.py": "unit/operations/test_audit.py", "director/operations/services.py": "unit/engine/test_swapping.py",
