@@ -14,7 +14,7 @@ nobody's fault. A *failure* is a connect that failed, or a client that the host 
    that is in rotation.
 5. It is out for ``ejection_s``, twice that the second time and so on, ``max_ejection_s`` at most. Each ``ejection_s`` in
    rotation takes one of those times back. Whatever happens, it returns.
-6. Who has returned goes again at the first failure, unless it served somebody before.
+6. Who has returned goes again at the first failure, unless it served two clients before.
 
 Nothing is known of the others, and nobody is ejected, until at least ``consecutive`` of their clients have been picked and
 had the time to fail. What this director lacks itself is no failure and never gets here. Envoy's outlier detection has
@@ -61,7 +61,7 @@ class Conduct:
         self.last_failures = self.last_picks = 0  #: of the window before
         self.row = 0  #: failures in a row
         self.row_picks = host.picks  #: at the first of them
-        self.returned = False  #: from an ejection, and has served nobody since
+        self.returned = False  #: from an ejection, and has hardly served anybody since
         self.ejections = 0  #: that count, see rule 5
         self.until = -math.inf  #: when it comes back
         self.why = ""  #: it was ejected
