@@ -152,7 +152,7 @@ class ScriptTests(ScriptsTestCase):
         probes = [self.probe(path, timeout_s=600.0) for _ in range(MAX_SCRIPTS + 2)]
         await self.scripts.stopService()
         self.assertEqual({result.detail for _, result in await DeferredList(probes)}, {"cancelled"})
-        self.assertEqual(scripts_of(self.directory), [])
+        await until(lambda: scripts_of(self.directory) == [], "none is left, nor what a shell had just forked")
         await self.all_over()
 
     async def test_one_that_cannot_be_killed(self) -> None:
