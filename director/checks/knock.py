@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,8 +24,6 @@ from cluster.address import Address
 from cluster.shortage import OutOfResources
 from director.ports.sockets import knocker, lacked
 
-_AT_ONCE = struct.pack("ii", 1, 0)
-
 
 def knock(target: Address, sources: Sequence[str], *, reactor: Any) -> Deferred[None]:
     """Fires when *target*, a literal IP address, can be connected to; nothing is left of the connection then. Cancellable.
@@ -38,9 +35,10 @@ def knock(target: Address, sources: Sequence[str], *, reactor: Any) -> Deferred[
     fd = knocker(target, sources)()
     if fd < 0:
         return fail(_error(-fd, target))
-    sock = socket.socket(fileno=fd)
+    family = socket.AF_INET6 if ":" in target.host else socket.AF_INET  # which else the kernel is asked for, and two more
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, 0, fd)
     if _is_connected(sock):  # to this machine: the reactor may be busy for longer than the kernel waits
-        _reset(sock)
+        sock.close()
         return succeed(None)
     return _Knock(sock, target, reactor).done
 
@@ -79,7 +77,7 @@ class _Knock:
 
     def _close(self) -> None:
         self._reactor.removeWriter(self)
-        _reset(self._sock)
+        self._sock.close()
 
 
 def _is_connected(sock: socket.socket) -> bool:
@@ -88,11 +86,6 @@ def _is_connected(sock: socket.socket) -> bool:
     except OSError:
         return False
     return True
-
-
-def _reset(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
-    sock.close()
 
 
 def _error(error: int, target: Address) -> Exception:

@@ -122,28 +122,33 @@ class Prober(Service):
             if not result.called:
                 result.callback(ProbeResult(ok, detail, self._monotonic() - begun, reached, weight))
 
-        async def run() -> None:
+        def begin() -> Deferred[None]:
             nonlocal begun
             begun = self._monotonic()
             if not self.running:  # the stop let it in, by taking others out
-                return
-            try:
-                visit, reached = await Deferred.fromCoroutine(
-                    self._visit((target, *others), spec, sources, preface)).addTimeout(spec.timeout_s, self._reactor)
-            except OutOfResources as error:
+                return succeed(None)
+            visiting = self._begin((target, *others), spec, sources, preface)
+            if not visiting.called:
+                visiting.addTimeout(spec.timeout_s, self._reactor)
+            return visiting.addCallbacks(passed, failed)
+
+        def passed(seen: tuple[_Visit | None, Address]) -> Deferred[None] | None:
+            visit, reached = seen
+            took_ms = max(1, round((self._monotonic() - begun) * 1000))
+            if visit is None:
+                finish(True, f"connected in {took_ms} ms", reached)
+                return None
+            finish(True, f"{visit.seen} in {took_ms} ms", reached, visit.weight)
+            return Deferred.fromCoroutine(visit.leave(self._reactor))
+
+        def failed(failure: Failure) -> None:
+            error = failure.value
+            if isinstance(error, OutOfResources):
                 self._shortages.met(error.what, PROBE, f"cannot probe {target}")
+            if isinstance(error, (OutOfResources, Unfit)):
                 finish(None, str(error))
-            except Unfit as error:
-                finish(None, str(error))
-            except Exception as error:
-                finish(False, self._explain(error, spec))
             else:
-                took_ms = max(1, round((self._monotonic() - begun) * 1000))
-                if visit is None:
-                    finish(True, f"connected in {took_ms} ms", reached)
-                else:
-                    finish(True, f"{visit.seen} in {took_ms} ms", reached, visit.weight)
-                    await visit.leave(self._reactor)
+                finish(False, self._explain(failure, spec))
 
         def cancel(_: object) -> None:
             finish(False, "cancelled")
@@ -154,7 +159,7 @@ class Prober(Service):
             finish(False, "cancelled")  # unless it has a result: it never got its turn
 
         result: Deferred[ProbeResult] = Deferred(cancel)
-        task: Deferred[Any] = self._gate.run(lambda: Deferred.fromCoroutine(run()))
+        task: Deferred[Any] = self._gate.run(begin)
         self._running.add(task)
         task.addBoth(ended)
         return result
@@ -166,6 +171,15 @@ class Prober(Service):
         for task in running:
             task.cancel()
         return DeferredList(running)
+
+    def _begin(
+        self, targets: Sequence[Address], spec: Probe, sources: Sequence[str], preface: bytes,
+    ) -> Deferred[tuple[_Visit | None, Address]]:
+        """As `_visit`, without its coroutines where a connect to one address is all, as thousands of hosts have it."""
+        target = targets[0]
+        if len(targets) == 1 and target.is_ip and _is_quiet(target, spec):
+            return knock(target, sources, reactor=self._reactor).addCallback(lambda _: (None, target))
+        return Deferred.fromCoroutine(self._visit(targets, spec, sources, preface))
 
     async def _visit(
         self, targets: Sequence[Address], spec: Probe, sources: Sequence[str], preface: bytes,
@@ -213,7 +227,7 @@ class Prober(Service):
         Returns whether the connection is over already, and where it led."""
         end = self._monotonic() + spec.timeout_s
         for left, target in zip(range(len(targets), 0, -1), targets, strict=True):
-            quiet = spec.kind != "http" and not target.is_unix and spec.tls is None
+            quiet = _is_quiet(target, spec)
             connected: Deferred[None] = (
                 knock(target, sources, reactor=self._reactor) if quiet else
                 Deferred.fromCoroutine(self._connect(target, spec, visit, sources_for(target, sources))))
@@ -251,8 +265,8 @@ class Prober(Service):
                 raise
             return
 
-    def _explain(self, error: Exception, spec: Probe) -> str:
-        match error:
+    def _explain(self, failure: Failure, spec: Probe) -> str:
+        match error := failure.value:
             case ProbeFailed():
                 return str(error)
             case ProbeTimeout() | ConnectTimeout():
@@ -267,7 +281,7 @@ class Prober(Service):
                 return os.strerror(error.osError).lower()
             case ConnectError() | OSError():
                 return str(error)
-        self.log.failure("a probe broke", failure=Failure(error))
+        self.log.failure("a probe broke", failure=failure)
         return "internal error"
 
 
@@ -383,6 +397,11 @@ class _Visit(Protocol):
     @property
     def _transport(self) -> Any:
         return self.transport
+
+
+def _is_quiet(target: Address, spec: Probe) -> bool:
+    """Whether the host's program does not notice the probe."""
+    return spec.kind != "http" and not target.is_unix and spec.tls is None
 
 
 def answer_in(head: bytes) -> tuple[int, int] | None:

@@ -323,6 +323,8 @@ class HostHealth:
 
     def _settle(self, news: str = "") -> Transition | None:
         """Follow the table. *news*: what may have cleared a suspicion."""
+        if self.state is HostState.UP and not (self._failing or self._expected):
+            return None  # no check failed and there is no agent to be silent: what a thousand probes a second find
         for cause, after in TABLE[self.state]:
             if after is HostState.DOWN and self._now < self._grace_until:
                 continue

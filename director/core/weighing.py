@@ -33,6 +33,8 @@ def take(group: GroupEntry, entry: HostEntry, report: LoadReport, at: float, now
 def look_at_turns(group: GroupEntry, walk: Walk, now: float) -> None:
     """Tell the scheduler of the turnarounds since the last look, where they mean anything."""
     for entry in walk(group.hosts.values()):
+        if entry.tally is None and not entry.host.picks:  # nobody was given to it
+            continue
         before, after = entry.looked_at, entry.totals
         if after == before:
             continue

@@ -35,6 +35,8 @@ _AF_INET, _AF_INET6, _AF_UNIX = int(socket.AF_INET), int(socket.AF_INET6), int(s
 #: ip(7): leave the port of a bound address to connect(2), which knows the other end, so that each host may be given every
 #: port. Goes for IPv6 too. The socket module of Python 3.11 does not name it.
 IP_BIND_ADDRESS_NO_PORT = 24
+#: SO_LINGER on, of 0 s: closing resets.
+_RESET = struct.pack("ii", 1, 0)
 _NO_PORT = (-errno.EADDRNOTAVAIL, -errno.EADDRINUSE)
 
 #: Addresses whose form for the kernel is remembered: those of ten thousand hosts, which are probed all the time.
@@ -103,12 +105,12 @@ def connector(address: Address, sources: Sequence[str] = (), options: Options = 
 
 
 def knocker(address: Address, sources: Sequence[str] = ()) -> Callable[[], int]:
-    """As `connector`, for a connect over TCP whose handshake is not ended by itself, see `director.checks.knock`."""
+    """As `connector`, for a connect over TCP that does not end the handshake by itself, and that closing resets
+    (`director.checks.knock`)."""
     family, name = _sockaddr(address)
-    silent = ((socket.TCP_QUICKACK, 0),)
-    ways = [partial(_connect, family, name, _sockaddr(Address(source, 0))[1], silent)
-            for source in sources_for(address, sources)] or [partial(_connect, family, name, None, silent)]
-    return partial(_in_turn, cycle(ways), len(ways))
+    begin = partial(_connect, family, name, silent=True)
+    ways = [partial(begin, _sockaddr(Address(source, 0))[1]) for source in sources_for(address, sources)]
+    return partial(_in_turn, cycle(ways), len(ways)) if ways else begin
 
 
 def sources_for(address: Address, sources: Sequence[str]) -> tuple[str, ...]:
@@ -158,13 +160,17 @@ def _has_source(address: Address) -> bool:
 
 
 def _connect(
-    family: int, name: str | tuple[str, int], source: str | tuple[str, int] | None = None, options: Options = ()
+    family: int, name: str | tuple[str, int], source: str | tuple[str, int] | None = None, options: Options = (), *,
+    silent: bool = False,
 ) -> int:
     try:
         sock = socket.SocketType(family, _STREAM)
     except OSError as refused:
         return -(refused.errno or errno.EIO)
-    if family != _AF_UNIX:
+    if silent:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    elif family != _AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in options:

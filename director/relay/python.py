@@ -103,8 +103,8 @@ class PythonRelay:
         client_end.asks = self._tallies.get(tally)
         link = Link(token, handle, client_end, host_end, limits, now)
         ends = self._ends
-        if (missing := max(client, host) + 1 - len(ends)) > 0:
-            ends.extend([None] * (missing + len(ends) // 8))
+        if client >= len(ends) or host >= len(ends):
+            ends.extend([None] * (max(client, host) + 1 - len(ends) + len(ends) // 8))
         ends[client], ends[host] = client_end, host_end
         self._open += 1
         self._connecting += 1
@@ -258,16 +258,14 @@ class PythonRelay:
                     return
             else:
                 end.calm = end.writable  # what moved before may have filled it
-        limits = link.limits
-        if limits.max_age_s or limits.idle_s < limits.connect_s:  # else it is looked at early enough
+        if link.limits.max_age_s or link.limits.idle_s < link.limits.connect_s:  # else it is looked at early enough
             self._put_sooner(link)
 
     def _give_back(self, link: Link, error: int) -> None:
         assert self._events is not None
-        client = link.client.fd
         self._forget(link)
         os.close(link.host.fd)
-        self._outbox.append((self._events.connect_failed, (link.token, client, error)))
+        self._outbox.append((self._events.connect_failed, (link.token, link.client.fd, error)))
 
     # --- streams ------------------------------------------------------------------------------------------
 
@@ -297,15 +295,17 @@ class PythonRelay:
 
     def _pump(self, source: End) -> bool:
         """`pump`, and what it means for the limits and for whose turn it is to speak."""
-        before, fresh = source.moved, source.empty
-        turn_is_over = pump(source, source.other, self._pipes)
-        moved = source.moved - before
+        target, before = source.other, source.moved
         if source.asks is not None:
-            if source.moved > max(before, 0):  # a preface is nobody's word
-                source.other.asked = True
-        elif fresh and (moved or not source.empty):
-            source.spoke(self._now)
-        if moved:
+            turn_is_over = pump(source, target, self._pipes)
+            if source.moved > before and source.moved > 0:  # a preface is nobody's word
+                target.asked = True
+        else:
+            fresh = source.hold is None and not source.piped
+            turn_is_over = pump(source, target, self._pipes)
+            if fresh and (source.moved != before or not source.empty):
+                source.spoke(self._now)
+        if source.moved != before:
             source.active = self._now
         return turn_is_over
 

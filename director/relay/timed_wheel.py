@@ -25,12 +25,6 @@ class TimedWheel(Wheel[T]):
         self._timer: IDelayedCall | None = None
         self._timer_at = 0.0
 
-    def put(self, item: T, at_s: float, now_s: float) -> bool:
-        opened = super().put(item, at_s, now_s)
-        if opened:
-            self.wind(now_s)
-        return opened
-
     def wind(self, now_s: float) -> None:
         """Ring at the earliest bucket. A timer for a bucket that emptied since is left to run out."""
         at = self.next_s()

@@ -45,9 +45,13 @@ class Wheel(Generic[T]):
         items = self._buckets.get(bucket)
         if items is None:
             self._buckets[bucket] = {item}
+            self.wind(now_s)
             return True
         items.add(item)
         return False
+
+    def wind(self, now_s: float) -> None:
+        """A bucket was opened."""
 
     def sooner(self, item: T, at_s: float, now_s: float) -> bool:
         """Like `put` for an item that may be in the wheel already: it never moves to a later bucket."""
