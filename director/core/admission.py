@@ -93,9 +93,10 @@ class Admission:
             return Reason.NO_HOST  # waiting would be for a repair, not for a place
         self._turn += 1
         if not self._queue:
-            if not self._has_room():
+            if self._holding + self._between >= self.maximum:  # `_has_room`, and below `_pick`, without their calls
                 refusal = Reason.SERVICE_FULL
-            elif (ticket := self._pick(client, self._turn, now)) is not None:
+            elif (ticket := self._pick(client, self._turn, now) if isinstance(pool, Split)
+                  else pool.pick(client, now)) is not None:
                 self._holding += 1
                 return ticket
             else:

@@ -9,12 +9,14 @@ import termios
 from collections.abc import Callable
 from typing import Any
 
+# plain numbers: the socket module's enumerations cost a look-up in Python at each use
+_FAMILY, _KIND = int(socket.AF_INET), int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 _LINGER_0 = struct.pack("ii", 1, 0)
 
 
 def on_socket(fd: int, method: Callable[..., Any], *arguments: object) -> Any:
     """Call a method of the socket behind *fd*."""
-    borrowed = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, 0, fd)
+    borrowed = socket.SocketType(_FAMILY, _KIND, 0, fd)
     try:
         return method(borrowed, *arguments)
     finally:

@@ -42,7 +42,8 @@ from director.relay.wheel import TICK_S
 from director.timing.seldom import Seldom, more
 
 _IN, _OUT, _IN_OUT = select.EPOLLIN, select.EPOLLOUT, select.EPOLLIN | select.EPOLLOUT
-_READ = _IN | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
+_RDHUP, _PRI, _ERR = select.EPOLLRDHUP, select.EPOLLPRI, select.EPOLLERR
+_READ = _IN | _RDHUP | _PRI | select.EPOLLET
 _READ_WRITE = _READ | _OUT
 
 #: Events taken from the kernel at once: the callbacks of one batch wait for all of it.
@@ -100,7 +101,7 @@ class PythonRelay:
             client_end.hold = preface
             client_end.moved = -len(preface)
         host_end.waits = True
-        client_end.asks = self._tallies.get(tally)
+        client_end.asks = self._tallies.by_number.get(tally)
         link = Link(token, handle, client_end, host_end, limits, now)
         ends = self._ends
         if client >= len(ends) or host >= len(ends):
@@ -216,19 +217,19 @@ class PythonRelay:
         assert link is not None
         if mask & ~_OUT:
             end.readable = True
-            if mask & select.EPOLLRDHUP:
+            if mask & _RDHUP:
                 end.finishing = True
                 end.calm = False
-            if mask & select.EPOLLPRI:
+            if mask & _PRI:
                 end.urgent = True
                 end.calm = False
         if link.connecting:
             if end is link.host:
                 self._host_answered(link, mask)
-            elif mask & select.EPOLLERR:
+            elif mask & _ERR:
                 self._end(link, Reason.CLIENT_RESET, reset=True)
             return
-        if mask & select.EPOLLERR:
+        if mask & _ERR:
             end.broken = end.broken or error_of(end.fd) or errno.ECONNRESET
         if mask & _OUT and not end.writable:
             end.writable = True
@@ -239,7 +240,7 @@ class PythonRelay:
     # --- connecting ---------------------------------------------------------------------------------------
 
     def _host_answered(self, link: Link, mask: int) -> None:
-        if mask & (select.EPOLLERR | select.EPOLLHUP):
+        if mask & (_ERR | select.EPOLLHUP):
             error = error_of(link.host.fd)
             if error:
                 self._give_back(link, error)
@@ -276,7 +277,7 @@ class PythonRelay:
         if link.reset is not None:
             self._pass_reset(link)
             return
-        turn_is_over = not source.done and self._pump(source)
+        turn_is_over = not source.done and pump(source, target, self._pipes, self._now)
         if source.broken or target.broken:
             self._broke(link, source if source.broken else target)
         elif source.done:
@@ -292,22 +293,6 @@ class PythonRelay:
             source.calm = (
                 source.writable and target.writable and not (source.bulk or source.finishing or source.urgent)
             )
-
-    def _pump(self, source: End) -> bool:
-        """`pump`, and what it means for the limits and for whose turn it is to speak."""
-        target, before = source.other, source.moved
-        if source.asks is not None:
-            turn_is_over = pump(source, target, self._pipes)
-            if source.moved > before and source.moved > 0:  # a preface is nobody's word
-                target.asked = True
-        else:
-            fresh = source.hold is None and not source.piped
-            turn_is_over = pump(source, target, self._pipes)
-            if fresh and (source.moved != before or not source.empty):
-                source.spoke(self._now)
-        if source.moved != before:
-            source.active = self._now
-        return turn_is_over
 
     def _again(self, end: End) -> None:
         """Have the kernel report *end* again, in a later batch, if it is still ready."""
@@ -335,7 +320,9 @@ class PythonRelay:
             source.other.broken = source.other.broken or errno.ECONNRESET
             self._broke(link, source.other)
         else:
-            self._put_sooner(link)
+            quiet_s = link.limits.half_closed_s
+            if quiet_s and (quiet_s < link.limits.idle_s or not link.limits.idle_s):  # else it is looked at early enough
+                self._put_sooner(link)
 
     def _broke(self, link: Link, end: End) -> None:
         """*end* was reset, or is lost: nothing can be sent there, but what can still be read from it is passed on first."""
@@ -355,7 +342,7 @@ class PythonRelay:
         source, by = link.reset
         target = source.other
         if self._now < by and not target.broken:
-            turn_is_over = not source.done and self._pump(source)
+            turn_is_over = not source.done and pump(source, target, self._pipes, self._now)
             whole = source.done or (source.eof and source.empty)
             if not target.broken and not (whole and not unsent(target.fd)):
                 if not target.writable:

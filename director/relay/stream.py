@@ -1,6 +1,7 @@
 """One direction of a connection: bytes read at one end, written to the other.
 
-No events, no clock, no epoll: the functions make the system calls and leave in the two `End` records what they learnt.
+No events, no clock of their own, no epoll: the functions make the system calls, and leave in the two `End` records what they
+learnt.
 The rules of edge-triggered readiness:
 
 - *readable* and *writable* say "not known to block". An event sets them; EAGAIN clears them. So do a short read and a
@@ -43,13 +44,14 @@ LOST = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.EN
 _SPLICE_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
-def pump(source: End, target: End, pipes: PipePool) -> bool:
+def pump(source: End, target: End, pipes: PipePool, now_s: float) -> bool:
     """Move what there is from *source* to *target* until either would block, ends or breaks.
 
+    :param now_s: noted as the time of any progress, and of the first bytes of whose turn it was to speak.
     :returns: whether it stopped only because its turn was over.
     :raises OSError: the kernel refused memory or the like; the peers are not to blame.
     """
-    start = source.moved
+    start, fresh = source.moved, source.hold is None and not source.piped
     turn_is_over = False
     while target.writable:
         if source.piped:
@@ -70,6 +72,13 @@ def pump(source: End, target: End, pipes: PipePool) -> bool:
         source.pipe = None
     if source.bulk and source.moved - start < CHUNK_BYTES and target.writable:
         source.bulk = False  # small messages again: two splices cost more than one copy
+    if source.asks is not None:
+        if source.moved > start and source.moved > 0:  # a preface is nobody's word
+            target.asked = True
+    elif fresh and (source.moved != start or not source.empty):
+        source.spoke(now_s)
+    if source.moved != start:
+        source.active = now_s
     return turn_is_over
 
 

@@ -67,20 +67,17 @@ class Tallies:
     given back begins at zero."""
 
     def __init__(self) -> None:
-        self._tallies: dict[int, Tally] = {}
+        self.by_number: dict[int, Tally] = {}
         self._last = NO_TALLY
 
     def take(self) -> int:
         self._last += 1
-        self._tallies[self._last] = Tally()
+        self.by_number[self._last] = Tally()
         return self._last
 
     def give(self, number: int) -> None:
-        self._tallies.pop(number, None)
-
-    def get(self, number: int) -> Tally | None:
-        return self._tallies.get(number)
+        self.by_number.pop(number, None)
 
     def read(self, number: int) -> Turnarounds:
-        tally = self._tallies.get(number)
+        tally = self.by_number.get(number)
         return Turnarounds() if tally is None else Turnarounds(tally.count, tally.seconds, tally.unasked)

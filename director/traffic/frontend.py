@@ -6,8 +6,8 @@ under exactly one `Reason`.
 
 A connect that fails gives the client's descriptor back, unread, and another host is tried: at most `MAX_TRIES` hosts,
 each once, all under the service's one connect deadline, which the tries left share evenly, and so do the addresses of a
-host's name, which are tried before the host is given up. A connect that this director
-could not begin, for want of a port, a descriptor or memory, is nothing the host did: no try is counted, no strike given.
+host's name, which are tried before the host is given up. A connect that this director could not begin, for want of a port, a
+descriptor or memory, is nothing the host did: no try is counted, no strike given.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from director.core.inventory import Inventory
 from director.core.pool import Ticket
 from director.core.proxy_protocol import Header
 from director.core.seen import Tallied
-from director.metrics.counters import PICK_SAMPLE, ServiceMetrics
+from director.metrics.counters import PICK_SAMPLE, HostMetrics, ServiceMetrics
 from director.ports.sockets import lacked, packed_name
 from director.relay.interface import Relay
 from director.relay.turnarounds import HostTally
@@ -46,6 +46,8 @@ from director.traffic.tries import MAX_ADDRESSES, MAX_TRIES, NO_PORT_S, Failing,
 
 #: Between tries of a UNIX connect whose listener's backlog is full: the kernel tells no one when there is room again.
 UNIX_RETRY_S = 0.01
+#: Hosts whose counters are at hand; a service of more looks some of them up again.
+KEPT_COUNTS = 1024
 
 
 class Frontend:
@@ -72,6 +74,7 @@ class Frontend:
         self.service = service
         self.relay = relay
         self.open = 0  #: connections that have not ended
+        self._counts: dict[Host, HostMetrics] = {}  # at hand
         self._no_port: dict[Host, float] = {}  # to be passed over until then
         self._failing = Failing()
         self._retrying: set[Connection] = set()  # those that wait for a UNIX socket's backlog
@@ -242,8 +245,7 @@ class Frontend:
             preface = preface_of(connection, self._send_proxy) if self._send_proxy else b""
             if self._origins is not None:
                 self._origins.began(connection, connecting)
-            fd = connection.fd
-            if fd in self._watched:
+            if (fd := connection.fd) in self._watched:
                 self._departures.forget(fd)
             connection.fd = CONNECTING
             tally = entry.tally or self._tally(entry)
@@ -276,13 +278,11 @@ class Frontend:
         host = ticket.host
         entry = self._inventory.entry_of(host)
         what = lacked(error, entry.target.address if entry is not None and entry.target is not None else None)
-        if not what:
-            if entry is not None and self._another_address(connection, ticket, entry, now):
-                self._connect(connection, now)
-            else:
-                self._try_failed(connection, error, os.strerror(error), now)
-            return
-        if what == PORTS:  # which each host has of its own
+        if not what and entry is not None and self._another_address(connection, ticket, entry, now):
+            self._connect(connection, now)
+        elif not what:
+            self._try_failed(connection, error, os.strerror(error), now)
+        elif what == PORTS:  # which each host has of its own
             self._no_port[host] = now + NO_PORT_S
             self._no_port_left(connection, ticket, now)
         else:
@@ -352,6 +352,13 @@ class Frontend:
         connection.tail.deadline = self._limits.deadline(connection.tail, ticket)
         return connection.tail
 
+    def _count(self, host: Host) -> HostMetrics:
+        """Where the host's clients are counted: a look-up by names twice would cost a hundredth of a connection."""
+        if len(self._counts) == KEPT_COUNTS:
+            self._counts.clear()
+        counts = self._counts[host] = self._metrics.host(host.ref.group, host.ref.host)
+        return counts
+
     # --- what the relay says (RelayEvents, by way of `Router`)
 
     def connected(self, connection: Connection) -> None:
@@ -359,7 +366,7 @@ class Frontend:
         assert ticket is not None
         connection.tail, connection.fd = None, ESTABLISHED
         host, now = ticket.host, self._monotonic()
-        metrics = self._metrics.host(host.ref.group, host.ref.host)
+        metrics = self._counts.get(host) or self._count(host)
         metrics.connections += 1
         metrics.connect.observe(now - ticket.picked_at)
         self._inventory.connect_succeeded(host, ticket.picked_at, now)
@@ -371,12 +378,12 @@ class Frontend:
     def closed(self, connection: Connection, reason: Reason, to_host: int, to_client: int) -> None:
         ticket = connection.ticket
         assert ticket is not None
-        metrics = self._metrics.host(ticket.host.ref.group, ticket.host.ref.host)
+        host, inventory, now = ticket.host, self._inventory, self._monotonic()
+        metrics = self._counts.get(host) or self._count(host)
         metrics.to_host_bytes += to_host
         metrics.to_client_bytes += to_client
         connection.handle = 0
-        host, inventory, now = ticket.host, self._inventory, self._monotonic()
-        if connection.established:
+        if connection.fd == ESTABLISHED:
             metrics.duration.observe(now - ticket.picked_at)
             if (reason is Reason.HOST_RESET or (reason is Reason.HOST_CLOSED and to_client <= self._early_bytes)
                     or (inventory.resetting and host in inventory.resetting)):
