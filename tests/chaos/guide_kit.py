@@ -2,13 +2,12 @@
 
 A machine has a network, processes, a host name and a file system of its own: what it writes below /etc, /var, /root and /opt is
 seen by nobody else and gone with it. It begins with what this machine has installed, an ssh daemon, and the others' keys.
-The commands `director`, `directorctl` and `director-agent` are those of ``TXDIRECTOR_BIN``, by default of this checkout.
+The commands `director`, `directorctl` and `director-agent` are this checkout's, unless packages are given.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import re
 import shutil
 import subprocess
@@ -22,8 +21,8 @@ from deploy.lab.net import Lab, Machine
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-#: Where the guides have the commands, and where those that are tested are.
-INSTALLED, TESTED = Path("/opt/txdirector/bin"), Path(os.environ.get("TXDIRECTOR_BIN", Path(sys.executable).parent))
+#: Where the guides have the commands, and where this checkout has them.
+INSTALLED, CHECKOUT = Path("/opt/txdirector/bin"), Path(sys.executable).parent
 COMMANDS = ("director", "directorctl", "director-agent")
 #: The network of the guides' addresses.
 NETWORK = "10.0.0"
@@ -48,7 +47,8 @@ rm -rf /root/.ssh {INSTALLED.parent} /root/txdirector /etc/txdirector
 cp -r "$2/ssh" /root/.ssh
 chown -R root:root /root/.ssh
 mkdir -p {INSTALLED}
-for each in {" ".join(COMMANDS)}; do ln -s "$3/$each" {INSTALLED}/$each; done
+if [ "$5" ]; then cp -a "$5/opt/." /opt; fi
+for each in {" ".join(COMMANDS)}; do ln -s $3/$each {INSTALLED}/$each; done
 ln -s "$4" /root/txdirector
 /usr/sbin/sshd -f /root/.ssh/sshd_config
 cd
@@ -95,9 +95,10 @@ def why_not() -> str:
 class GuideMachine:
     """One machine, switched on until `power_off`."""
 
-    def __init__(self, machine: Machine, folder: Path) -> None:
+    def __init__(self, machine: Machine, folder: Path, unpacked: Path | None) -> None:
         self._machine = machine
         self._folder = folder
+        self._unpacked = unpacked
         self._shell: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count()
 
@@ -108,8 +109,8 @@ class GuideMachine:
         with (here / "shell").open("ab") as log:
             self._shell = subprocess.Popen(
                 ["ip", "netns", "exec", self._machine.namespace, "unshare", "--mount", "--pid", "--uts", "--ipc", "--fork",
-                 "--kill-child", "--mount-proc", "bash", "-c", _BOOT, "bash", self._machine.name, str(self._folder), str(TESTED),
-                 str(ROOT)],
+                 "--kill-child", "--mount-proc", "bash", "-c", _BOOT, "bash", self._machine.name, str(self._folder),
+                 str(CHECKOUT if self._unpacked is None else "/opt/txdirector-*/bin"), str(ROOT), str(self._unpacked or "")],
                 stdin=subprocess.PIPE, stdout=log, stderr=log, env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                                                                      "HOME": "/root", "LANG": "C.UTF-8", "COLUMNS": "120"},
             )
@@ -142,9 +143,12 @@ class GuideMachine:
 
 
 class Machines:
-    """The machines of the guides. What they say while a guide is followed is kept by `follow`."""
+    """The machines of the guides. What they say while a guide is followed is kept by `follow`.
 
-    def __init__(self, folder: Path, names: tuple[str, ...]) -> None:
+    :param unpacked: our Debian packages, which each machine has then instead of this checkout's commands.
+    """
+
+    def __init__(self, folder: Path, names: tuple[str, ...], unpacked: Path | None = None) -> None:
         ssh = folder / "ssh"
         ssh.mkdir()
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(ssh / "id_ed25519")], check=True)
@@ -152,7 +156,7 @@ class Machines:
             (ssh / name).write_text(text)
         self._lab = Lab(NETWORK)
         try:
-            self.all = {name: GuideMachine(self._lab.machine(name, NUMBERS[name]), folder) for name in names}
+            self.all = {name: GuideMachine(self._lab.machine(name, NUMBERS[name]), folder, unpacked) for name in names}
             for machine in self.all.values():
                 machine.power_on()
         except BaseException:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from deploy.lab import net
 from deploy.packaging.deb import PACKAGES, ROOT, debian_version
+from tests.chaos import guide_kit
 from tests.packages.chroot import Chroot, command, require, sources, without
 
 #: Sorts after every real one.
@@ -47,9 +50,23 @@ class DebTests(SynchronousTestCase):
         cls.now = build(sources(cls.directory / "now"), cls.directory / "debs")
         cls.later = build(sources(cls.directory / "later", version=NEXT), cls.directory / "later-debs", "txdirector-director")
 
-    def setUp(self) -> None:
-        self.chroot = Chroot("logrotate")
-        self.addCleanup(self.chroot.remove)
+    def test_pair(self) -> None:
+        """The tutorial as printed, on bare machines with what the packages bring: a redundant pair, a takeover, a scrape."""
+        if reason := net.why_not() or guide_kit.why_not():
+            without(reason)
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+            unpacked = Path(name) / "unpacked"
+            for file in self.now.values():
+                command("dpkg-deb", "--extract", file, unpacked)
+            began = time.monotonic()
+            machines = guide_kit.Machines(Path(name), ("lb1", "lb2", "app1"), unpacked)
+            try:
+                machines.follow("tutorials/pair.md")
+                ran = machines.all["lb1"].types("readlink --canonicalize $(command -v director)")
+            finally:
+                machines.close()
+        print(f"\nthe pair's tutorial with the packages: {time.monotonic() - began:.0f} s", file=sys.__stdout__)
+        self.assertEqual(ran, "/opt/txdirector-director/bin/director\n")
 
     def install(self, *files: Path) -> str:
         for file in files:
@@ -58,6 +75,8 @@ class DebTests(SynchronousTestCase):
 
     def test_life(self) -> None:
         """Installed by apt they run, and start nothing; an upgrade keeps what the operator changed; a purge leaves nothing."""
+        self.chroot = Chroot("logrotate")
+        self.addCleanup(self.chroot.remove)
         before = self.chroot.files()
         self.install(*self.now.values())
         self.assertIn("relay native (the fastest there is)", self.chroot.run("director --version; directorctl --version; director-agent --version"))
