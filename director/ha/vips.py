@@ -26,7 +26,8 @@ from cluster.store import MAX_OPERATIONS, Put, Store, Watch
 from cluster.view import Checked, View
 from director.core.vip import OUTLIVES_S, REFRESH_S, VALID_S, Act, Custody, linger_s, needed_s
 from director.engine.telling import tell_each
-from director.ha.leading import Known, Leading
+from director.ha.fence import Fence, Lifetime
+from director.ha.leading import Known, Leading, boottime
 from director.ha.lookout import Befell, Lookout
 from director.ha.neighbours import announce
 from director.ha.netlink import Interface, add_address, remove_address
@@ -88,13 +89,17 @@ class Vips(Service):
 
     :param wanted: whether anybody is served; until then no address is taken, since another cluster may have it.
     :param right_s: for how long the addresses may be ours besides the leader's lease: what others have promised.
+    :param fence: makes what the kernel closes at the end of that; called at the start, with the instant until which it is
+        open (CLOCK_BOOTTIME, ns; 0: it is closed).
     """
 
     log = Logger()
 
     def __init__(self, config: Config, leading: Leading, store: Store, keys: Keys, *, reactor: Any,
                  right_s: Callable[[], float] = lambda: 0.0, wanted: Callable[[], bool] = lambda: True,
-                 link: Device | None = None, monotonic: Callable[[], float] = time.monotonic,
+                 link: Device | None = None,
+                 fence: Callable[[int], Fence] = lambda until: Lifetime("no fence was asked for"),
+                 boottime: Callable[[], float] = boottime, monotonic: Callable[[], float] = time.monotonic,
                  wall: Callable[[], float] = time.time) -> None:
         self.setName("vips")
         self.addresses: tuple[Interface, ...] = tuple(map(ipaddress.ip_interface, config.addresses))
@@ -106,6 +111,9 @@ class Vips(Service):
         self._reactor = reactor
         self._right_s = right_s
         self._wanted = wanted
+        self._make_fence = fence
+        self._fence: Fence | None = None
+        self._boottime = boottime
         self._monotonic = monotonic
         self._wall = wall
         self._custody = Custody(needed_s(leading.ttl_s))
@@ -172,6 +180,9 @@ class Vips(Service):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._fence is not None:
+            self._fence.leave()
+            self._fence = None
 
     # --- running
 
@@ -179,6 +190,9 @@ class Vips(Service):
         if self.running:
             return
         super().startService()
+        self._fence = self._make_fence(self._until_ns() if self.held else 0)
+        if why := self._fence.holds():
+            self.log.warn("no fence in the kernel for the virtual addresses, they end by their lifetime: {why}", why=why)
         self._watch = self._store.watch(self._owners.prefix, self._owners.follow)
         try:
             self._link.listen()
@@ -194,9 +208,14 @@ class Vips(Service):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self.held:
-            self._drop()
+        gone = self._drop() if self.held else True
         self._custody.dropped()
+        if self._fence is not None:
+            if gone:
+                self._fence.release()
+            else:
+                self._fence.leave()  # closed, until the lifetime of what is there still has ended
+            self._fence = None
         self._link.close()
 
     def _turn(self) -> None:
@@ -207,22 +226,28 @@ class Vips(Service):
         """Look whether the addresses are ours, and act on it."""
         if not self.running:
             return
+        until_ns = self._until_ns()
         own_s = self._leading.remaining_s()
         named = own_s > 0 and self._named == self._leading.term
         befell = self._link.befell()
         match self._custody.step(self._monotonic(), max(own_s, self._right_s()), leads=named):
             case Act.TAKE:
                 self._on, self._untold = (), set()
-                self._refresh(befell.running)
+                self._refresh(befell.running, until_ns)
             case Act.REFRESH:
                 self._notice(befell)
-                self._refresh(befell.running)
+                self._refresh(befell.running, until_ns)
             case Act.DROP:
                 self._drop()
         if own_s > 0 and not named and not self._naming and self.addresses and self._wanted():
             self._naming = True
             naming: Deferred[None] = Deferred.fromCoroutine(self._name_owner(self._leading.term))
             naming.addErrback(lambda failure: self.log.failure("the virtual addresses failed", failure))
+
+    def _until_ns(self) -> int:
+        """When the right to the addresses ends as things stand. The clock is read first: rather too early."""
+        now = self._boottime()
+        return int((now + max(self._leading.remaining_s(), self._right_s())) * 1e9)
 
     # --- leadership
 
@@ -277,9 +302,10 @@ class Vips(Service):
             self.log.warn("{device}: {what}; its virtual addresses are added and announced again{more}",
                           device=self._device, what=what, more=more(held))
 
-    def _refresh(self, running: bool) -> None:
+    def _refresh(self, running: bool, until_ns: int) -> None:
         """Add every address, or for longer; tell the neighbours, once the link is *running*, of what is new there."""
         added = []
+        opened = self._set_fence(until_ns)
         for address in self.addresses:
             try:
                 self._link.add(address, VALID_S)
@@ -303,7 +329,7 @@ class Vips(Service):
         if running and self._untold & set(added):
             self._untold.clear()
             self._announce()
-        self._failures = self._failures + 1 if len(added) < len(self.addresses) else 0
+        self._failures = 0 if opened and len(added) == len(self.addresses) else self._failures + 1
         if self._failures >= MOST_FAILURES and self._leading.leads:
             self._failures = 0
             self._leading.resign(BROKEN_HOLD_S)
@@ -329,8 +355,27 @@ class Vips(Service):
                 self.log.warn("neighbours of {device} are not told of {address}: {why}", device=self._device,
                               address=str(address.ip), why=error.strerror)
 
-    def _drop(self) -> None:
+    def _set_fence(self, boot_ns: int) -> bool:
+        """Open the fence until then, or (0) close it; whether it is so."""
+        assert self._fence is not None
+        try:
+            if boot_ns:
+                self._fence.open_until(boot_ns)
+            else:
+                self._fence.close()
+        except OSError as error:
+            held = self._seldom.due("fence")
+            if held is not None:
+                self.log.error("the kernel's fence for the virtual addresses is not set: {why}{more}", why=error,
+                               more=more(held))
+            return False
+        return True
+
+    def _drop(self) -> bool:
+        """Remove every address; whether they are gone."""
         self._silence()
+        self._set_fence(0)
+        gone = True
         on, self._on = self._on, ()
         for address in self.addresses:
             try:
@@ -338,13 +383,14 @@ class Vips(Service):
             except OSError as error:
                 if address not in on:
                     continue  # it could not be added either
-                # It is gone within a second by itself; until then the record tells whoever leads next.
+                gone = False  # within a second, by itself; until then the record tells whoever leads next
                 self._leading.owned.discard(self._keys.vip(str(address.ip)))
                 self.log.error("cannot remove {address} from {device}: {why}", address=str(address),
                                device=self._device, why=error.strerror)
         if on:
             self.log.info("{count} virtual addresses given up on {device}", count=len(on), device=self._device)
         self._tell(self.on_released, on)
+        return gone
 
     @staticmethod
     def _tell(subscribers: Iterable[Callable[[tuple[str, ...]], None]], addresses: Iterable[Interface]) -> None:

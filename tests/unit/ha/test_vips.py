@@ -68,6 +68,40 @@ class RecordingLink(Device):
         self._do(f"announce {address}")
 
 
+class RecordingFence:
+    """A fence that remembers what was asked of it, on the same list as the interface."""
+
+    kind = "none"
+    why = ""
+    broken = False
+
+    def __init__(self, link: RecordingLink, until_ns: int) -> None:
+        self.link = link
+        self.until_ns = until_ns
+        self.asked = ["made"]
+
+    def open_until(self, boot_ns: int) -> None:
+        if self.broken:
+            raise OSError(1, "Operation not permitted")
+        self.until_ns = boot_ns
+        self.asked.append("open")
+        self.before = len(self.link.done)
+
+    def close(self) -> None:
+        self.until_ns = 0
+        self.asked.append("close")
+        self.before = len(self.link.done)
+
+    def holds(self) -> str:
+        return self.why
+
+    def release(self) -> None:
+        self.asked.append("release")
+
+    def leave(self) -> None:
+        self.asked.append("leave")
+
+
 class FailingStore(MemoryStore):
     """A store that can't write some keys."""
 
@@ -80,6 +114,8 @@ class FailingStore(MemoryStore):
 
 
 class VipsTestCase(SynchronousTestCase):
+    fence: RecordingFence  #: of the director made last
+
     @staticmethod
     def wanted() -> bool:
         return True
@@ -94,8 +130,13 @@ class VipsTestCase(SynchronousTestCase):
         leading = Leading(self.store, KEYS, director=name, boot_id="1", reactor=self.clock, ttl_s=ttl_s,
                           boottime=self.clock.seconds, wall=lambda: 5.0)
         link = RecordingLink(self.store)
+
+        def fence(until_ns: int) -> RecordingFence:
+            self.fence = RecordingFence(link, until_ns)
+            return self.fence
+
         vips = Vips(Config(interface="eth0", addresses=(ADDRESS,)), leading, self.store, KEYS, reactor=self.clock,
-                    link=link, right_s=lambda: self.promised_s, wanted=self.wanted, monotonic=self.clock.seconds, wall=lambda: 5.0)
+                    link=link, fence=fence, boottime=self.clock.seconds, right_s=lambda: self.promised_s, wanted=self.wanted, monotonic=self.clock.seconds, wall=lambda: 5.0)
         vips.startService()
         leading.startService()
         self.pass_time()
@@ -274,6 +315,71 @@ class HoldingTests(VipsTestCase):
         self.pass_time(31.0)
         self.assertEqual([str(each) for each in vips.on], [ADDRESS])
         self.assertIn("1 virtual addresses taken on eth0", said)
+
+
+class FenceTests(VipsTestCase):
+    def test_opened_before_and_closed_before(self) -> None:
+        """The fence is made closed; it is open before the address is there, until the lease's end, and again at every refresh;
+        it is closed before the address goes. An orderly stop takes it away."""
+        leading, vips, link = self.director()
+        self.assertEqual((self.fence.asked, self.fence.before), (["made", "open"], 0))
+        self.pass_time(1.0)
+        self.assertEqual(self.fence.asked, ["made"] + ["open"] * len(link.times("add")))
+        until_s = self.fence.until_ns / 1e9
+        self.assertTrue(self.clock.seconds() < until_s <= self.clock.seconds() + leading.remaining_s())
+        leading.resign()
+        self.assertEqual((self.fence.asked[-1], self.fence.until_ns), ("close", 0))
+        self.assertEqual(link.done[self.fence.before :], [f"remove {ADDRESS}"])
+        vips.stopService()
+        self.assertEqual(self.fence.asked[-1], "release")
+
+    def test_address_that_stays(self) -> None:
+        """While an address cannot be removed the fence stays, closed."""
+        _, vips, link = self.director()
+        link.broken = True
+        vips.stopService()
+        self.assertEqual(self.fence.asked[-2:], ["close", "leave"])
+
+    def test_left_to_another_process(self) -> None:
+        """Another process that goes on with the addresses finds the fence as it was."""
+        _, vips, _ = self.director()
+        vips.let_go()
+        vips.stopService()
+        self.assertEqual(self.fence.asked, ["made", "open", "leave"])
+
+    def test_adopted(self) -> None:
+        """Who takes over from another process makes its fence open, for as long as the lease it was given."""
+        lease = self.successResultOf(self.store.lease(2.0))
+        leading = Leading(self.store, KEYS, director="d1", boot_id="1", reactor=self.clock, boottime=self.clock.seconds)
+        made: list[int] = []
+        link = RecordingLink(self.store)
+
+        def fence(until_ns: int) -> RecordingFence:
+            made.append(until_ns)
+            return RecordingFence(link, until_ns)
+
+        vips = Vips(Config(interface="eth0", addresses=(ADDRESS,)), leading, self.store, KEYS, reactor=self.clock, link=link,
+                    fence=fence, boottime=self.clock.seconds, monotonic=self.clock.seconds)
+        leading.adopt(lease, 1)
+        vips.adopt([ADDRESS], 1)
+        vips.startService()
+        self.assertEqual(made, [2_000_000_000])
+
+    def test_kernel_refuses(self) -> None:
+        """A leader whose fence the kernel does not open makes room for another, as one that cannot add its addresses."""
+        leading, _, _ = self.director()
+        self.fence.broken = True
+        self.pass_time(1.2)
+        self.assertFalse(leading.leads)
+
+    def test_said(self) -> None:
+        """That there is no fence is said once, with the reason."""
+        said: list[str] = []
+        self.patch(Vips, "log", Lines(said))
+        self.patch(RecordingFence, "why", "old kernel")
+        self.director()
+        self.assertEqual([line for line in said if "old kernel" in line], [
+            "no fence in the kernel for the virtual addresses, they end by their lifetime: old kernel"])
 
 
 class Lines:

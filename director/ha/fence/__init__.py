@@ -1,0 +1,6 @@
+"""What keeps this machine from answering for a virtual address, whatever its processes do: a deadline in the kernel."""
+
+__all__ = ["Fence", "Lifetime"]
+
+from director.ha.fence.interface import Fence
+from director.ha.fence.lifetime import Lifetime
