@@ -133,6 +133,7 @@ def check(file: str) -> None:
         _fail(why)
     from director.config.files import examine
     from director.config.summary import start_lines
+    from director.ha.fence import FENCES, best
 
     try:
         configuration, warnings, at_present = examine(file, here=True)
@@ -145,6 +146,9 @@ def check(file: str) -> None:
     click.echo("OK")
     for line in start_lines(configuration, native_missing=native_missing()):
         click.echo(line)
+    if configuration.node.vips.addresses and "manage" in configuration.node.roles:
+        kind, why = best()
+        click.echo(f"the kernel ends virtual addresses by {FENCES[kind]}{f' ({why})' if why else ''}")
 
 
 @main.command()

@@ -205,6 +205,7 @@ class ClusterPicture(Picture, frozen=True):
     last_known: bool = False  #: the store is away: others may have come, gone and followed since
     leads: bool = False  #: this director leads now
     vips_held: tuple[str, ...] = ()  #: that this director holds now
+    vip_fence: str = ""  #: what ends them in its kernel: ``tc``, ``nft`` or ``lifetime``; empty: it may have none
 
 
 class PastPicture(Picture, frozen=True):
@@ -231,6 +232,8 @@ class DirectorPicture(Picture, frozen=True):
     leader: str | None = None  #: of the cluster, as far as is known
     leads: bool = False  #: this director is it
     vips_held: tuple[str, ...] = ()
+    vip_fence: str = ""  #: what ends them in the kernel: ``tc``, ``nft`` or ``lifetime``; empty: it may have none
+    vip_fence_holds: bool = False  #: to the millisecond
     peers: tuple[PeerPicture, ...] = ()
     problems: tuple[str, ...] = ()  #: what an operator should mend, a sentence each
     store_problems: tuple[str, ...] = ()  #: records of the store that cannot be read, and why

@@ -40,6 +40,7 @@ from director.engine.node import Node
 from director.engine.sync import Sync
 from director.ha.capping import Capping
 from director.ha.exchange import Exchange
+from director.ha.fence import fences
 from director.ha.keeping import Keeping, last_known
 from director.ha.leading import Known, Leading
 from director.ha.leases import HeldLease, Leases
@@ -96,6 +97,8 @@ class Clustering(MultiService):
         )
         self.leading.on_known.append(self._leader_known)
         self.vips = Vips(node.vips, self.leading, store, keys, reactor=reactor, right_s=self._right_s,
+                         fence=lambda until_ns: fences([self.vips.virtual], until_ns, interface=node.vips.interface or "",
+                                                 reactor=reactor)[0],
                          wanted=lambda: bool(balancer.inventory.services))
         self.observing = Observing(store, keys, balancer, self.membership, boot_id=self.boot_id, reactor=reactor)
         self.peers: Peers | None = None
@@ -285,11 +288,11 @@ class Clustering(MultiService):
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Of the store: what an operator should mend, a sentence each."""
-        if not isinstance(self._store, EtcdStore):
-            return ()
-        empty = self._empty()
-        return (*self._store.room.problems, empty) if empty else self._store.room.problems
+        """Of the store and the virtual addresses: what an operator should mend, a sentence each."""
+        room = self._store.room.problems if isinstance(self._store, EtcdStore) else ()
+        kind, why = self.vips.fence
+        fence = f"the kernel does not end the virtual addresses in time ({kind}): {why}" if why else ""
+        return (*room, *filter(None, (self._empty(), fence)))
 
     @property
     def unreadable(self) -> Mapping[str, str]:

@@ -103,6 +103,7 @@ class Vips(Service):
                  wall: Callable[[], float] = time.time) -> None:
         self.setName("vips")
         self.addresses: tuple[Interface, ...] = tuple(map(ipaddress.ip_interface, config.addresses))
+        self.virtual = tuple(each.ip for each in self.addresses)  #: without their networks
         self._link = Device(config.interface or "") if link is None else link
         self._device = self._link.device
         self._leading = leading
@@ -143,6 +144,11 @@ class Vips(Service):
     def on(self) -> tuple[Interface, ...]:
         """The addresses that are on this director's interface; fewer than `held` means when some cannot be added."""
         return self._on if self.held else ()
+
+    @property
+    def fence(self) -> tuple[str, str]:
+        """What ends this machine's answers (see `director.ha.fence`); and why not at their time, if so."""
+        return ("", "") if self._fence is None else (self._fence.kind, self._fence.holds())
 
     @property
     def problems(self) -> dict[str, str]:

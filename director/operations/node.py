@@ -96,6 +96,8 @@ class NodeOperations:
             leader=clustering.leader,
             leads=clustering.leading.leads,
             vips_held=clustering.vips_held,
+            vip_fence=clustering.vips.fence[0],
+            vip_fence_holds=clustering.vips.fence[0] != "" and not clustering.vips.fence[1],
             peers=clustering.peer_pictures(),
             problems=(
                 *self._users.problems, *clustering.problems, *self._certificates.problems, *node.probing.scripts.problems,
@@ -261,7 +263,7 @@ class NodeOperations:
             disagreements=clustering.disagreements(), store_problems=self._unreadable(),
             store_writable=clustering.writable, problems=clustering.problems,
             last_known=clustering.shared and not clustering.available, leads=clustering.leading.leads,
-            vips_held=clustering.vips_held,
+            vips_held=clustering.vips_held, vip_fence=clustering.vips.fence[0],
         )
 
     def _unreadable(self) -> tuple[str, ...]:

@@ -219,6 +219,31 @@ groups.main.hosts.app = "127.0.0.1:1"
         self.assertEqual(process.wait(DEADLINE_S), 0)
         self.assertIn("2 virtual addresses given up on eth0", self.log(machine))
 
+    def fences(self, machine: Machine) -> list[bool]:
+        """Whether the fence is there, for what comes and for what leaves."""
+        return ["txdirector-fence" in subprocess.run(
+            ["tc", "-n", machine.namespace, "filter", "show", "dev", "eth0", way], capture_output=True, text=True, check=True,
+        ).stdout for way in ("ingress", "egress")]
+
+    def test_fence(self) -> None:
+        """A director has a fence in the kernel. It puts it back when somebody removes it; one that is killed leaves it there, one
+        that is stopped takes it away."""
+        machine, other = self.machine("a"), self.machine("b")
+        process = self.holding(machine)
+        self.assertEqual(self.fences(machine), [True, True])
+        subprocess.run(["tc", "-n", machine.namespace, "qdisc", "del", "dev", "eth0", "clsact"], check=True)
+        until(lambda: "somebody else removed the fence from eth0; it is back" in self.log(machine), "it is noticed")
+        self.assertEqual(self.fences(machine), [True, True])
+        self.assertTrue(self.connects(other, VIP4))
+        process.kill()
+        process.wait()
+        self.assertEqual(self.fences(machine), [True, True])
+        process = self.holding(machine)
+        until(lambda: self.connects(other, VIP6), "the next one opens it")
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(DEADLINE_S), 0)
+        self.assertEqual(self.fences(machine), [False, False])
+
     def test_hooks(self) -> None:
         """A program is told of the lead and the addresses, when they come and when they go, the stop's news included."""
         machine, told = self.machine("a"), self.directory.absolute() / "told"

@@ -189,7 +189,8 @@ def director_cells(picture: DirectorPicture, totals: TotalsPicture) -> dict[str,
     """The director's own that pages print; *picture* may be without services."""
     modes = (picture.isolated, picture.grace, picture.store_available, picture.store_writable, picture.cold_start,
              picture.problems, picture.store_problems)
-    together = (picture.leader, picture.leads, picture.vips_held, [(each.name, each.connected) for each in picture.peers])
+    together = (picture.leader, picture.leads, picture.vips_held, picture.vip_fence,
+                [(each.name, each.connected) for each in picture.peers])
     return {
         ":in_rotation": f"{totals.in_rotation} / {totals.hosts}",
         ":connections": text.number(totals.connections, 0),

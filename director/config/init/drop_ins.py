@@ -7,9 +7,10 @@ from director.config.init.writing import File
 #: What it is called beside the files that it is about.
 DROP_IN = "systemd.conf"
 #: As deploy/systemd/txdirector.service.d/vips.conf has it.
-_VIPS = """CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW
-AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW
+_VIPS = """CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_BPF
+AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW CAP_BPF
 RestrictAddressFamilies=AF_PACKET
+SystemCallFilter=bpf
 """
 
 
