@@ -37,11 +37,30 @@ def linger_s(ttl_s: float) -> float:
     return max(0.0, OUTLIVES_S - needed_s(ttl_s))
 
 
+#: A link that comes back sooner was pulled and plugged, and keeps its addresses; a take-over costs the connections.
+CARRIER_S = 0.2
+
+
 class Act(enum.Enum):
     NOTHING = "nothing"
     TAKE = "take"  #: add, and tell the neighbours
     REFRESH = "refresh"
     DROP = "drop"
+
+
+class Carrier:
+    """Whether the clients' side has been without a carrier for so long that another director should have the addresses."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def lost(self, now: float, running: bool) -> bool:
+        """The link is as said now; `now` in seconds of any one clock."""
+        if running:
+            self._since = None
+        elif self._since is None:
+            self._since = now
+        return self._since is not None and now - self._since >= CARRIER_S
 
 
 class Custody:

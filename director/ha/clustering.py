@@ -99,7 +99,7 @@ class Clustering(MultiService):
         self.vips = Vips(node.vips, self.leading, store, keys, reactor=reactor, right_s=self._right_s,
                          fence=lambda until_ns: fences([self.vips.virtual], until_ns, interface=node.vips.interface or "",
                                                  reactor=reactor)[0],
-                         wanted=lambda: bool(balancer.inventory.services))
+                         wanted=lambda: bool(balancer.inventory.services), rivals=lambda: bool(self._others()))
         self.observing = Observing(store, keys, balancer, self.membership, boot_id=self.boot_id, reactor=reactor)
         self.peers: Peers | None = None
         if node.peers.listen is not None:

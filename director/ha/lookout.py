@@ -6,6 +6,7 @@ listens to events instead.
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import struct
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ _LINK, _IPV4_ADDRESS, _IPV6_ADDRESS = 0x1, 0x10, 0x100  # RTMGRP_*
 _NAME = 3  # IFLA_IFNAME
 _ADDRESS, _LOCAL = 1, 2  # IFA_*
 _RUNNING = 0x40  # IFF_RUNNING: up, and has a carrier
+_GET_FLAGS = 0x8913  # SIOCGIFFLAGS
+_REQUEST = struct.Struct("=16sh22x")  # struct ifreq: name, flags
 _HEADER = struct.Struct("=IHHII")
 _LINK_HEADER = struct.Struct("=BxHiII")
 _ADDRESS_HEADER = struct.Struct("=BBBBI")
@@ -78,6 +81,16 @@ def _attributes(data: bytes) -> dict[int, bytes]:
     return found
 
 
+def is_running(device: str) -> bool:
+    """Whether it is up and has a carrier; one that is not there has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            answer = fcntl.ioctl(sock, _GET_FLAGS, _REQUEST.pack(device.encode(), 0))
+        except OSError:
+            return False
+    return bool(_REQUEST.unpack(answer)[1] & _RUNNING)
+
+
 class Lookout:
     """Listens from its making on.
 
@@ -86,13 +99,17 @@ class Lookout:
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._running = True
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
         try:
             self._socket.bind((0, _LINK | _IPV4_ADDRESS | _IPV6_ADDRESS))
+            self._running = is_running(device)
         except OSError:
             self._socket.close()
             raise
+
+    def fileno(self) -> int:
+        """Of what becomes readable when something befell some interface."""
+        return self._socket.fileno()
 
     def look(self) -> Befell:
         """What befell the interface since the last look."""

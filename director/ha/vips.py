@@ -24,18 +24,20 @@ from cluster.model import VipOwner
 from cluster.model import Vips as Config
 from cluster.store import MAX_OPERATIONS, Put, Store, Watch
 from cluster.view import Checked, View
-from director.core.vip import OUTLIVES_S, REFRESH_S, VALID_S, Act, Custody, linger_s, needed_s
+from director.core.vip import OUTLIVES_S, REFRESH_S, VALID_S, Act, Carrier, Custody, linger_s, needed_s
 from director.engine.telling import tell_each
+from director.ha.device import Device
 from director.ha.fence import Fence, Lifetime
 from director.ha.leading import Known, Leading, boottime
-from director.ha.lookout import Befell, Lookout
-from director.ha.neighbours import announce
-from director.ha.netlink import Interface, add_address, remove_address
+from director.ha.lookout import Befell
+from director.ha.netlink import Interface
 from director.timing.seldom import Seldom, more
 
-#: Neighbours are told at once, and again: a frame may be lost, and Linux ignores news of an entry that is younger than a
-#: second (``locktime``). In seconds after taking.
-ANNOUNCE_AT_S = (0.0, 0.3, 1.2, 3.0)
+#: Neighbours are told at once, and again: frames get lost, a switch may not forward for seconds, and Linux ignores news of
+#: an entry that is younger than a second (``locktime``). In seconds after taking: for a minute, less and less often.
+ANNOUNCE_AT_S = (0.0, 0.3, 1.2, 2.5, 4.0, 6.0, 8.0, 11.0, 15.0, 20.0, 28.0, 40.0, 60.0)
+#: While the clients' side has no carrier no campaign begins. Asked for again with each turn; after the last one so long.
+NO_CARRIER_HOLD_S = 1.0
 #: A leader that cannot add its addresses makes room for another, once it failed so often in a row: one second.
 MOST_FAILURES = 4
 #: And does not campaign for so long: an interface does not heal in seconds.
@@ -54,41 +56,12 @@ def _sound(place: VipKey, owner: VipOwner) -> Checked[VipOwner]:
     return Checked(msgspec.structs.replace(owner, linger_s=OUTLIVES_S), [why])
 
 
-class Device:
-    """A network interface, as far as its addresses go. Raises OSError as the kernel answers."""
-
-    def __init__(self, device: str) -> None:
-        self.device = device
-        self._lookout: Lookout | None = None
-
-    def listen(self) -> None:
-        """Begin to hear what befalls it."""
-        self._lookout = Lookout(self.device)
-
-    def befell(self) -> Befell:
-        """What befell it since the last look; nothing without `listen`."""
-        return Befell() if self._lookout is None else self._lookout.look()
-
-    def close(self) -> None:
-        if self._lookout is not None:
-            self._lookout.close()
-            self._lookout = None
-
-    def add(self, address: Interface, lifetime_s: int) -> None:
-        add_address(self.device, address, lifetime_s)
-
-    def remove(self, address: Interface) -> None:
-        remove_address(self.device, address)
-
-    def announce(self, address: Interface) -> None:
-        announce(self.device, address.ip)
-
-
 class Vips(Service):
     """Holds the addresses while it runs and may.
 
     :param wanted: whether anybody is served; until then no address is taken, since another cluster may have it.
     :param right_s: for how long the addresses may be ours besides the leader's lease: what others have promised.
+    :param rivals: whether another director may take the addresses, when this one's link has no carrier.
     :param fence: makes what the kernel closes at the end of that; called at the start, with the instant until which it is
         open (CLOCK_BOOTTIME, ns; 0: it is closed).
     """
@@ -97,6 +70,7 @@ class Vips(Service):
 
     def __init__(self, config: Config, leading: Leading, store: Store, keys: Keys, *, reactor: Any,
                  right_s: Callable[[], float] = lambda: 0.0, wanted: Callable[[], bool] = lambda: True,
+                 rivals: Callable[[], bool] = lambda: False,
                  link: Device | None = None,
                  fence: Callable[[int], Fence] = lambda until: Lifetime("no fence was asked for"),
                  boottime: Callable[[], float] = boottime, monotonic: Callable[[], float] = time.monotonic,
@@ -112,6 +86,8 @@ class Vips(Service):
         self._reactor = reactor
         self._right_s = right_s
         self._wanted = wanted
+        self._rivals = rivals
+        self._carrier = Carrier()
         self._make_fence = fence
         self._fence: Fence | None = None
         self._boottime = boottime
@@ -201,7 +177,7 @@ class Vips(Service):
             self.log.warn("no fence in the kernel for the virtual addresses, they end by their lifetime: {why}", why=why)
         self._watch = self._store.watch(self._owners.prefix, self._owners.follow)
         try:
-            self._link.listen()
+            self._link.listen(self._reactor, self.step)
         except OSError as error:
             self.log.warn("what befalls {device} is not heard: {why}", device=self._device, why=error.strerror)
         self._turn()
@@ -236,6 +212,9 @@ class Vips(Service):
         own_s = self._leading.remaining_s()
         named = own_s > 0 and self._named == self._leading.term
         befell = self._link.befell()
+        if self._carrier.lost(self._monotonic(), befell.running) and self._rivals():
+            self._make_room()
+            return
         match self._custody.step(self._monotonic(), max(own_s, self._right_s()), leads=named):
             case Act.TAKE:
                 self._on, self._untold = (), set()
@@ -249,6 +228,16 @@ class Vips(Service):
             self._naming = True
             naming: Deferred[None] = Deferred.fromCoroutine(self._name_owner(self._leading.term))
             naming.addErrback(lambda failure: self.log.failure("the virtual addresses failed", failure))
+
+    def _make_room(self) -> None:
+        """Another director may have the carrier that this one has lost."""
+        if self._leading.leads:
+            self.log.warn("{device} has no carrier: another director shall have the virtual addresses", device=self._device)
+            self._leading.resign(NO_CARRIER_HOLD_S)  # which drops them
+        elif self.held:
+            self._custody.dropped()
+            self._drop()
+        self._leading.promise(NO_CARRIER_HOLD_S)
 
     def _until_ns(self) -> int:
         """When the right to the addresses ends as things stand. The clock is read first: rather too early."""

@@ -94,7 +94,7 @@ ELSEWHERE = {
     "director/operations/sides.py": "integration/test_canaries.py",
     "director/operations/node.py": "unit/engine/test_swapping.py", "director/operations/users.py": "unit/admin/test_users.py",
     "director/engine/errors.py": "unit/engine/test_swapping.py", "director/engine/probing.py": "unit/checks/test_probes.py",
-    "director/engine/soundness.py": "unit/engine/test_sync.py", "director/ha/exchange.py": "integration/test_exchange.py",
+    "director/engine/soundness.py": "unit/engine/test_sync.py", "director/ha/device.py": "integration/test_vips.py", "director/ha/exchange.py": "integration/test_exchange.py",
     **{f"director/ha/fence/{name}.py": "integration/test_fence.py"
        for name in ("bpf", "choosing", "interfaces", "nft", "program", "tc")},
     "director/ha/fence/interface.py": "unit/ha/test_vips.py", "director/ha/fence/lifetime.py": "unit/ha/test_vips.py",

@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from director.core.vip import OUTLIVES_S, REFRESH_S, VALID_S, Act, Custody, linger_s, needed_s
+from director.core.vip import CARRIER_S, OUTLIVES_S, REFRESH_S, VALID_S, Act, Carrier, Custody, linger_s, needed_s
+
+
+class CarrierTests(SynchronousTestCase):
+    def test_lost(self) -> None:
+        """A carrier is lost when it stayed away for its time; one that comes back begins anew."""
+        carrier = Carrier()
+        for now, running, lost in ((0.0, True, False), (1.0, False, False), (1.0 + CARRIER_S / 2, False, False),
+                                   (1.01 + CARRIER_S, False, True), (2.0, True, False), (2.1, False, False)):
+            self.assertIs(carrier.lost(now, running), lost, now)
 
 
 class CustodyTests(SynchronousTestCase):

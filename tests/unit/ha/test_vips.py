@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_interface
 from itertools import pairwise
 
@@ -17,11 +17,12 @@ from cluster.model import Leader, VipOwner
 from cluster.model import Vips as Config
 from cluster.store import Delete, Put
 from cluster.table import Transaction
-from director.core.vip import OUTLIVES_S, VALID_S
+from director.core.vip import CARRIER_S, OUTLIVES_S, VALID_S
+from director.ha.device import Device
 from director.ha.leading import RESIGN_HOLD_S, Leading
 from director.ha.lookout import Befell
 from director.ha.netlink import Interface
-from director.ha.vips import ANNOUNCE_AT_S, Device, Vips
+from director.ha.vips import ANNOUNCE_AT_S, Vips
 
 KEYS = Keys("c")
 ADDRESS = "10.0.0.100/24"
@@ -52,7 +53,8 @@ class RecordingLink(Device):
     def times(self, what: str) -> list[float]:
         return [at for at, done in zip(self.at, self.done, strict=True) if done.startswith(what)]
 
-    def listen(self) -> None: ...
+    def listen(self, reactor: object, told: Callable[[], None]) -> None:
+        self.told = told
 
     def befell(self) -> Befell:
         befell, self.befalls = self.befalls, Befell(running=self.befalls.running)
@@ -125,6 +127,7 @@ class VipsTestCase(SynchronousTestCase):
         self.store = FailingStore(clock=self.clock, wall=lambda: 0.0)
         self.successResultOf(self.store.start())
         self.promised_s = 0.0
+        self.rivals = False
 
     def director(self, name: str = "d1", ttl_s: float = 2.0) -> tuple[Leading, Vips, RecordingLink]:
         leading = Leading(self.store, KEYS, director=name, boot_id="1", reactor=self.clock, ttl_s=ttl_s,
@@ -136,7 +139,7 @@ class VipsTestCase(SynchronousTestCase):
             return self.fence
 
         vips = Vips(Config(interface="eth0", addresses=(ADDRESS,)), leading, self.store, KEYS, reactor=self.clock,
-                    link=link, fence=fence, boottime=self.clock.seconds, right_s=lambda: self.promised_s, wanted=self.wanted, monotonic=self.clock.seconds, wall=lambda: 5.0)
+                    link=link, rivals=lambda: self.rivals, fence=fence, boottime=self.clock.seconds, right_s=lambda: self.promised_s, wanted=self.wanted, monotonic=self.clock.seconds, wall=lambda: 5.0)
         vips.startService()
         leading.startService()
         self.pass_time()
@@ -157,7 +160,7 @@ class HoldingTests(VipsTestCase):
         self.assertTrue(vips.held)
         self.assertEqual(link.done, [f"add {ADDRESS} 1", f"announce {ADDRESS}"])
         self.assertEqual(self.owner(), VipOwner(owner="d1", interface="eth0", term=leading.term, since=5.0))
-        self.pass_time(4.0)
+        self.pass_time(ANNOUNCE_AT_S[-1] + 1)
         self.assertEqual(link.done.count(f"announce {ADDRESS}"), len(ANNOUNCE_AT_S))
         adds = [0.0, *link.times("add"), self.clock.seconds()]
         self.assertLess(max(later - earlier for earlier, later in pairwise(adds)), VALID_S)
@@ -279,27 +282,54 @@ class HoldingTests(VipsTestCase):
     def test_flushed(self) -> None:
         """An address that somebody removed is added at the next turn and announced as often as one that was taken."""
         _, _, link = self.director()
-        self.pass_time(4.0)
+        self.pass_time(ANNOUNCE_AT_S[-1] + 1)
         del link.done[:]
         link.befalls = Befell(lost=frozenset({ip_interface(ADDRESS).packed}))
-        self.pass_time(4.0)
+        self.pass_time(ANNOUNCE_AT_S[-1] + 1)
         self.assertEqual(link.done[:2], [f"add {ADDRESS} 1", f"announce {ADDRESS}"])
         self.assertEqual(self.announced(link), len(ANNOUNCE_AT_S))
 
     def test_link_down(self) -> None:
         """What was on a link that was down is announced once it is up again; another's address concerns nobody."""
         _, _, link = self.director()
-        self.pass_time(4.0)
+        self.pass_time(ANNOUNCE_AT_S[-1] + 1)
         del link.done[:]
         link.befalls = Befell(lost=frozenset({b"1234"}), interrupted=True, running=False)
         self.pass_time(2.0)
         self.assertEqual(self.announced(link), 0)
         link.befalls = Befell(running=True)
-        self.pass_time(4.0)
+        self.pass_time(ANNOUNCE_AT_S[-1] + 1)
         self.assertEqual(self.announced(link), len(ANNOUNCE_AT_S))
         link.befalls = Befell(lost=frozenset({b"1234"}))
-        self.pass_time(4.0)
+        self.pass_time(ANNOUNCE_AT_S[-1] + 1)
         self.assertEqual(self.announced(link), len(ANNOUNCE_AT_S))
+
+    def test_befell_is_heard(self) -> None:
+        """An address that somebody removes is there again as soon as the kernel says so, not at the next turn."""
+        _, _, link = self.director()
+        self.pass_time(0.1)
+        link.befalls = Befell(lost=frozenset({ip_interface(ADDRESS).packed}))
+        link.told()
+        self.assertEqual(link.times("add")[-1], self.clock.seconds())
+        self.assertEqual(link.done[-1], f"announce {ADDRESS}")
+
+    def test_carrier_lost(self) -> None:
+        """A leader whose link stays without a carrier makes room for another, and does not campaign before it has one again; one
+        that has it again in a moment, or that is alone, goes on."""
+        leading, vips, link = self.director()
+        for self.rivals, down_s, held in ((True, CARRIER_S / 2, True), (False, 5.0, True), (True, CARRIER_S + 0.3, False)):
+            link.befalls = Befell(interrupted=True, running=False)
+            link.told()
+            self.pass_time(down_s)
+            self.assertEqual((vips.held, leading.leads), (held, held))
+            link.befalls = Befell(running=held)
+            link.told()
+        self.assertEqual(link.done[-1], f"remove {ADDRESS}")
+        self.pass_time(10.0)
+        self.assertFalse(leading.leads)
+        link.befalls = Befell(running=True)
+        self.pass_time(2.0)
+        self.assertTrue(leading.leads and vips.held)
 
     def test_cannot_add(self) -> None:
         """An address that cannot be added is neither told to be taken, nor announced, nor held, nor given up."""
