@@ -7,7 +7,8 @@
     /txdirector/<cluster>/observed/<director>/<service>/<group>/<host>      a state other than up, as a director sees it
     /txdirector/<cluster>/load/<director>                                   a summary, for inspection
     /txdirector/<cluster>/directors/<director>                              membership
-    /txdirector/<cluster>/leader                                            the leader's lease
+    /txdirector/<cluster>/leader                                            who leads
+    /txdirector/<cluster>/leader/beat                                       that it lives, while a promise is missing
     /txdirector/<cluster>/vips/<address>                                    a virtual IP address and its owner
     /txdirector/<cluster>/caps/<service>                                    shares of a service's maximum
     /txdirector/<cluster>/users/<name>                                      an operator
@@ -73,6 +74,10 @@ class LeaderKey(NamedTuple):
     pass
 
 
+class LeaderBeatKey(NamedTuple):
+    pass
+
+
 class VipKey(NamedTuple):
     address: str  #: as `ipaddress` writes it
 
@@ -90,8 +95,8 @@ class AuditKey(NamedTuple):
 
 
 Place: TypeAlias = (
-    ServiceKey | BootKey | RegisteredKey | AdminKey | ObservedKey | LoadKey | DirectorKey | LeaderKey | VipKey
-    | CapsKey | UserKey | AuditKey
+    ServiceKey | BootKey | RegisteredKey | AdminKey | ObservedKey | LoadKey | DirectorKey | LeaderKey
+    | LeaderBeatKey | VipKey | CapsKey | UserKey | AuditKey
 )
 
 
@@ -128,6 +133,9 @@ class Keys:
 
     def leader(self) -> str:
         return self._key("leader")
+
+    def leader_beat(self) -> str:
+        return self._key("leader", "beat")
 
     def vip(self, address: str) -> str:
         try:
@@ -212,6 +220,8 @@ class Keys:
                 return DirectorKey(director)
             case "leader",:
                 return LeaderKey()
+            case "leader", "beat":
+                return LeaderBeatKey()
             case "caps", service:
                 return CapsKey(service)
             case "users", name:

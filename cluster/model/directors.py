@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from cluster.model.base import Count, Moment, Name, Positive, SecondsOrOff, Shared
 from cluster.model.states import HostState
@@ -23,11 +23,16 @@ class Member(Shared, frozen=True):
 
 
 class Leader(Shared, frozen=True):
-    """Who leads (``leader``). The term is the record's create_revision."""
+    """Who leads (``leader``). By a lease, and the term is the record's create_revision; or by promises
+    (`cluster.takeover`), where *electors* says who may follow."""
 
     name: Name
-    boot_id: str
+    boot_id: str  #: by promises: the incarnation
     since: Moment  #: POSIX seconds
+    kind: Literal["lease", "campaign", "hand-over", "re-created", "first"] = "lease"  #: how the term began
+    electors: tuple[Name, ...] = ()
+    counts_ns: Count = 0  #: what the owner counts of a beat in the store
+    term: Count = 0  #: 0: it began with this write
 
 
 class Observed(Shared, frozen=True):

@@ -17,6 +17,7 @@ from cluster.keys import (
     CapsKey,
     DirectorKey,
     Keys,
+    LeaderBeatKey,
     LeaderKey,
     LoadKey,
     ObservedKey,
@@ -34,7 +35,7 @@ refs = st.builds(HostRef, names, names, names)
 places: st.SearchStrategy[Place] = st.one_of(
     st.builds(ServiceKey, names), st.builds(BootKey, names), st.builds(RegisteredKey, refs),
     st.builds(AdminKey, refs, st.sampled_from(["operator", "agent"])), st.builds(ObservedKey, names, refs),
-    st.builds(LoadKey, names), st.builds(DirectorKey, names), st.just(LeaderKey()),
+    st.builds(LoadKey, names), st.builds(DirectorKey, names), st.just(LeaderKey()), st.just(LeaderBeatKey()),
     st.builds(VipKey, st.ip_addresses().map(str)), st.builds(CapsKey, names), st.builds(UserKey, names),
     st.builds(AuditKey, st.datetimes().map(lambda at: int(at.timestamp() * 1e6))),
 )
@@ -42,7 +43,7 @@ places: st.SearchStrategy[Place] = st.one_of(
 _BUILD: dict[type, Callable[..., Callable[..., str]]] = {
     ServiceKey: lambda keys: keys.service, BootKey: lambda keys: keys.boot, RegisteredKey: lambda keys: keys.registered,
     AdminKey: lambda keys: keys.admin, ObservedKey: lambda keys: keys.observed, LoadKey: lambda keys: keys.load,
-    DirectorKey: lambda keys: keys.director, LeaderKey: lambda keys: keys.leader, VipKey: lambda keys: keys.vip,
+    DirectorKey: lambda keys: keys.director, LeaderKey: lambda keys: keys.leader, LeaderBeatKey: lambda keys: keys.leader_beat, VipKey: lambda keys: keys.vip,
     CapsKey: lambda keys: keys.caps, UserKey: lambda keys: keys.user, AuditKey: lambda keys: keys.audit,
 }
 
