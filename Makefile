@@ -6,7 +6,7 @@ READY  := $(VENV)/.installed
 # Tests at a time: most of them wait.
 JOBS   ?= 4
 
-.PHONY: deb wheels test-packages packages-installed dashboards help demo cluster-demo run test test-clients test-chaos test-native-sanitizers lint bench bench-cluster bench-scale bench-schedulers soak repeat clean coverage mutation docs man
+.PHONY: explore deb wheels test-packages packages-installed dashboards help demo cluster-demo run test test-clients test-chaos test-native-sanitizers lint bench bench-cluster bench-scale bench-schedulers soak repeat clean coverage mutation docs man
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
@@ -89,6 +89,9 @@ man: $(READY) ## manual pages of the commands and of director.toml, build/man
 mutation: $(READY) ## MUTATIONS=300 SEED="1 2 3": random changes of what decides, each of which a unit test should notice
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,mutation]'
 	@PYTHONHASHSEED=0 $(BIN)/python -m tests.mutation --sample $(or $(MUTATIONS),300) --seed $(or $(SEED),1)
+
+explore: $(READY) ## ten million states of a takeover's machine: no two owners in any; some six minutes
+	EXPLORE_STATES=$(or $(STATES),10000000) $(BIN)/pytest -q -s tests/explore $(PYTEST_ARGS)
 
 coverage: servers-test $(READY) ## the suite with branch coverage
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
