@@ -10,6 +10,8 @@ import resource
 from typing import Any
 
 DESCRIPTORS, MEMORY, PORTS, PROCESSES = "descriptors", "memory", "ports", "processes"
+#: What an operator's limits of a director leave it: clients at a time, and new ones a second.
+CONNECTIONS, ACCEPTS = "connections", "accepts"
 
 #: Errors of socket(2), bind(2), connect(2), accept(2), open(2) and send(2) that this process or machine makes. A connect
 #: without a free local port is EADDRNOTAVAIL (RFC 6056 ports: ip_local_port_range), a bind without one EADDRINUSE.
@@ -21,7 +23,7 @@ _SHORT_OF = {
 
 
 class OutOfResources(Exception):
-    """This machine lacked something, so that nothing was learnt of others; *what* is one of the four above."""
+    """This machine lacked something, so that nothing was learnt of others; *what* is one of the first four above."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"this machine is out of {what}")

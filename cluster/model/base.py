@@ -25,6 +25,8 @@ Moment = Annotated[float, Meta(ge=0, le=253_402_300_799)]  # POSIX seconds; cale
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
+#: Of events in a second; more than this no machine does.
+Rate = Annotated[float, Meta(ge=0, le=1_000_000)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Weight = Annotated[float, Meta(ge=0, le=1_000_000)]
 

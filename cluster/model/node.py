@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from cluster.model.base import HASH_PATTERN, Fraction, Name, Positive, Record, Seconds, SecondsOrOff
+from cluster.model.base import HASH_PATTERN, Count, Fraction, Name, Positive, Rate, Record, Seconds, SecondsOrOff
 from cluster.model.services import Service
 
 
@@ -130,6 +130,13 @@ class Etcd(Record, frozen=True):
     snapshot: str | None = None  #: where the last known state is kept, for a start without etcd
 
 
+class NodeLimits(Record, frozen=True):
+    """Of all services' clients at this director together. Those beyond wait in the kernel's backlog."""
+
+    max_connections: Count = 0  #: open at a time; 0: as many as there are descriptors for
+    new_per_s: Rate = 0.0  #: accepted; 0: any number
+
+
 class Node(Record, frozen=True):
     """What is local to one director."""
 
@@ -138,6 +145,7 @@ class Node(Record, frozen=True):
     etcd: Etcd = Etcd()
     roles: tuple[Literal["balance", "manage"], ...] = ("balance", "manage")  #: serve clients; probe hosts and lead
     summary_s: SecondsOrOff = 60.0  #: between two summaries for inspection with etcdctl; 0: none
+    limits: NodeLimits = NodeLimits()
     agents: AgentListeners = AgentListeners()
     admin: Admin = Admin()
     log: Logging = Logging()

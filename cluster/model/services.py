@@ -14,6 +14,7 @@ from cluster.model.base import (
     Name,
     Port,
     Positive,
+    Rate,
     Record,
     Seconds,
     SecondsOrOff,
@@ -136,6 +137,11 @@ class Limits(Record, frozen=True):
     max_connections: Count = 0  #: open connections of the service; 0: no maximum
     queue: Count = 0  #: clients that may wait when the service or its hosts are full; 0: refuse at once
     queue_timeout_s: Seconds = 5.0
+    new_per_s: Rate = 0.0  #: new connections of the service, at each director; 0: any number
+    max_connections_per_client: Count = 0  #: open connections of one client network, at each director; 0: no maximum
+    new_per_client_per_s: Rate = 0.0  #: new connections of one client network, at each director; 0: any number
+    client_ipv4_prefix: Annotated[int, Meta(ge=1, le=32)] = 32  #: bits by which a client network is known
+    client_ipv6_prefix: Annotated[int, Meta(ge=1, le=128)] = 64
 
 
 class Timeouts(Record, frozen=True):

@@ -56,6 +56,9 @@ class Reason(enum.Enum):
     NO_HOST = "no_host"  #: no host in rotation
     HOSTS_FULL = "hosts_full"  #: every host at its maximum, and no queue
     SERVICE_FULL = "service_full"  #: the service at its maximum, and no queue
+    SERVICE_RATE = "service_rate"  #: more new clients a second than the service may have
+    CLIENT_FULL = "client_full"  #: its network has as many connections as one may have
+    CLIENT_RATE = "client_rate"  #: its network opens more a second than one may
     QUEUE_FULL = "queue_full"
     QUEUE_TIMEOUT = "queue_timeout"
     DENIED = "denied"  #: by the access list

@@ -13,7 +13,7 @@ from cluster.errors import Misuse
 from cluster.model import Access
 
 #: The first 12 bytes of an IPv4 address mapped into IPv6 (RFC 4291, 2.5.5.2): how a dual-stack listener sees IPv4.
-_MAPPED = bytes(10) + b"\xff\xff"
+MAPPED = bytes(10) + b"\xff\xff"
 
 
 #: Among networks that are trusted: clients of UNIX sockets.
@@ -47,7 +47,7 @@ class Networks:
     def __contains__(self, packed: bytes) -> bool:
         """:raises Misuse: unless *packed* has 4 or 16 bytes."""
         if len(packed) == 16:
-            if packed.startswith(_MAPPED):
+            if packed.startswith(MAPPED):
                 packed, table = packed[12:], self._v4
             else:
                 table = self._v6

@@ -105,7 +105,8 @@ class Node(MultiService):
         self._recompute = Alarm(self._recomputed, reactor=reactor, monotonic=monotonic)
         self._housekeeping = Alarm(self._housekept, reactor=reactor, monotonic=monotonic)
         self.shortages = Shortages(monotonic=monotonic)
-        self.descriptors = Descriptors(relays, lambda: len(self.inventory.hosts) if node.agents.listen else 0)
+        self.descriptors = Descriptors(relays, lambda: len(self.inventory.hosts) if node.agents.listen else 0,
+                                       node.limits, now=reactor.seconds())
         self.listeners = Listening(
             (ip_interface(text).ip for text in node.vips.addresses), reactor=reactor, places=self.descriptors.places,
             shortages=self.shortages, hellos=metrics.hellos,

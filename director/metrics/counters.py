@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
 
 from cluster.model import HostRef, HostState, Reason
@@ -149,7 +149,7 @@ _PLAIN = ("connect_failures", "connections", "ejections", "probes_failed", "prob
 class ServiceMetrics:
     """The counters of one service, and of its hosts."""
 
-    __slots__ = ("accepted", "duration", "ended", "hosts", "pick", "queue_wait", "retries")
+    __slots__ = ("accepted", "duration", "ended", "hosts", "networks", "pick", "queue_wait", "retries")
 
     def __init__(self) -> None:
         self.accepted = 0
@@ -159,7 +159,12 @@ class ServiceMetrics:
         self.duration = Distribution(DURATION_BUCKETS)  #: seconds from accept to end
         self.queue_wait = Distribution(QUEUE_WAIT_BUCKETS)  #: seconds; clients that queued only
         self.pick = Distribution(PICK_BUCKETS)  #: seconds; one pick in `PICK_SAMPLE`
+        self.networks: Callable[[], int] | None = None
         self.hosts: dict[tuple[str, str], HostMetrics] = {}
+
+    def count_networks(self, count: Callable[[], int] | None) -> None:
+        """How many client networks are remembered; None: there is nobody who remembers them."""
+        self.networks = count
 
     def host(self, group: str, host: str) -> HostMetrics:
         """The host's counters, created at first."""
@@ -312,6 +317,12 @@ class Metrics:
                        (((name, reason.value), count) for name, each in services for reason, count in each.ended.items()))
         yield _counter("connection_retries", "Connects tried on another host after one failed.", ("service",),
                        (((name,), each.retries) for name, each in services))
+        networks = GaugeMetricFamily("txdirector_client_networks", "Client networks that the service's limits remember.",
+                                     labels=("service",))
+        for name, each in services:
+            if each.networks is not None:
+                networks.add_metric((name,), each.networks())
+        yield networks
         yield _histogram("connection_duration_seconds", "Time from accept to end of a client connection.",
                          ((name, each.duration) for name, each in services))
         yield _histogram("queue_wait_seconds", "Time that queued clients waited for a host.",

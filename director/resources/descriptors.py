@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+from cluster.model import NodeLimits
+from cluster.shortage import CONNECTIONS
+from director.core.bucket import TokenBucket
 from director.relay.interface import Relay
 from director.relay.pipes import MAX_PIPES
 from director.resources.places import OWN, PER_PIPE, Places, Room, divide, in_use, soft_limit
@@ -22,10 +25,14 @@ class Descriptors:
 
     :param relays: whose pipes count, and whose open connections are no descriptors of the process's own.
     :param agents: how many may connect.
+    :param limits: of clients, that an operator has set.
     """
 
-    def __init__(self, relays: Mapping[str, Relay], agents: Callable[[], int]) -> None:
-        self.places = Places()
+    def __init__(self, relays: Mapping[str, Relay], agents: Callable[[], int], limits: NodeLimits | None = None, *,
+                 now: float = 0.0) -> None:
+        rate = limits.new_per_s if limits is not None else 0
+        self.places = Places(pace=TokenBucket(rate, max(1.0, rate), now) if rate else None)
+        self._most = (limits.max_connections if limits is not None else 0) or math.inf
         self._relays = relays
         self._agents = agents
         self._own = OWN
@@ -37,7 +44,11 @@ class Descriptors:
 
     def resize(self) -> None:
         """Hosts came or went, or somebody changed the limit."""
-        self.places.resize(self.room().clients)
+        clients = self.room().clients
+        if self._most <= clients:
+            self.places.resize(self._most, CONNECTIONS)
+        else:
+            self.places.resize(clients)
 
     def count_own(self) -> None:
         """Everything is open now that this process needs besides its clients and agents."""

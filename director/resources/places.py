@@ -13,6 +13,9 @@ import resource
 from collections.abc import Callable
 from typing import NamedTuple
 
+from cluster.shortage import DESCRIPTORS
+from director.core.bucket import TokenBucket
+
 PER_CLIENT = 2
 PER_PIPE = 2
 #: What a director has open before its first client: listeners, epoll objects, the log, the store. Counted at the start;
@@ -69,8 +72,10 @@ def in_use() -> int:
 class Places:
     """The clients of one process: counted by the frontends, looked at by the listeners."""
 
-    def __init__(self, most: float = math.inf) -> None:
+    def __init__(self, most: float = math.inf, *, pace: TokenBucket | None = None) -> None:
         self.most = most
+        self.short_of = DESCRIPTORS  #: what lacks when all places are taken
+        self.pace = pace  #: of accepting; None: as fast as clients come
         self.taken = 0
         self.pauses = 0  #: how often a listener stopped accepting for want of a place or a descriptor
         self.delayed = 0  #: clients who were in the backlog then
@@ -82,9 +87,9 @@ class Places:
         if self._waiting and self.taken < self.most:
             self._wake()
 
-    def resize(self, most: float) -> None:
+    def resize(self, most: float, short_of: str = DESCRIPTORS) -> None:
         """So many may be there from now on; nobody is thrown out."""
-        self.most = most
+        self.most, self.short_of = most, short_of
         if self._waiting and self.taken < most:
             self._wake()
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import product
 
 from prometheus_client.core import CounterMetricFamily, Metric
 from twisted.logger import Logger
 
-from cluster.shortage import DESCRIPTORS, MEMORY, PORTS, PROCESSES
+from cluster.shortage import ACCEPTS, CONNECTIONS, DESCRIPTORS, MEMORY, PORTS, PROCESSES
 from director.timing.seldom import Seldom, more
 
 #: What it was needed for.
 ACCEPT, CONNECT, PROBE, LOOKUP = "accept", "connect", "probe", "lookup"
 _WHAT = (DESCRIPTORS, MEMORY, PORTS, PROCESSES)
 _FOR = (ACCEPT, CONNECT, PROBE, LOOKUP)
+_PAIRS = (*product(_WHAT, _FOR), (CONNECTIONS, ACCEPT), (ACCEPTS, ACCEPT))
 
 
 class Shortages:
@@ -37,7 +39,6 @@ class Shortages:
     def collect(self) -> Iterator[Metric]:
         family = CounterMetricFamily(
             "txdirector_shortages", "What this director lacked itself, and what for.", labels=("of", "for"))
-        for what in _WHAT:
-            for purpose in _FOR:
-                family.add_metric((what, purpose), self.counts[what, purpose])
+        for what, purpose in _PAIRS:
+            family.add_metric((what, purpose), self.counts[what, purpose])
         yield family

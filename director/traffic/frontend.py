@@ -43,6 +43,7 @@ from director.traffic.origins import Origins
 from director.traffic.peeking import Untold
 from director.traffic.proxy_in import ProxyHeaders
 from director.traffic.tries import MAX_ADDRESSES, MAX_TRIES, NO_PORT_S, Failing, Tries
+from director.traffic.turnstile import Turnstile, turnstile_of
 
 #: Between tries of a UNIX connect whose listener's backlog is full: the kernel tells no one when there is room again.
 UNIX_RETRY_S = 0.01
@@ -93,6 +94,7 @@ class Frontend:
         self._queue_timer: Any = None
         self._picks = 0
         self._headers: ProxyHeaders | None = None
+        self._turnstile: Turnstile | None = None
         self._served: deque[tuple[Any, Ticket]] = deque()
         self._serving = False
         self.reconfigure()
@@ -108,6 +110,7 @@ class Frontend:
         elif spec.proxy.accept_from:
             self._headers = ProxyHeaders(spec.proxy, reactor=self._reactor, places=self._places)
         self._send_proxy = None if spec.proxy.send == "off" else spec.proxy.send
+        self._turnstile = turnstile_of(self._turnstile, self.service, self._metrics, self.connections, self._monotonic)
         self._early_bytes = max((group.health.early_reset_bytes for group in spec.groups.values()), default=0)
 
     # --- a client arrives
@@ -150,6 +153,9 @@ class Frontend:
         ip = connection.ip
         if not self.service.access.allows(ip):
             self._end(connection, Reason.DENIED)
+            return
+        if self._turnstile is not None and (refusal := self._turnstile.enter(connection)) is not None:
+            self._end(connection, refusal)
             return
         now = connection.accepted_at
         self._picks += 1
@@ -413,6 +419,8 @@ class Frontend:
             connection.fd = -1
         self.open -= 1
         self._places.leave()
+        if self._turnstile is not None:
+            self._turnstile.leave(connection)
         if self._origins is not None:
             self._origins.ended(connection)
         now = self._monotonic() if now is None else now

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from cluster.address import Address
-from cluster.shortage import DESCRIPTORS, short_of
+from cluster.shortage import ACCEPTS, short_of
 from director.ports.binding import OURS, FileAccess, bind, change_access, remove
 from director.ports.passing import SOCKETS
 from director.ports.sockets import Options, accept
@@ -33,6 +33,8 @@ ACCEPTS_PER_TURN = 64
 #: How long accepting pauses when descriptors or kernel memory ran out: long enough for connections to end,
 #: short enough that clients, who wait in the backlog meanwhile, hardly notice.
 PAUSE_S = 0.1
+#: The least pause where a director's rate is spent: clients then come some at a time, not one by one.
+PACE_S = 0.01
 #: How long the kernel keeps a client that says nothing: the least there is, one answer to its SYN that is sent again.
 DEFER_S = 1
 
@@ -131,11 +133,15 @@ class Listener(Service):
 
     def doRead(self) -> None:
         listening, accepted, places = self.fileno(), self._frontend.accepted, self._places
+        pace = places.pace
         for _ in range(ACCEPTS_PER_TURN):
             if not self._reading:
                 return
             if places.taken >= places.most:
                 self._wait_for_place()
+                return
+            if pace is not None and (wait_s := pace.wait(self._reactor.seconds())):
+                self._slow_down(wait_s)
                 return
             try:
                 client = accept(listening)
@@ -149,6 +155,8 @@ class Listener(Service):
                     self.pause(error)
                     return
                 raise
+            if pace is not None:
+                pace.take(self._reactor.seconds())
             if self._delayed:
                 places.delayed += 1
             try:
@@ -192,8 +200,14 @@ class Listener(Service):
 
     def _wait_for_place(self) -> None:
         """Stop accepting until a client has gone."""
-        self._stop_reading(DESCRIPTORS, f"accepting on {self.address} waits until one of {self._places.taken} clients ends")
+        places = self._places
+        self._stop_reading(places.short_of, f"accepting on {self.address} waits until one of {places.taken} clients ends")
         self._places.wait(self._go_on)
+
+    def _slow_down(self, wait_s: float) -> None:
+        """Stop accepting until the director's rate has room for another client."""
+        self._stop_reading(ACCEPTS, f"accepting on {self.address} pauses: more clients come than node.limits.new_per_s")
+        self._resume = self._reactor.callLater(max(wait_s, PACE_S), self._go_on)
 
     def _stop_reading(self, what: str, why: str) -> None:
         self._places.pauses += 1

@@ -348,7 +348,7 @@ class MetricTests(SynchronousTestCase):
         shortages.met(PORTS, PROBE, "test")
         (family,) = shortages.collect()
         found = {(sample.labels["of"], sample.labels["for"]): sample.value for sample in family.samples}
-        self.assertEqual(len(found), 16)
+        self.assertEqual(len(found), 18)
         self.assertEqual({pair for pair, count in found.items() if count}, {(PORTS, PROBE)})
 
     def test_told_once_a_second(self) -> None:
