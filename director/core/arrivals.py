@@ -24,8 +24,6 @@ MAX_IDLE = 65_536
 #: Of these, looked at whenever one joins them: more than join, so that what is full again goes.
 SWEPT = 2
 
-V4_BITS, V6_BITS = 32, 128
-
 
 class _Network:
     """One network's open connections and its bucket."""
@@ -69,11 +67,6 @@ class Arrivals:
     def prefixes(self) -> tuple[int, int]:
         """The bits of an IPv4 and of an IPv6 network."""
         return self._v4, self._v6
-
-    def open_of(self, client: bytes) -> int:
-        """Open connections of the client's network."""
-        network = self._open.get(self.network(client))
-        return network.open if network is not None else 0
 
     def configure(self, limits: Limits, now: float) -> None:
         """From now on; counts are kept, and buckets as full as they may be. The prefixes must be those of before.
