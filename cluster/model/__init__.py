@@ -65,6 +65,7 @@ from cluster.model.services import (
     Limits,
     Outliers,
     Probe,
+    ProbeStep,
     ProbeTLS,
     Proxy,
     Registration,
@@ -83,7 +84,7 @@ __all__ = [
     "Health", "Hook", "Host", "HostName", "HostRef", "HostState",
     "Identity", "Keepalive", "KeepaliveCount", "KeepaliveSeconds", "Leader", "Limits",
     "LoadReport", "Logging", "Manhole", "Member", "MetricsPort", "Moment", "Name", "Node", "NodeLimits", "Observed", "Order",
-    "Outliers", "Peers", "Port", "Positive", "Probe", "ProbeTLS", "Proxy", "Reason", "Record", "Registered",
+    "Outliers", "Peers", "Port", "Positive", "Probe", "ProbeStep", "ProbeTLS", "Proxy", "Reason", "Record", "Registered",
     "Registration", "Seconds", "SecondsOrOff", "Service", "Shared", "Sni", "Sticky", "Timeouts", "UnixFile", "User",
     "UserName", "VipOwner", "Vips", "Weight",
 ]

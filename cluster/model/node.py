@@ -151,6 +151,7 @@ class Node(Record, frozen=True):
     log: Logging = Logging()
     panic_fraction: Fraction = 0.5  #: silent agents beyond this at once: my own isolation, not their death
     scripts: str | None = None  #: the directory of programs that may be run as probes
+    probe_passwords: str | None = None  #: the directory of files with passwords that probes sign in with
     manhole: Manhole = Manhole()
     metrics: MetricsPort = MetricsPort()
     hooks: dict[Name, Hook] = {}

@@ -50,10 +50,28 @@ class ProbeTLS(Record, frozen=True):
     key: str | None = None
 
 
+#: Text that stands for bytes, one character for each.
+ByteText = Annotated[str, Meta(max_length=4096, pattern=r"^[\x00-\xff]*\Z")]
+
+
+class ProbeStep(Record, frozen=True):
+    """What a probe says to a host, and what it waits for then."""
+
+    send: ByteText = ""
+    receive: ByteText | None = None  #: a regular expression
+
+
 class Probe(Record, frozen=True):
     """An active check. ``none`` leaves health to heartbeats and real connects."""
 
-    kind: Literal["tcp", "http", "script", "none"] = "tcp"
+    kind: Literal["tcp", "http", "exchange", "grpc", "redis", "postgresql", "script", "none"] = "tcp"
+    steps: tuple[ProbeStep, ...] = ()  #: of an exchange
+    receive_bytes: Annotated[int, Meta(ge=1, le=65_536)] = 4096  #: that a step of an exchange waits for, at most
+    grpc_service: Annotated[str, Meta(max_length=255)] = ""  #: whose health is asked for; empty: the server's
+    role: Literal["any", "primary", "replica"] = "any"  #: of Redis and PostgreSQL: who passes
+    user: Annotated[str, Meta(max_length=63, pattern=r"^[^\x00]*\Z")] = ""  #: who signs in there
+    password: Name | None = None  #: by which: the name of a file in the node's ``probe_passwords``
+    database: Annotated[str, Meta(max_length=63, pattern=r"^[^\x00]*\Z")] = ""  #: of PostgreSQL; empty: the user's
     command: tuple[Annotated[str, Meta(pattern=r"^[^\x00]*\Z")], ...] = ()  #: of a script: the program, and what it is given
     address: str | None = None  #: where to probe, when not the host's own address
     port: Port | None = None  #: where to probe at the host's own address, when not at its own port
@@ -63,7 +81,7 @@ class Probe(Record, frozen=True):
     expect: tuple[Annotated[int, Meta(ge=100, le=599)], ...] = ()  #: accepted statuses; empty: any 2xx or 3xx
     weight_header: bool | FieldName = False  #: of the answer to an HTTP probe, that says a weight; true: the usual one
     timeout_s: Seconds = 1.0
-    tls: ProbeTLS | None = None  #: of TCP and HTTP probes
+    tls: ProbeTLS | None = None  #: of all but scripts
 
 
 class Outliers(Record, frozen=True):

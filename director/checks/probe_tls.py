@@ -39,26 +39,29 @@ class Contexts:
     _log = Logger()
 
     def __init__(self) -> None:
-        self._of: dict[ProbeTLS, Renewed[Any]] = {}
+        self._of: dict[tuple[ProbeTLS, tuple[bytes, ...]], Renewed[Any]] = {}
         self._seldom = Seldom(every_s=COMPLAIN_S)
 
-    def handshake(self, spec: ProbeTLS, target: Address) -> Handshake:
+    def handshake(self, spec: ProbeTLS, target: Address, protocols: tuple[bytes, ...] = ()) -> Handshake:
         """For one probe of *target*, before its name is looked up.
+
+        :param protocols: offered by ALPN.
 
         :raises Unfit: a file cannot be read, or is not what it should be.
         """
-        renewed = self._of.get(spec)
+        renewed = self._of.get((spec, protocols))
         if renewed is None:
             if len(self._of) >= MAX_CONTEXTS:
                 self._of.clear()
             try:
-                renewed = Renewed("probe.tls", (spec.ca, spec.certificate, spec.key), lambda files: _context(files, spec))
+                renewed = Renewed("probe.tls", (spec.ca, spec.certificate, spec.key),
+                                  lambda files: _context(files, spec, protocols))
             except ConfigError as error:
                 why = "; ".join(map(str, error.problems))
                 if (held := self._seldom.due(spec)) is not None:
                     self._log.warn("hosts are not probed: {why}{more}", why=why, more=more(held))
                 raise Unfit(why) from error
-            self._of[spec] = renewed
+            self._of[spec, protocols] = renewed
         return Handshake(renewed.current(), spec.server_name or target.host, verified=spec.verify)
 
 
@@ -108,11 +111,14 @@ def trouble(reason: BaseException) -> str:
     return ""
 
 
-def _context(files: PemFiles, spec: ProbeTLS) -> Any:
+def _context(files: PemFiles, spec: ProbeTLS, protocols: tuple[bytes, ...] = ()) -> Any:
     own = files.identity(spec.certificate, spec.key) if spec.certificate is not None and spec.key is not None else {}
     trust: Any = None
     if spec.verify:
         trust = ssl.platformTrust() if spec.ca is None else files.authorities("ca", spec.ca)
     if files.problems:
         return None
-    return ssl.CertificateOptions(trustRoot=trust, raiseMinimumTo=ssl.TLSVersion.TLSv1_2, **own).getContext()
+    context = ssl.CertificateOptions(trustRoot=trust, raiseMinimumTo=ssl.TLSVersion.TLSv1_2, **own).getContext()
+    if protocols:  # which Twisted would take for a server's
+        context.set_alpn_protos(list(protocols))
+    return context

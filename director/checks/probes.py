@@ -1,4 +1,4 @@
-"""Active probes: connecting to a host, or asking it over HTTP, to see whether it still answers.
+"""Active probes: connecting to a host, or asking it something, to see whether it still answers.
 
 `Prober` runs probes; `director.checks.probe_loop` says when, with one timer for all hosts. What a result means, and when
 the next one is due, is decided in `director.core.health`.
@@ -7,8 +7,8 @@ The host's program does not notice a TCP probe, see `director.checks.knock`, unl
 probe leaves a host in peace: it sends FIN, reads what the host still wants to say, and only then closes, so that a
 banner or a page that nobody reads does not end in a reset and a line in the host's error log.
 
-Over TLS (`director.checks.probe_tls`) the host has passed once the handshake has ended and its certificate is the host's; an
-HTTP probe asks only then.
+Over TLS (`director.checks.probe_tls`) the host has passed once the handshake has ended and its certificate is the host's; a
+probe that asks something asks only then (`director.checks.dialogues`).
 
 A probe that this director could not make, for want of a descriptor, a port, memory or a readable file, has no result.
 """
@@ -16,12 +16,10 @@ A probe that this director could not make, for want of a descriptor, a port, mem
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredSemaphore, succeed
@@ -40,26 +38,19 @@ from cluster.address import Address
 from cluster.model import Probe
 from cluster.shortage import PORTS, OutOfResources, errno_of
 from director.checks.bound_client import endpoint_from
+from director.checks.dialogues import Dialogue, ProbeFailed, dialogue_of, protocols_of
 from director.checks.knock import knock
+from director.checks.passwords import Passwords
 from director.checks.probe_tls import Contexts, Handshake, Unfit, trouble
-from director.checks.weight_header import name_of, weight_in
 from director.ports.sockets import lacked, sources_for
 from director.resources.shortages import PROBE, Shortages
 
 #: Probes under way at the same time; each holds a descriptor. At 200, ten thousand hosts that all time out after 1 s
 #: still get a probe every 50 s each, and those that answer in milliseconds never wait.
 MAX_PROBES = 200
-#: What may come before and in a status line. Informational responses with their headers fit.
-MAX_HEAD_BYTES = 8192
 #: How long, and how much, a host may go on sending after the result is known.
 CLOSE_GRACE_S = 0.2
 MAX_DISCARDED_BYTES = 262_144
-
-_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?\r?\n")
-_HEADERS_END = re.compile(rb"\r?\n\r?\n")
-_FIELD_VALUE = re.compile(r"[!-~]+")
-#: Characters of a path and query that stand for themselves (RFC 3986); ``%`` because paths may come encoded.
-_PATH_SAFE = "/?:@!$&'()*+,;=-._~%"
 
 
 class ProbeResult(NamedTuple):
@@ -72,23 +63,20 @@ class ProbeResult(NamedTuple):
     weight: float | None = None  #: what the host said of its weight, where that is asked for
 
 
-class ProbeFailed(Exception):
-    """The host did not pass; says why."""
-
-
 class Prober(Service):
     """Runs probes, at most `MAX_PROBES` at a time, in the order they were asked for.
 
     :param resolve: finds the addresses of a host name; without it only literal addresses can be probed.
     :param monotonic: seconds; measures durations.
     :param shortages: told of every probe that could not be made.
+    :param passwords: the directory of those that probes sign in with.
     """
 
     log = Logger()
 
     def __init__(
         self, *, reactor: Any, resolve: Callable[[str], Deferred[tuple[str, ...]]] | None = None,
-        monotonic: Callable[[], float] = time.monotonic, shortages: Shortages | None = None,
+        monotonic: Callable[[], float] = time.monotonic, shortages: Shortages | None = None, passwords: str | None = None,
     ) -> None:
         self.setName("prober")
         self._reactor = reactor
@@ -99,6 +87,7 @@ class Prober(Service):
         self._running: set[Deferred[Any]] = set()
         self._turns = count()
         self._contexts = Contexts()
+        self._passwords = Passwords(passwords)
 
     def probe(
         self, target: Address, spec: Probe, sources: Sequence[str] = (), *, others: Sequence[Address] = (),
@@ -190,10 +179,9 @@ class Prober(Service):
         :raises OutOfResources: it could not begin.
         :raises Unfit: nor could it, for files that cannot be read.
         """
-        tls = None if spec.tls is None else self._contexts.handshake(spec.tls, targets[0])
-        visit = _Visit(preface, _request(targets[0], spec) if spec.kind == "http" else b"", spec.expect,
-                       name_of(spec), tls)
-        quiet, target = await self._reach(await self._literal(targets), spec, visit, sources)
+        tls = None if spec.tls is None else self._contexts.handshake(spec.tls, targets[0], protocols_of(spec))
+        visit = _Visit(preface, dialogue_of(spec, targets[0], self._passwords.of), tls)
+        quiet, target = await self._reach(await self._literal(targets), visit, spec, sources)
         if quiet:
             return None, target
         try:
@@ -221,7 +209,7 @@ class Prober(Service):
             raise ProbeFailed(str(error)) from error
 
     async def _reach(
-        self, targets: Sequence[Address], spec: Probe, visit: _Visit, sources: Sequence[str],
+        self, targets: Sequence[Address], visit: _Visit, spec: Probe, sources: Sequence[str],
     ) -> tuple[bool, Address]:
         """Connect to the first of *targets* that can be connected to; each has an even share of the time that is left.
         Returns whether the connection is over already, and where it led."""
@@ -287,35 +275,42 @@ class Prober(Service):
 
 @implementer(IHandshakeListener)
 class _Visit(Protocol):
-    """One connection to a host: with a *request* it waits for the status, without one connecting is enough.
+    """One connection to a host.
 
-    :param weight_header: its name, in lower case; where there is one, the answer's headers are waited for, too.
-    :param tls: begins after the preface, and comes before the request.
+    :param dialogue: what is said; None: connecting is enough.
+    :param tls: begins after the preface, and comes before the dialogue, but for what that says in plain.
     """
 
-    def __init__(self, preface: bytes, request: bytes, expect: tuple[int, ...], weight_header: bytes = b"",
-                 tls: Handshake | None = None) -> None:
+    def __init__(self, preface: bytes, dialogue: Dialogue | None, tls: Handshake | None = None) -> None:
         self._preface = preface
-        self._request = request
-        self._expect = expect
-        self._head = b""
+        self.dialogue = dialogue
         self._discarded = 0
         self._lost = False
-        self._weight_header = weight_header
         self._tls = tls
-        self._passed = False  # by its status, while the headers are still to come
-        self.seen = "connected"  #: what made it pass
-        self.weight: float | None = None
+        self._secure = ""  # the version of TLS
+        self._agreeing = False  # whether the host is asked for TLS
         self.answered: Deferred[None] = Deferred()
         self.gone: Deferred[None] = Deferred()
+
+    @property
+    def seen(self) -> str:
+        """What made it pass."""
+        return self._secure or "connected" if self.dialogue is None else self.dialogue.seen
+
+    @property
+    def weight(self) -> float | None:
+        return None if self.dialogue is None else self.dialogue.weight
 
     def connectionMade(self) -> None:
         if self._preface:
             self._transport.write(self._preface)
-        if self._tls is not None:
-            self._transport.startTLS(self._tls)
-        else:
+        if self._tls is None:
             self._ask()
+        elif self.dialogue is not None and self.dialogue.before_tls:
+            self._agreeing = True
+            self._transport.write(self.dialogue.before_tls)
+        else:
+            self._transport.startTLS(self._tls)
 
     def handshakeCompleted(self) -> None:
         """Of TLS."""
@@ -324,44 +319,39 @@ class _Visit(Protocol):
         if why := self._tls.verify(connection):
             self.answered.errback(ProbeFailed(why))
             return
-        self.seen = connection.get_protocol_version_name()
+        self._secure = connection.get_protocol_version_name()
         self._ask()
 
     def _ask(self) -> None:
-        if self._request:
-            self._transport.write(self._request)
-        else:
+        if self.dialogue is None:
             self.answered.callback(None)
+        else:
+            self._transport.write(self.dialogue.begin())
 
     def dataReceived(self, data: bytes) -> None:
-        if self.answered.called:
+        if self.answered.called or self.dialogue is None:
             self._discarded += len(data)
             if self._discarded > MAX_DISCARDED_BYTES:
                 self._transport.abortConnection()
-            return
-        self._head += data
-        try:
-            answer = answer_in(self._head)
-        except ProbeFailed:
-            self.answered.errback()
-            return
-        if answer is None:
-            return
-        status, after = answer
-        if status not in self._expect and (self._expect or not 200 <= status < 400):
-            self.answered.errback(ProbeFailed(f"HTTP {status}"))
-            return
-        self._passed, self.seen = True, f"HTTP {status}"
-        if self._weight_header:
-            end = _HEADERS_END.search(self._head, after - 2)
-            if end is None and len(self._head) < MAX_HEAD_BYTES:
-                return  # whatever becomes of the headers, the status has come
-            self.weight, words = weight_in(self._head[after:end.start()] if end is not None else b"", self._weight_header)
-            self.seen += f", {words}"
-        self.answered.callback(None)
+        elif self._agreeing:
+            self._agreeing = False
+            if data == self.dialogue.agrees:  # and not a byte more: that would be taken for what came over TLS
+                self._transport.startTLS(self._tls)
+            else:
+                self.answered.errback(ProbeFailed("it has no TLS"))
+        else:
+            try:
+                say = self.dialogue.heard(data)
+            except ProbeFailed:
+                self.answered.errback()
+                return
+            if say is None:
+                self.answered.callback(None)
+            else:
+                self._transport.write(say)
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
-        if not self.answered.called and self._passed:
+        if not self.answered.called and self.dialogue is not None and self.dialogue.passed_anyway():
             self.answered.callback(None)
         elif not self.answered.called:
             why = trouble(reason.value) if reason.value is not None else ""
@@ -373,6 +363,8 @@ class _Visit(Protocol):
         """Say goodbye and wait for the host's, `CLOSE_GRACE_S` at most."""
         if self._lost:
             return
+        if self.dialogue is not None:
+            self._transport.write(self.dialogue.farewell)
         if self._tls is None:
             self._transport.loseWriteConnection()
         else:  # says so, and waits for the host to say so, too
@@ -401,42 +393,7 @@ class _Visit(Protocol):
 
 def _is_quiet(target: Address, spec: Probe) -> bool:
     """Whether the host's program does not notice the probe."""
-    return spec.kind != "http" and not target.is_unix and spec.tls is None
-
-
-def answer_in(head: bytes) -> tuple[int, int] | None:
-    """The status that an HTTP/1 response begins with, informational ones skipped, and where its line ends; None while it has
-    not all come.
-
-    :raises ProbeFailed: when it is not HTTP/1.
-    """
-    start = 0
-    while True:
-        line = _STATUS_LINE.match(head, start)
-        if line is None:
-            beginning = head[start:start + 5]
-            if len(head) >= MAX_HEAD_BYTES or b"\n" in head[start:] or not b"HTTP/".startswith(beginning):
-                raise ProbeFailed("not HTTP")
-            return None
-        status = int(line[1])
-        if status >= 200 or status == 101:
-            return status, line.end()
-        end = _HEADERS_END.search(head, line.end() - 2)
-        if end is None:
-            if len(head) >= MAX_HEAD_BYTES:
-                raise ProbeFailed("not HTTP")
-            return None
-        start = end.end()
-
-
-def _request(target: Address, spec: Probe) -> bytes:
-    asked = spec.host_header if spec.host_header is not None else spec.tls.server_name if spec.tls is not None else None
-    host = asked if asked is not None else "localhost" if target.is_unix else str(target)
-    if not _FIELD_VALUE.fullmatch(host):
-        raise ProbeFailed(f"host_header {host!r} can't be sent")
-    path = quote(spec.path if spec.path.startswith("/") else "/" + spec.path, safe=_PATH_SAFE)
-    return (f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: txdirector-probe\r\nAccept: */*\r\n"
-            "Connection: close\r\n\r\n").encode("ascii")
+    return spec.kind in ("tcp", "none") and not target.is_unix and spec.tls is None
 
 
 def _endpoint(reactor: Any, target: Address, timeout_s: float) -> Any:

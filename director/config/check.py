@@ -31,6 +31,7 @@ from director.config.addresses import (
     sharing_warnings,
 )
 from director.config.node import ETCD, Unreadable, hook_warnings, metrics_warnings, node_errors
+from director.config.probing import asking_errors
 from director.core.access import UNIX_PEERS
 from director.core.schedulers import check_parameters
 from director.ports.binding import BACKLOG
@@ -218,6 +219,7 @@ def _probe_errors(place: str, probe: Probe) -> Iterator[Problem]:
             yield Problem(join(place, "port"), "the probe's address has a port already", "remove one of the two")
     if probe.weight_header and probe.kind != "http":
         yield Problem(join(place, "weight_header"), f"a {probe.kind} probe has no headers", 'kind = "http" does')
+    yield from asking_errors(place, probe)
     if probe.tls is not None:
         yield from _probe_tls_errors(join(place, "tls"), probe.kind, probe.tls)
     if probe.kind == "script" and not probe.command:
@@ -237,8 +239,8 @@ def _probe_errors(place: str, probe: Probe) -> Iterator[Problem]:
 
 
 def _probe_tls_errors(place: str, kind: str, tls: ProbeTLS) -> Iterator[Problem]:
-    if kind not in ("tcp", "http"):
-        yield Problem(place, f"a {kind} probe makes no connection that could be TLS", 'kind = "tcp" and "http" do')
+    if kind in ("script", "none"):
+        yield Problem(place, f"a {kind} probe makes no connection that could be TLS", "all other kinds do")
     for key, other in (("certificate", "key"), ("key", "certificate")):
         if getattr(tls, key) is not None and getattr(tls, other) is None:
             yield Problem(join(place, other), f"missing: the {key} is of no use alone")

@@ -22,6 +22,7 @@ from cluster.pem import PemFiles
 from cluster.store import StoreDamaged
 from cluster.table import HISTORY_LIMIT
 from cluster.validate import did_you_mean, join
+from director.checks.passwords import Passwords
 from director.checks.probe_tls import file_problems
 from director.checks.programs import refusal as refusal_of_program
 from director.checks.programs import unfit
@@ -67,11 +68,15 @@ def warnings(configuration: Configuration) -> Iterator[Problem]:
     snapshot = configuration.node.etcd.snapshot
     if snapshot is not None and (why := _unwritable(snapshot)):
         yield Problem("node.etcd.snapshot", f"cannot keep the last known state in {snapshot}: {why}")
+    passwords = Passwords(configuration.node.probe_passwords)
     for name, service in configuration.services.items():
         for group_name, group in service.groups.items():
             command, tls = group.health.probe.command, group.health.probe.tls
             if tls is not None:
                 yield from file_problems(join("services", name, "groups", group_name, "health", "probe", "tls"), tls)
+            if group.health.probe.password is not None and (why := passwords.missing(group.health.probe.password)):
+                yield Problem(join("services", name, "groups", group_name, "health", "probe", "password"),
+                              f"nobody is probed: {why}")
             if command and (why := refusal_of_program(command[0], configuration.node.scripts)):
                 yield Problem(join("services", name, "groups", group_name, "health", "probe", "command", 0),
                               f"{command[0]} is not run, so nobody is probed: {why}")

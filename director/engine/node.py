@@ -117,7 +117,7 @@ class Node(MultiService):
         self._targets = Targets(self.inventory, self.resolver, on_moved=self._moved, circle=self._circle)
         self.probing = Probing(
             self.inventory, self._targets, self.resolver, metrics, self.settle, reactor=reactor, monotonic=monotonic,
-            shortages=self.shortages, scripts=node.scripts,
+            shortages=self.shortages, scripts=node.scripts, passwords=node.probe_passwords,
         )
         self._stopping = False  #: no new clients
         self._over = False  #: no connections and no timers any more

@@ -35,6 +35,7 @@ class Probing(MultiService):
     """Children: the prober, the scripts, and the loop that knows what is due.
 
     :param scripts: the directory of programs that may be run.
+    :param passwords: the directory of passwords that probes sign in with.
     :param settle: called after each input to the inventory.
     :param monotonic: seconds; the clock of all decisions.
     """
@@ -43,7 +44,7 @@ class Probing(MultiService):
 
     def __init__(self, inventory: Inventory, targets: Targets, resolver: Resolver, metrics: Metrics,
                  settle: Callable[[], None], *, reactor: Any, monotonic: Callable[[], float], shortages: Shortages,
-                 scripts: str | None = None) -> None:
+                 scripts: str | None = None, passwords: str | None = None) -> None:
         super().__init__()
         self.setName("probing")
         self._inventory = inventory
@@ -53,7 +54,7 @@ class Probing(MultiService):
         self._settle = settle
         self._reactor = reactor
         self._monotonic = monotonic
-        self.prober = Prober(reactor=reactor, resolve=resolver.resolve, shortages=shortages)
+        self.prober = Prober(reactor=reactor, resolve=resolver.resolve, shortages=shortages, passwords=passwords)
         self.scripts = Scripts(scripts, reactor=reactor, monotonic=monotonic, shortages=shortages)
         self.loop = ProbeLoop(reactor=reactor, monotonic=monotonic)
         self._retries: dict[HostRef, list[Deferred[None]]] = {}

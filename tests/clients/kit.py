@@ -39,7 +39,7 @@ CLIENT_S = 120.0
 PACKAGES = {
     "curl": "curl", "h2load": "nghttp2-client", "haproxy": "haproxy", "iperf3": "iperf3", "mariadb": "mariadb-client",
     "mariadbd": "mariadb-server", "mosquitto": "mosquitto", "mosquitto_pub": "mosquitto-clients", "nc": "netcat-openbsd",
-    "nginx": "nginx-light libnginx-mod-stream", "openssl": "openssl", "pgbench": "postgresql", "postgres": "postgresql",
+    "nginx": "nginx-light libnginx-mod-stream", "openssl": "openssl", "pgbench": "postgresql", "postgres": "postgresql", "psql": "postgresql-client",
     "redis-cli": "redis-tools", "redis-server": "redis-server", "rsync": "rsync", "scp": "openssh-client",
     "sshd": "openssh-server", "unshare": "util-linux",
 }
@@ -53,6 +53,7 @@ CONFIGURATION = """
 [node]
 log.level = "warn"
 admin.endpoints = [{{ listen = "127.0.0.1:{admin}" }}]
+{node}
 [services.{service}]
 listen = ["127.0.0.1:{port}"]
 relay = "{relay}"
@@ -70,16 +71,17 @@ class Director:
     :param hosts: addresses by name.
     :param more: lines of TOML for the service, and of others after it; ``%PORT%`` is that of its listener.
     :param group: lines of TOML for its group.
+    :param node: lines of TOML for the node.
     """
 
     def __init__(self, relay: str, hosts: Mapping[str, str], directory: Path, *, more: str = "",
-                 group: str = 'health.probe.kind = "none"', service: str = "all") -> None:
+                 group: str = 'health.probe.kind = "none"', service: str = "all", node: str = "") -> None:
         self.port, self.admin = free_ports(2)
         lines = "\n".join(f'{name} = "{address}"' for name, address in hosts.items())
         path = directory / f"director-{self.port}.toml"
         path.write_text(CONFIGURATION.format(admin=self.admin, port=self.port, relay=relay, hosts=lines,
                                              more=more.replace("%PORT%", str(self.port)),
-                                             group=group, service=service))
+                                             group=group, service=service, node=node))
         self.process = subprocess.Popen([sys.executable, "-m", "director", "run", str(path)])
         try:
             wait_until(self.is_up, "the director is up")

@@ -9,8 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.address import Address
 from cluster.model import Probe
-from director.checks import probes
-from director.checks.probes import ProbeFailed, Prober, ProbeResult, answer_in
+from director.checks.dialogues import ProbeFailed, http
+from director.checks.dialogues.http import MAX_HEAD_BYTES, answer_in
+from director.checks.probes import MAX_PROBES, Prober, ProbeResult
 
 TCP = Probe(timeout_s=1.5)
 HTTP = Probe(kind="http", path="/health check?x=1\r\nX: y", timeout_s=1.5)
@@ -36,8 +37,8 @@ class StatusTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """Other protocols, HTTP/2 among them, and endless lines are not HTTP/1."""
         for head in (b"SSH-2.0-x\r\n", b"HTTP/2 200\r\n", b"HTTP/1.1 2000 OK\r\n", b"HTTP/1.1 abc\r\n", b"\n",
-                     b"HTTP/1.1 200 " + b"x" * probes.MAX_HEAD_BYTES, b"G",
-                     b"HTTP/1.1 100 \r\n" + b"x" * probes.MAX_HEAD_BYTES):
+                     b"HTTP/1.1 200 " + b"x" * MAX_HEAD_BYTES, b"G",
+                     b"HTTP/1.1 100 \r\n" + b"x" * MAX_HEAD_BYTES):
             self.assertRaises(ProbeFailed, answer_in, head)
 
     @given(st.binary(max_size=60) | st.binary(max_size=60).map(b"HTTP/1.1 ".__add__)
@@ -83,10 +84,10 @@ class ProberTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """Only so many probes are under way; the others wait their turn, and their time counts from then."""
-        results = [self.prober.probe(self.target, HTTP) for _ in range(probes.MAX_PROBES + 2)]
-        self.assertEqual(self.connected(), probes.MAX_PROBES)
+        results = [self.prober.probe(self.target, HTTP) for _ in range(MAX_PROBES + 2)]
+        self.assertEqual(self.connected(), MAX_PROBES)
         self.reactor.advance(1.5)
-        self.assertEqual(self.connected(), probes.MAX_PROBES + 2)
+        self.assertEqual(self.connected(), MAX_PROBES + 2)
         self.assertNoResult(results[-1])
         results[-1].cancel()
         self.reactor.advance(1.5)
@@ -94,11 +95,11 @@ class ProberTests(SynchronousTestCase):
 
     def test_stop(self) -> None:
         """A stop ends what is under way and what waits; later probes end at once."""
-        results = [self.prober.probe(self.target, HTTP) for _ in range(probes.MAX_PROBES + 1)]
+        results = [self.prober.probe(self.target, HTTP) for _ in range(MAX_PROBES + 1)]
         self.successResultOf(self.prober.stopService())
         for result in (*results, self.prober.probe(self.target, HTTP)):
             self.assertEqual(self.successResultOf(result).detail, "cancelled")
-        self.assertEqual(self.connected(), probes.MAX_PROBES)
+        self.assertEqual(self.connected(), MAX_PROBES)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_names_need_a_resolver(self) -> None:
@@ -109,7 +110,7 @@ class ProberTests(SynchronousTestCase):
     def test_request_is_one_request(self) -> None:
         """A path can't smuggle headers into the request; a host header that would is refused."""
         self.assertIn(b"GET /health%20check?x=1%0D%0AX:%20y HTTP/1.1\r\nHost: 192.0.2.1:80\r\n",
-                      probes._request(self.target, HTTP))
+                      http._request(self.target, HTTP))
         result = self.prober.probe(self.target, Probe(kind="http", host_header="a\r\nb"))
         self.assertFalse(self.successResultOf(result).ok)
         self.assertEqual(self.connected(), 0)
