@@ -214,8 +214,8 @@ class DirectorService(MultiService):
     def _certificates(self) -> Iterable[Renewed[Any]]:
         """Of every port with TLS, and of the store."""
         yield from self._etcd_certificates
-        for listener in (self.agents, *self.admin, *self.metrics_port, self.clustering.peers):
-            yield from getattr(listener, "certificates", ())
+        for port in (self.agents, *self.admin, *self.metrics_port, self.clustering.peers, *self.node.frontends.values()):
+            yield from getattr(port, "certificates", ())
 
     def _manhole(self, manhole: Manhole, reactor: Any) -> Service:
         """:raises ConfigError: the extra is not installed, or the host key is of no use."""
@@ -433,7 +433,7 @@ class DirectorService(MultiService):
 def make_relays(threads: int, *, reactor: Any) -> dict[str, Relay]:
     """Every relay there is, by name; the best one first."""
     pipes = pipes_for(soft_limit())
-    relays: dict[str, Relay] = {"python": make_relay("python", reactor=reactor, pipes=pipes)}
+    relays = {"python": make_relay("python", reactor=reactor, pipes=pipes), "tls": make_relay("tls", reactor=reactor)}
     if not native_missing():
         relays = {"native": make_relay("native", reactor=reactor, threads=threads, pipes=pipes), **relays}
     return relays

@@ -55,6 +55,7 @@ from cluster.model.report import LoadReport
 from cluster.model.services import (
     Access,
     AgentCheck,
+    Certificate,
     Group,
     Health,
     Host,
@@ -70,6 +71,7 @@ from cluster.model.services import (
     Proxy,
     Registration,
     Service,
+    ServiceTLS,
     Sni,
     Sticky,
     Timeouts,
@@ -80,11 +82,12 @@ from cluster.model.states import AdminState, HostRef, HostState, Reason
 __all__ = [
     "HASH_PATTERN", "HOST_NAME_PATTERN", "MAX_SECONDS", "NAME_PATTERN", "SERVER_NAME_PATTERN",
     "TLS", "Access", "Admin", "AdminEndpoint", "AdminState",
-    "AgentCheck", "AgentListeners", "AuditEntry", "CapShare", "Caps", "Configuration", "Count", "Etcd", "Fraction", "Group",
+    "AgentCheck", "AgentListeners", "AuditEntry", "CapShare", "Caps", "Certificate",
+    "Configuration", "Count", "Etcd", "Fraction", "Group",
     "Health", "Hook", "Host", "HostName", "HostRef", "HostState",
     "Identity", "Keepalive", "KeepaliveCount", "KeepaliveSeconds", "Leader", "Limits",
     "LoadReport", "Logging", "Manhole", "Member", "MetricsPort", "Moment", "Name", "Node", "NodeLimits", "Observed", "Order",
     "Outliers", "Peers", "Port", "Positive", "Probe", "ProbeStep", "ProbeTLS", "Proxy", "Reason", "Record", "Registered",
-    "Registration", "Seconds", "SecondsOrOff", "Service", "Shared", "Sni", "Sticky", "Timeouts", "UnixFile", "User",
-    "UserName", "VipOwner", "Vips", "Weight",
+    "Registration", "Seconds", "SecondsOrOff", "Service", "ServiceTLS", "Shared", "Sni", "Sticky", "Timeouts", "UnixFile",
+    "User", "UserName", "VipOwner", "Vips", "Weight",
 ]

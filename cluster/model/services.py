@@ -219,6 +219,23 @@ class Sni(Record, frozen=True):
     alpn: tuple[Protocol, ...] = ()  #: only clients that offer one of these; empty: all
 
 
+class Certificate(Record, frozen=True):
+    """Paths of PEM files, on each director."""
+
+    certificate: str  #: with its chain
+    key: str
+
+
+class ServiceTLS(Record, frozen=True):
+    """TLS with clients, which ends here: hosts get what was inside."""
+
+    certificates: tuple[Certificate, ...]  #: by the names that they have; the first is for all other clients
+    alpn: tuple[Protocol, ...] = ()  #: protocols of the hosts', the preferred one first
+    min_version: Literal["1.2", "1.3"] = "1.2"
+    handshake_s: Seconds = 5.0  #: from accept, or from the PROXY header, to the end of the handshake
+    max_handshakes: Positive = 1024  #: under way at a time; beyond, the oldest is closed
+
+
 class Access(Record, frozen=True):
     """Client networks. *deny* is looked at first; an empty *allow* allows everyone."""
 
@@ -248,6 +265,7 @@ class Service(Record, frozen=True):
     sticky: Sticky | None = None
     proxy: Proxy = Proxy()
     sni: Sni | None = None  #: None: clients of every name, and those that speak no TLS
+    tls: ServiceTLS | None = None
     access: Access = Access()
     unix: UnixFile = UnixFile()
 

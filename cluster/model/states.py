@@ -37,6 +37,8 @@ class Reason(enum.Enum):
     HOST_CLOSED = "host_closed"  #: both directions finished; the host finished first
     CLIENT_RESET = "client_reset"  #: the client reset (or aborted while it waited)
     HOST_RESET = "host_reset"  #: the host reset
+    CLIENT_TRUNCATED = "client_truncated"  #: the client's TLS ended without a goodbye (close_notify)
+    HOST_TRUNCATED = "host_truncated"  #: so did the host's
     CLIENT_LOST = "client_lost"  #: the client answers no more: its machine or its network is gone
     HOST_LOST = "host_lost"  #: so does the host
     IDLE_TIMEOUT = "idle_timeout"
@@ -63,6 +65,8 @@ class Reason(enum.Enum):
     QUEUE_TIMEOUT = "queue_timeout"
     DENIED = "denied"  #: by the access list
     BAD_PROXY_HEADER = "bad_proxy_header"
+    BAD_HANDSHAKE = "bad_handshake"  #: TLS with the client did not come about
+    HANDSHAKE_TIMEOUT = "handshake_timeout"  #: nor in time, or others had to have its place
 
 
 class HostRef(NamedTuple):

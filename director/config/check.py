@@ -114,6 +114,9 @@ def service_errors(name: str, service: Service) -> Iterator[Problem]:
             join(place, "enable"), f"there is no group {service.enable!r}", did_you_mean(service.enable, service.groups)
         )
     yield from _split_errors(join(place, "split"), service)
+    if service.tls is not None and not service.tls.certificates:
+        yield Problem(join(place, "tls", "certificates"), "there is no certificate",
+                      "remove the table for clients without TLS")
     if service.sni is not None and not service.sni.names:
         yield Problem(join(place, "sni", "names"), "there is no name", "remove the table for clients of every name")
     for key, networks in (
@@ -247,6 +250,8 @@ def _probe_tls_errors(place: str, kind: str, tls: ProbeTLS) -> Iterator[Problem]
 
 
 def _service_warnings(place: str, service: Service, agents: AgentListeners) -> Iterator[Problem]:
+    if service.relay == "native" and service.tls is not None:
+        yield Problem(join(place, "relay"), "the native relay knows no TLS: this service's connections are moved by Python")
     if not service.listen:
         yield Problem(join(place, "listen"), "nothing can connect: there is no listener")
     if not service.groups:

@@ -33,6 +33,7 @@ from director.config.secret import exposed, read_secret
 from director.ports.binding import FileAccess, ids, refusal
 from director.ports.tls import server_options
 from director.resources.places import hard_limit
+from director.tls.contexts import file_problems as service_tls_problems
 
 #: What adding addresses and telling the neighbours take, by their numbers in linux/capability.h.
 _VIP_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
@@ -70,6 +71,8 @@ def warnings(configuration: Configuration) -> Iterator[Problem]:
         yield Problem("node.etcd.snapshot", f"cannot keep the last known state in {snapshot}: {why}")
     passwords = Passwords(configuration.node.probe_passwords)
     for name, service in configuration.services.items():
+        if service.tls is not None:
+            yield from service_tls_problems(service.tls, place=join("services", name, "tls"))
         for group_name, group in service.groups.items():
             command, tls = group.health.probe.command, group.health.probe.tls
             if tls is not None:

@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_interface
 from typing import Any
 
-import msgspec
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from cluster.address import Address
-from cluster.model import AdminState, Caps, Configuration, HostRef, Observed, Order, Probe, Reason, Registered, Service
+from cluster.model import AdminState, Caps, Configuration, HostRef, Observed, Order, Reason, Registered, Service
 from director.checks.resolver import Resolver
 from director.config.files import is_ours
 from director.core import events as happened
@@ -29,7 +28,7 @@ from director.core.inventory import Inventory
 from director.core.loops import reaches
 from director.core.transitions import Transition
 from director.engine.cutting import why_cut
-from director.engine.probing import Probing
+from director.engine.probing import Probing, unprobed
 from director.engine.telling import tell_each
 from director.metrics.counters import Metrics
 from director.relay.interface import Counters, Relay
@@ -43,6 +42,7 @@ from director.traffic.departures import Departures
 from director.traffic.frontend import Frontend
 from director.traffic.listening import Listening
 from director.traffic.origins import Origins
+from director.traffic.secure_frontend import SecureFrontend, needs_tls
 from director.traffic.target import Targets
 
 #: Drain deadlines and sticky tables are looked at this often: nobody waits for less than a second of either.
@@ -227,22 +227,20 @@ class Node(MultiService):
         Of a deleted service's clients, those who wait for a host are closed; those who are served go on.
         """
         if spec is not None and not self._manages:
-            spec = _unprobed(spec)
+            spec = unprobed(spec)
         self.settle()  # what happened before was about the service as it was
         now = self.monotonic()
         self.inventory.apply_service(name, spec, now)
         self.inventory.set_observed({}, now)  # whose "down" is believed depends on how many hosts there are
         if spec is None:
-            frontend = self.frontends.pop(name, None)
             self.listeners.drop(name)
-            if frontend is not None:
-                frontend.kill(lambda connection: connection.handle == 0, Reason.NO_HOST)
-                frontend.stop()
-                self._retired.append(frontend)
-                self._forget_retired()
+            self._retire(name)
+            self._forget_retired()
         else:
-            if name not in self.frontends:
-                self.frontends[name] = Frontend(
+            kind = SecureFrontend if needs_tls(spec) else Frontend
+            if type(self.frontends.get(name)) is not kind:
+                self._retire(name)
+                self.frontends[name] = kind(
                     self.inventory.services[name], self.inventory, self.relay_for(spec), self.metrics.service(name),
                     reactor=self._reactor, monotonic=self.monotonic, random=self._random, on_closed=self._on_closed,
                     origins=self.origins, shortages=self.shortages, places=self.descriptors.places,
@@ -256,8 +254,20 @@ class Node(MultiService):
         self.settle()
 
     def relay_for(self, spec: Service) -> Relay:
-        """``auto`` takes the best there is."""
-        return self.relays.get(spec.relay) or next(iter(self.relays.values()))
+        """TLS has a relay of its own; else ``auto`` takes the best there is."""
+        return self.relays.get("tls" if needs_tls(spec) else spec.relay) or next(iter(self.relays.values()))
+
+    def _retire(self, name: str) -> None:
+        """Its clients have another frontend from now on, or none; how those end that are served, the old one is told."""
+        frontend = self.frontends.pop(name, None)
+        if frontend is not None:
+            frontend.kill(lambda connection: connection.handle == 0, Reason.NO_HOST)
+            frontend.stop()
+            self._retired.append(frontend)
+            for ref, entry in self.inventory.hosts.items():
+                if ref.service == name and entry.tally is not None:  # of its relay
+                    entry.tally.free()
+                    entry.tally = None
 
     def _circle(self, service: str, address: Address) -> str:
         """Why a client connected to *address* would come back to *service*; empty: it would not."""
@@ -434,13 +444,3 @@ class Node(MultiService):
 
     def counters(self) -> dict[str, Counters]:
         return {name: relay.counters() for name, relay in self.relays.items()}
-
-
-def _unprobed(spec: Service) -> Service:
-    """*spec* for a director that does not manage: it probes nobody, and judges hosts by their agents, by its own clients
-    and by what the others see."""
-    groups = {
-        name: msgspec.structs.replace(group, health=msgspec.structs.replace(group.health, probe=Probe(kind="none")))
-        for name, group in spec.groups.items()
-    }
-    return msgspec.structs.replace(spec, groups=groups)

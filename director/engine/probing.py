@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as LookupTimeout
 from twisted.logger import Logger
 
 from cluster.address import parse_address
-from cluster.model import Health, HostRef, Probe
+from cluster.model import Health, HostRef, Probe, Service
 from director.checks.probe_loop import ProbeLoop
 from director.checks.probes import Prober, ProbeResult
 from director.checks.resolver import Resolver
@@ -162,3 +163,13 @@ class Probing(MultiService):
             self.schedule(entry)
             self._settle()
         self._retried(entry)
+
+
+def unprobed(spec: Service) -> Service:
+    """*spec* for a director that does not manage: it probes nobody, and judges hosts by their agents, by its own clients
+    and by what the others see."""
+    groups = {
+        name: msgspec.structs.replace(group, health=msgspec.structs.replace(group.health, probe=Probe(kind="none")))
+        for name, group in spec.groups.items()
+    }
+    return msgspec.structs.replace(spec, groups=groups)

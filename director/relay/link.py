@@ -6,12 +6,17 @@ memory is these three records, two places in the table of descriptors and one in
 
 from __future__ import annotations
 
+import errno
 from typing import NamedTuple
 
 from cluster.model import Reason
 from director.relay.interface import Limits, Progress
 from director.relay.pipes import Pipe, PipePool
 from director.relay.turnarounds import STILL_S, Tally
+
+#: Of the errors that break an end: no reset, but keepalive or the retransmissions ended it, for want of an answer. The
+#: kernel says "unreachable" where the last router has said so.
+LOST = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN})
 
 
 class End:
@@ -83,6 +88,27 @@ class End:
             tally.seconds += now_s - self.other.active
         else:
             tally.unasked += now_s - self.active > STILL_S
+
+    def moved_since(self, start: int, fresh: bool, now_s: float) -> None:
+        """Bytes may have moved, or been read: progress for the limits, and perhaps somebody's turn to speak.
+
+        :param start: `moved` before.
+        :param fresh: nothing was on its way before.
+        """
+        if self.asks is not None:
+            if self.moved > start and self.moved > 0:  # a preface is nobody's word
+                self.other.asked = True
+        elif fresh and (self.moved != start or not self.empty):
+            self.spoke(now_s)
+        if self.moved != start:
+            self.active = now_s
+
+    def why_broken(self) -> Reason:
+        """How the connection ends because this end is broken."""
+        lost, mine = self.broken in LOST, self.link is not None and self is self.link.client
+        if lost:
+            return Reason.CLIENT_LOST if mine else Reason.HOST_LOST
+        return Reason.CLIENT_RESET if mine else Reason.HOST_RESET
 
     def discard(self, pipes: PipePool) -> None:
         """The stream from here is of no use any more: drop what is on its way."""

@@ -35,7 +35,7 @@ from director.relay.interface import RST_GRACE_S, Counters, Limits, Progress, Re
 from director.relay.link import End, Link, Reset
 from director.relay.outbox import Outbox
 from director.relay.pipes import MAX_PIPES, PipePool
-from director.relay.stream import LOST, forward, pump
+from director.relay.stream import forward, pump
 from director.relay.timed_wheel import TimedWheel
 from director.relay.turnarounds import NO_TALLY, STILL_S, Tallies, Turnarounds
 from director.relay.wheel import TICK_S
@@ -64,6 +64,7 @@ class PythonRelay:
 
     name = "python"
     _log = Logger()
+    _flow = staticmethod(pump)
 
     def __init__(self, *, reactor: Any, seconds: Callable[[], float] = time.monotonic, pipes: int = MAX_PIPES) -> None:
         self._reactor = reactor
@@ -96,7 +97,7 @@ class PythonRelay:
         now = self._seconds()
         self._serial += 1
         handle = self._serial << _FD_BITS | client
-        client_end, host_end = End(client, now), End(host, now)
+        client_end, host_end = self._new_ends(token, client, host, now)
         if preface:
             client_end.hold = preface
             client_end.moved = -len(preface)
@@ -120,6 +121,9 @@ class PythonRelay:
             return handle
         self._wheel.put(link, now + (limits.connect_s or float("inf")), now)
         return handle
+
+    def _new_ends(self, token: object, client: int, host: int, now: float) -> tuple[End, End]:
+        return End(client, now), End(host, now)
 
     def kill(self, handle: int, reason: Reason) -> None:
         link = self._find(handle)
@@ -277,7 +281,7 @@ class PythonRelay:
         if link.reset is not None:
             self._pass_reset(link)
             return
-        turn_is_over = not source.done and pump(source, target, self._pipes, self._now)
+        turn_is_over = not source.done and self._flow(source, target, self._pipes, self._now)
         if source.broken or target.broken:
             self._broke(link, source if source.broken else target)
         elif source.done:
@@ -290,9 +294,7 @@ class PythonRelay:
             elif not target.writable:
                 self._await_writable(target)
                 target.calm = False
-            source.calm = (
-                source.writable and target.writable and not (source.bulk or source.finishing or source.urgent)
-            )
+            source.calm = source.writable and target.writable and not (source.bulk or source.finishing or source.urgent)
 
     def _again(self, end: End) -> None:
         """Have the kernel report *end* again, in a later batch, if it is still ready."""
@@ -327,10 +329,7 @@ class PythonRelay:
     def _broke(self, link: Link, end: End) -> None:
         """*end* was reset, or is lost: nothing can be sent there, but what can still be read from it is passed on first."""
         link.reset = Reset(end, self._now + RST_GRACE_S)
-        if end.broken in LOST:
-            link.reason = Reason.CLIENT_LOST if end is link.client else Reason.HOST_LOST
-        else:
-            link.reason = Reason.CLIENT_RESET if end is link.client else Reason.HOST_RESET
+        link.reason = end.why_broken()
         end.calm = False
         end.readable = True
         end.other.discard(self._pipes)
@@ -342,7 +341,7 @@ class PythonRelay:
         source, by = link.reset
         target = source.other
         if self._now < by and not target.broken:
-            turn_is_over = not source.done and pump(source, target, self._pipes, self._now)
+            turn_is_over = not source.done and self._flow(source, target, self._pipes, self._now)
             whole = source.done or (source.eof and source.empty)
             if not target.broken and not (whole and not unsent(target.fd)):
                 if not target.writable:

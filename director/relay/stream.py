@@ -38,9 +38,6 @@ PEER_ERRORS = frozenset(
         errno.EPROTO,
     }
 )
-#: Of these: no reset, but keepalive or the retransmissions ended it, for want of an answer. The kernel says "unreachable"
-#: where the last router has said so.
-LOST = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN})
 _SPLICE_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
@@ -51,7 +48,7 @@ def pump(source: End, target: End, pipes: PipePool, now_s: float) -> bool:
     :returns: whether it stopped only because its turn was over.
     :raises OSError: the kernel refused memory or the like; the peers are not to blame.
     """
-    start, fresh = source.moved, source.hold is None and not source.piped
+    start, fresh = source.moved, source.empty
     turn_is_over = False
     while target.writable:
         if source.piped:
@@ -72,13 +69,7 @@ def pump(source: End, target: End, pipes: PipePool, now_s: float) -> bool:
         source.pipe = None
     if source.bulk and source.moved - start < CHUNK_BYTES and target.writable:
         source.bulk = False  # small messages again: two splices cost more than one copy
-    if source.asks is not None:
-        if source.moved > start and source.moved > 0:  # a preface is nobody's word
-            target.asked = True
-    elif fresh and (source.moved != start or not source.empty):
-        source.spoke(now_s)
-    if source.moved != start:
-        source.active = now_s
+    source.moved_since(start, fresh, now_s)
     return turn_is_over
 
 
@@ -91,7 +82,7 @@ def forward(source: End, target: End) -> bool:
     try:
         data = os.read(source.fd, CHUNK_BYTES)
     except OSError as error:
-        _cannot_read(source, error)
+        cannot_read(source, error)
         return False
     size = len(data)
     if size == CHUNK_BYTES:
@@ -113,7 +104,7 @@ def write(source: End, target: End, data: bytes) -> bool:
         sent = os.write(target.fd, data)
     except OSError as error:
         source.hold = data
-        _cannot_write(target, error)
+        cannot_write(target, error)
         return False
     source.moved += sent
     if sent == len(data):
@@ -136,7 +127,7 @@ def _fill_pipe(source: End, pipes: PipePool) -> None:
     try:
         source.piped = os.splice(source.fd, source.pipe.writer, SPLICE_BYTES, flags=_SPLICE_FLAGS)
     except OSError as error:
-        _cannot_read(source, error)
+        cannot_read(source, error)
         return
     pipes.spliced_bytes += source.piped
     if not source.piped:  # the end, or an urgent mark right before the end: reading tells
@@ -148,13 +139,13 @@ def _empty_pipe(source: End, target: End) -> None:
     try:
         sent = os.splice(source.pipe.reader, target.fd, source.piped, flags=_SPLICE_FLAGS)
     except OSError as error:
-        _cannot_write(target, error)
+        cannot_write(target, error)
         return
     source.piped -= sent
     source.moved += sent
 
 
-def _cannot_read(source: End, error: OSError) -> None:
+def cannot_read(source: End, error: OSError) -> None:
     source.readable = False
     if isinstance(error, BlockingIOError):
         return
@@ -164,7 +155,7 @@ def _cannot_read(source: End, error: OSError) -> None:
     source.broken = source.broken or error.errno or errno.EIO
 
 
-def _cannot_write(target: End, error: OSError) -> None:
+def cannot_write(target: End, error: OSError) -> None:
     target.writable = False
     if isinstance(error, BlockingIOError):
         return

@@ -64,6 +64,7 @@ class Frontend:
     """
 
     log = Logger()
+    connection = Connection  #: what each client is here
 
     def __init__(
         self, service: ServiceEntry, inventory: Inventory, relay: Relay, metrics: ServiceMetrics, *,
@@ -121,14 +122,14 @@ class Frontend:
         if self._headers is not None and self._headers.expected_of(name):
             self._headers.read(fd, name, lambda fd, header: self._header_read(fd, name, header))
             return
-        self.arrived(Connection(self, fd, name, self._monotonic()))
+        self.arrived(self.connection(self, fd, name, self._monotonic()))
 
     def _header_read(self, fd: int, name: bytes | None, header: Header | Untold) -> None:
         """A trusted proxy's header arrived, or did not, for a reason."""
         if isinstance(header, Header):
             self.introduced(fd, name, header)
             return
-        connection = Connection(self, fd, name, self._monotonic())
+        connection = self.connection(self, fd, name, self._monotonic())
         self._metrics.accepted += 1
         self.open += 1
         if header.how == "reset":
@@ -140,24 +141,26 @@ class Frontend:
 
     def introduced(self, fd: int, name: bytes | None, header: Header | None) -> None:
         """A client whose place is taken; its address is the socket's, or a trusted proxy's word."""
-        connection = Connection(self, fd, name, self._monotonic())
+        connection = self.connection(self, fd, name, self._monotonic())
         if header is not None and header.source is not None and header.source.is_ip:
             connection.name = packed_name(header.source)
             connection.tail = Tries(header.destination, header.extensions)
         self.arrived(connection)
 
     def arrived(self, connection: Connection) -> None:
-        """Decide: deny, refuse, queue, or connect."""
+        """Deny, or go on."""
         self._metrics.accepted += 1
         self.open += 1
-        ip = connection.ip
-        if not self.service.access.allows(ip):
+        if not self.service.access.allows(connection.ip):
             self._end(connection, Reason.DENIED)
-            return
-        if self._turnstile is not None and (refusal := self._turnstile.enter(connection)) is not None:
+        elif self._turnstile is not None and (refusal := self._turnstile.enter(connection)) is not None:
             self._end(connection, refusal)
-            return
-        now = connection.accepted_at
+        else:
+            self.admit(connection, connection.accepted_at)
+
+    def admit(self, connection: Connection, now: float) -> None:
+        """Refuse, queue, or connect."""
+        ip = connection.ip
         self._picks += 1
         if self._picks % PICK_SAMPLE:
             answer = self._admission.arrive(ip, connection, now)

@@ -18,6 +18,7 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
 from tests.contract.relay_kit import ORDINARY, Relayed, RelayKit, pattern, receive, receive_all, wait_until
+from tests.contract.tls_kit import TLSRelayKit
 
 
 def rss_bytes() -> int:
@@ -120,7 +121,7 @@ def run(kind: str, scenario: Callable[[RelayKit], dict[str, object]]) -> None:
     """Run *scenario* beside a reactor with a relay of that *kind*, and print what it found."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    kit = RelayKit(kind)
+    kit = (TLSRelayKit if kind == "tls" else RelayKit)(kind)
 
     def body() -> None:
         print(json.dumps(scenario(kit)))

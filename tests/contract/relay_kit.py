@@ -180,9 +180,14 @@ class RelayKit:
         self, client: int, host: int, limits: Limits = LIMITS, preface: bytes = b"", tally: int = NO_TALLY
     ) -> tuple[int, int]:
         """Call `relay` with a fresh token; returns token and handle."""
+        token = self.new_token(client)
+        return token, self.on_reactor(self.relay.relay, token, client, host, limits, preface, tally)
+
+    def new_token(self, client: int) -> int:
+        """Of a connection of that client's."""
         token = next(self._token)
         self.tokens.append(token)
-        return token, self.on_reactor(self.relay.relay, token, client, host, limits, preface, tally)
+        return token
 
     def turnarounds(self, tally: int) -> Turnarounds:
         return self.on_reactor(self.relay.turnarounds, tally)  # type: ignore[no-any-return]
@@ -209,14 +214,26 @@ class RelayKit:
         sock.listen(backlog)
         return sock
 
-    def client(self, family: int = socket.AF_INET) -> tuple[socket.socket, int]:
-        """A client's socket, and the descriptor that a director accepted for it."""
+    def client(self, family: int = socket.AF_INET, number: int | None = None) -> tuple[socket.socket, int]:
+        """A client's socket, and the descriptor that a director accepted for it.
+
+        :param number: that this descriptor has to have.
+        """
         with self.listener(family) as listener:
             client = self.keep(socket.socket(family, socket.SOCK_STREAM))
             client.connect(listener.getsockname())
             accepted, _ = listener.accept()
         accepted.setblocking(False)
-        return client, accepted.detach()
+        return client, accepted.detach() if number is None else renumbered(accepted.detach(), number)
+
+    def accept(self, listener: socket.socket) -> socket.socket:
+        """The server's side of a connection."""
+        return self.keep(listener.accept()[0])
+
+    def answer(self, fd: int, data: bytes) -> None:
+        """What a director may do with a descriptor that it got back: a last word, and the end."""
+        with socket.socket(fileno=fd) as mine:
+            mine.sendall(data)
 
     def connecting(self, listener: socket.socket) -> int:
         """The descriptor of a connect under way."""
@@ -236,13 +253,13 @@ class RelayKit:
 
         :param numbers: of the descriptors that are handed over; what has them now is closed.
         """
-        client, accepted = self.client(families[0])
+        client, accepted = self.client(families[0], numbers[0] if numbers else None)
         with self.listener(families[1]) as listener:
             host = self.connecting(listener)
             if numbers is not None:
-                accepted, host = map(renumbered, (accepted, host), numbers)
+                host = renumbered(host, numbers[1])
             token, handle = self.hand_over(accepted, host, limits, preface, tally)
-            server = self.keep(listener.accept()[0])
+            server = self.accept(listener)
         self.events.wait_connected(token)
         return Relayed(token, handle, client, server)
 

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -51,12 +51,14 @@ class RelayContract:
 
     kind: str
     threads = 1
+    splices = True
+    make_kit: Callable[[str, int], RelayKit] = RelayKit
 
     def begin(self) -> None:
         """In the test's thread, once the reactor runs (which has descriptors of its own)."""
         gc.collect()
         self.descriptors = descriptors()
-        self.kit = RelayKit(self.kind, self.threads)
+        self.kit = type(self).make_kit(self.kind, self.threads)
         self.addCleanup(self.check_the_end)  # type: ignore[attr-defined]
         self.kit.on_reactor(self.kit.start)
 
@@ -317,7 +319,7 @@ class Resets(RelayContract):
                 for option, value in [(socket.TCP_USER_TIMEOUT, 300)] if busy else options:
                     mine.setsockopt(socket.IPPROTO_TCP, option, value)
             token, _ = self.kit.hand_over(accepted, host)
-            server = self.kit.keep(listener.accept()[0])
+            server = self.kit.accept(listener)
         self.kit.events.wait_connected(token)
         gone, other = (client, server)[:: -1 if way else 1]
         if half:
@@ -396,7 +398,7 @@ class Connects(RelayContract):
         assert not self.kit.events.was_connected(token)
         with self.kit.listener() as listener:
             again, _ = self.kit.hand_over(failed.client, self.kit.connecting(listener), preface=b"second ")
-            server = self.kit.keep(listener.accept()[0])
+            server = self.kit.accept(listener)
         client.shutdown(socket.SHUT_WR)
         assert receive_all(server) == b"second early bytes"
         server.close()
@@ -412,8 +414,7 @@ class Connects(RelayContract):
         failed = self.kit.events.final(token)
         assert (failed.client, failed.error) == (accepted, errno.ETIMEDOUT)
         assert time.monotonic() - before >= 0.2
-        with socket.socket(fileno=failed.client) as mine:
-            mine.sendall(b"sorry")
+        self.kit.answer(failed.client, b"sorry")
         assert receive_all(client) == b"sorry"
 
     @blocking
@@ -552,7 +553,7 @@ class Steering(RelayContract):
         client, accepted = self.kit.client()
         with self.kit.listener() as listener:
             host = self.kit.connecting(listener)
-            server = self.kit.keep(listener.accept()[0])
+            server = self.kit.accept(listener)
         holder = subprocess.Popen(
             [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[accepted, host], stderr=subprocess.DEVNULL
         )
@@ -617,7 +618,7 @@ class Steering(RelayContract):
         sending.result()
         wait_until(lambda: kit.on_reactor(kit.relay.counters)[:4] == (2, 1, 0, 5_000_000))
         counters = kit.on_reactor(kit.relay.counters)
-        assert counters.spliced_bytes > 2_000_000
+        assert counters.spliced_bytes > 2_000_000 or not self.splices
         relayed.client.close()
         relayed.server.close()
         kit.events.final(relayed.token)
@@ -681,7 +682,7 @@ class Steering(RelayContract):
         client, accepted = self.kit.client()
         with self.kit.listener() as listener:
             token, _ = self.kit.hand_over(accepted, self.kit.connecting(listener))
-            server = self.kit.keep(listener.accept()[0])
+            server = self.kit.accept(listener)
         client.sendall(b"x")
         assert receive(server, 1) == b"x"
         client.close()
@@ -709,8 +710,7 @@ class Steering(RelayContract):
                 host = kit.connecting(listener)
 
                 def hand_over(accepted: int = accepted, host: int = host) -> int:
-                    token = len(kit.tokens)
-                    kit.tokens.append(token)
+                    token = kit.new_token(accepted)
                     handles[token] = kit.relay.relay(token, accepted, host, LIMITS)
                     return token
 
@@ -850,7 +850,7 @@ class PythonRelayTests(Streams, Resets, Connects, Timeouts, Steering, Endurance,
             client, accepted = self.kit.client()
             with self.kit.listener() as listener:
                 host = self.kit.connecting(listener)
-                server = self.kit.keep(listener.accept()[0])
+                server = self.kit.accept(listener)
             relay._epoll = Refusing(epoll, iter(answers))  # type: ignore[attr-defined]
             token, _ = self.kit.hand_over(accepted, host)
             assert self.kit.events.final(token)[:3] == (Reason.RELAY_ERROR, 0, 0)

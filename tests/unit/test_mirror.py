@@ -59,7 +59,11 @@ ELSEWHERE = {
     "director/traffic/departures.py": "integration/test_departures.py", "director/traffic/listener.py": "integration/test_listener.py",
     "director/traffic/listening.py": "integration/test_listener.py", "director/traffic/proxy_in.py": "integration/test_listener.py",
     "director/traffic/peeking.py": "integration/test_sni.py", "director/traffic/sni_router.py": "integration/test_sni.py",
-    # the relays: one suite for both
+    "director/traffic/secure_frontend.py": "integration/test_tls.py", "director/tls/contexts.py": "integration/test_tls.py",
+    "director/tls/handshakes.py": "integration/test_tls.py", "director/tls/profile.py": "integration/test_tls.py",
+    # the relays: one suite for all
+    "director/relay/openssl.py": "contract/test_relay_tls.py", "director/relay/tls_end.py": "contract/test_relay_tls.py",
+    "director/relay/tls_relay.py": "contract/test_relay_tls.py",
     "director/relay/__init__.py": "contract/test_relay.py", "director/relay/choice.py": "contract/test_relay.py",
     "director/relay/descriptors.py": "contract/test_relay.py", "director/relay/interface.py": "contract/test_relay.py",
     "director/relay/link.py": "contract/test_relay.py", "director/relay/native.py": "contract/test_relay.py",

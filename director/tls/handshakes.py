@@ -1,0 +1,160 @@
+"""TLS handshakes with clients, apart from established traffic.
+
+They cost far more than anything else that a client can ask for. So they have an epoll object of their own, one descriptor of
+the reactor, of which a few are served in a turn: a flood of handshakes makes handshakes wait, and nothing else. What is
+under way has a deadline, and there is a most of it, beyond which the oldest is given up: a client that speaks at once is
+never that.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from OpenSSL import SSL
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from director.relay.openssl import in_words
+from director.relay.timed_wheel import TimedWheel
+
+#: Steps of handshakes in one turn of the reactor: an RSA signature takes half a millisecond, P-256 a tenth.
+STEPS_PER_TURN = 8
+
+
+class Shaken(NamedTuple):
+    """How a handshake ended: well, or the peer and we do not agree, or it has gone, or it was too slow for us."""
+
+    how: Literal["well", "badly", "gone", "late"]
+    why: str = ""  #: in words
+
+
+class Handshake:
+    """One that is under way."""
+
+    __slots__ = ("bucket", "deadline", "done", "fd", "mask", "tls")
+
+    def __init__(self, fd: int, tls: SSL.Connection, done: Callable[[Shaken], None], deadline: float) -> None:
+        self.fd = fd
+        self.tls = tls
+        self.done = done
+        self.deadline = deadline
+        self.mask = select.EPOLLIN
+        self.bucket = 0  #: the wheel's
+
+
+@implementer(IReadDescriptor)
+class Handshakes:
+    """Those of one service.
+
+    :param monotonic: seconds.
+    """
+
+    _log = Logger()
+
+    def __init__(self, *, reactor: Any, monotonic: Callable[[], float]) -> None:
+        self._reactor = reactor
+        self._monotonic = monotonic
+        self._epoll: select.epoll | None = None
+        self._under_way: dict[int, Handshake] = {}  # by descriptor, in the order of time
+        self._wheel: TimedWheel[Handshake] = TimedWheel(self._look, reactor=reactor)
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def begin(self, fd: int, tls: SSL.Connection, done: Callable[[Shaken], None], *, timeout_s: float, most: int) -> None:
+        """Shake hands on *fd*, a connected non-blocking socket that *tls* is on, which stays the caller's.
+
+        :param done: called once.
+        :param most: under way; the oldest makes room.
+        """
+        if self._epoll is None:
+            self._epoll = select.epoll()
+            self._reactor.addReader(self)
+        now = self._monotonic()
+        handshake = self._under_way[fd] = Handshake(fd, tls, done, now + timeout_s)
+        self._epoll.register(fd, select.EPOLLIN)
+        self._wheel.put(handshake, handshake.deadline, now)
+        if len(self._under_way) > most:
+            oldest = next(iter(self._under_way.values()))
+            self._over(oldest, Shaken("late", f"{most} others are under way"))
+
+    def abandon(self, fd: int) -> bool:
+        """Forget the handshake on *fd*, of which nobody is told; whether there was one."""
+        handshake = self._under_way.get(fd)
+        if handshake is not None:
+            self._forget(handshake)
+        return handshake is not None
+
+    def stop(self) -> None:
+        """Those that are under way are to be abandoned before."""
+        self._wheel.stop()
+        if self._epoll is not None:
+            self._reactor.removeReader(self)
+            self._epoll.close()
+            self._epoll = None
+
+    # IReadDescriptor
+
+    def fileno(self) -> int:
+        return -1 if self._epoll is None else self._epoll.fileno()
+
+    def logPrefix(self) -> str:
+        return "handshakes"
+
+    def connectionLost(self, reason: Any) -> None:
+        """The reactor's own end; whoever owns this has stopped it before."""
+
+    def doRead(self) -> None:
+        """A few; the others are reported again in the next turn, after whatever else is ready."""
+        assert self._epoll is not None
+        for fd, _ in self._epoll.poll(0, STEPS_PER_TURN):
+            handshake = self._under_way.get(fd)
+            if handshake is not None:
+                self._step(handshake)
+
+    # inside
+
+    def _step(self, handshake: Handshake) -> None:
+        try:
+            handshake.tls.do_handshake()
+        except SSL.WantReadError:
+            self._await(handshake, select.EPOLLIN)
+        except SSL.WantWriteError:
+            self._await(handshake, select.EPOLLOUT)
+        except SSL.SysCallError as error:
+            self._over(handshake, Shaken("gone", in_words(error)))
+        except SSL.Error as error:
+            self._over(handshake, Shaken("badly", in_words(error)))
+        else:
+            self._over(handshake, Shaken("well"))
+
+    def _await(self, handshake: Handshake, mask: int) -> None:
+        if handshake.mask != mask:
+            assert self._epoll is not None
+            handshake.mask = mask
+            self._epoll.modify(handshake.fd, mask)
+
+    def _look(self) -> None:
+        now = self._monotonic()
+        for handshake in self._wheel.due(now):
+            if now < handshake.deadline:
+                self._wheel.put(handshake, handshake.deadline, now)
+            else:
+                self._over(handshake, Shaken("late", "it did not end in time"))
+        self._wheel.wind(now)
+
+    def _over(self, handshake: Handshake, shaken: Shaken) -> None:
+        self._forget(handshake)
+        try:
+            handshake.done(shaken)
+        except Exception:  # one client's trouble is not that of the others in this turn
+            self._log.failure("what follows a handshake failed")
+
+    def _forget(self, handshake: Handshake) -> None:
+        assert self._epoll is not None
+        self._epoll.unregister(handshake.fd)
+        self._wheel.discard(handshake)
+        del self._under_way[handshake.fd]

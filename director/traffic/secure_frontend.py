@@ -1,0 +1,149 @@
+"""The clients of a service with TLS: after the access list, and before they are admitted, they shake hands.
+
+So whoever cannot speak TLS takes no host's place, and what the handshake tells is known when a host is picked. Connections
+are moved by the relay that knows TLS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.logger import Logger
+
+from cluster.errors import ConfigError
+from cluster.model import Reason, Service, ServiceTLS
+from cluster.renewal import LOOK_S, Renewed
+from cluster.validate import join
+from director.timing.seldom import Seldom, more
+from director.tls.contexts import ServerContexts, server_contexts
+from director.tls.handshakes import Handshakes, Shaken
+from director.traffic.connection import Connection
+from director.traffic.frontend import Frontend
+
+_REASONS = {"badly": Reason.BAD_HANDSHAKE, "gone": Reason.CLIENT_RESET, "late": Reason.HANDSHAKE_TIMEOUT}
+
+
+class SecureConnection(Connection):
+    """A client of a service with TLS."""
+
+    __slots__ = ("client_tls",)
+
+    def __init__(self, frontend: Frontend, fd: int, name: bytes | None, now: float) -> None:
+        super().__init__(frontend, fd, name, now)
+        self.client_tls: SSL.Connection | None = None
+
+
+def needs_tls(spec: Service) -> bool:
+    """Whether a service is a `SecureFrontend`'s."""
+    return spec.tls is not None
+
+
+class SecureFrontend(Frontend):
+    """A `Frontend` with TLS; *relay* is to be one that knows `director.relay.tls_relay.Secured`.
+
+    Its certificates are on this machine, its configuration may be the cluster's: where they cannot be read, clients are
+    closed until they can be.
+    """
+
+    connection = SecureConnection
+
+    def __init__(self, *arguments: Any, reactor: Any, monotonic: Callable[[], float], **more: Any) -> None:
+        self._handshakes = Handshakes(reactor=reactor, monotonic=monotonic)
+        self._shaking: dict[SecureConnection, None] = {}
+        self._files = _Files()
+        super().__init__(*arguments, reactor=reactor, monotonic=monotonic, **more)
+
+    def reconfigure(self) -> None:
+        super().reconfigure()
+        self._files.configure(self.service.spec.tls, join("services", self.service.name, "tls"), self._monotonic())
+
+    @property
+    def certificates(self) -> tuple[Renewed[ServerContexts], ...]:
+        """What watches over them."""
+        return self._files.watched
+
+    def admit(self, connection: Connection, now: float) -> None:
+        """Shake hands first."""
+        assert isinstance(connection, SecureConnection)
+        spec, contexts = self.service.spec.tls, self._files.contexts(now)
+        if spec is None or contexts is None:
+            self._end(connection, Reason.BAD_HANDSHAKE)
+            return
+        tls = connection.client_tls = contexts.connection(connection.fd)
+        self._shaking[connection] = None
+        self._handshakes.begin(connection.fd, tls, lambda shaken: self._shaken(connection, shaken),
+                               timeout_s=spec.handshake_s, most=spec.max_handshakes)
+
+    def _shaken(self, connection: SecureConnection, shaken: Shaken) -> None:
+        del self._shaking[connection]
+        if shaken.how == "well":
+            super().admit(connection, self._monotonic())
+            return
+        self._end(connection, _REASONS[shaken.how])
+        if shaken.how == "badly" and (held := self._files.seldom.due(shaken.why)) is not None:
+            self.log.info("{service}: no TLS with {peer}: {why}{more}", service=self.service.name, peer=connection.peer,
+                          why=shaken.why, more=more(held))
+
+    def connections(self) -> list[Connection]:
+        return [*super().connections(), *self._shaking]
+
+    def kill(self, chosen: Callable[[Connection], bool], reason: Reason) -> int:
+        doomed = [connection for connection in self._shaking if chosen(connection)]
+        for connection in doomed:
+            self._give_up(connection, reason)
+        return len(doomed) + super().kill(chosen, reason)
+
+    def _give_up(self, connection: SecureConnection, reason: Reason) -> None:
+        del self._shaking[connection]
+        self._handshakes.abandon(connection.fd)
+        self._end(connection, reason)
+
+    def stop(self) -> None:
+        for connection in list(self._shaking):
+            self._give_up(connection, Reason.SHUTDOWN)
+        self._handshakes.stop()
+        super().stop()
+
+
+class _Files:
+    """The certificates of one service, once they could be read."""
+
+    log = Logger()
+
+    def __init__(self) -> None:
+        self.seldom = Seldom()
+        self._spec: ServiceTLS | None = None
+        self._place = ""
+        self._renewed: Renewed[ServerContexts] | None = None
+        self._retry_at = 0.0
+
+    @property
+    def watched(self) -> tuple[Renewed[ServerContexts], ...]:
+        return () if self._renewed is None else (self._renewed,)
+
+    def configure(self, spec: ServiceTLS | None, place: str, now: float) -> None:
+        """What was read before stays until what *spec* names can be."""
+        if spec != self._spec:
+            self._spec, self._place = spec, place
+            self._read(now)
+
+    def contexts(self, now: float) -> ServerContexts | None:
+        """None: there is nothing to serve with."""
+        if now >= self._retry_at:
+            self._read(now)
+        return None if self._renewed is None else self._renewed.current()
+
+    def _read(self, now: float) -> None:
+        self._retry_at = float("inf")
+        if self._spec is None:
+            self._renewed = None
+            return
+        try:
+            self._renewed = server_contexts(self._spec, place=self._place)
+        except ConfigError as error:
+            self._retry_at = now + LOOK_S
+            if (held := self.seldom.due("files")) is not None:
+                left = "clients are closed" if self._renewed is None else "what was read before stays in use"
+                self.log.error("{why}; {left}{more}", why="; ".join(map(str, error.problems)), left=left, more=more(held))

@@ -1,0 +1,243 @@
+"""TLS with a service's clients: who sees which certificate, who is turned away, and what becomes of open connections."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+
+from cluster.model import Reason
+from director.config.files import checked
+from director.service import DirectorService
+from tests.contract.tls_kit import TLSPeer
+from tests.integration.kit import DEADLINE_S, DirectorTestCase, reactor, until
+from tests.integration.pki import Authority
+
+
+class TLSTestCase(DirectorTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.authority = Authority(self.folder)
+        self.issued: dict[str, tuple[str, str]] = {}
+
+    def pairs(self, *names: str) -> list[dict[str, str]]:
+        """A certificate for each name, and for all that a comma separates."""
+        found = []
+        for each in names:
+            self.issued[each] = certificate, key = self.authority.issue(*each.split(","))
+            found.append({"certificate": certificate, "key": key})
+        return found
+
+    async def serve(self, *names: str, service: dict[str, Any] | None = None, **tls: Any) -> DirectorService:
+        self.site = await self.backend("one")
+        tls = {"certificates": self.pairs(*names or ("a.example.org",)), **tls}
+        web = {"listen": ["127.0.0.1:0"], "groups": {"main": {"hosts": {"one": self.site.address}}}, "tls": tls}
+        director = await self.director({"services": {"web": {**web, **(service or {})}}})
+        self.port = int(director.node.listeners.addresses("web")[0].rpartition(":")[2])
+        return director
+
+    def openssl(self, *options: str, name: str = "a.example.org", until: str = "\n---\n", said: str = "") -> Any:
+        """What ``openssl s_client`` prints up to some words, or its end; then it is stopped."""
+        command = ["openssl", "s_client", "-connect", f"127.0.0.1:{self.port}", "-CAfile", self.authority.path,
+                   "-servername", name, "-verify_return_error", *options]
+
+        def run() -> str:
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as client:
+                assert client.stdin is not None and client.stdout is not None
+                client.stdin.write(said.encode())
+                client.stdin.flush()
+                printed = b""
+                while until.encode() not in printed and select.select([client.stdout], [], [], DEADLINE_S)[0]:
+                    piece = os.read(client.stdout.fileno(), 65536)
+                    if not piece:
+                        break
+                    printed += piece
+                client.kill()
+            return printed.decode()
+
+        return deferToThread(run)
+
+    def connect(self) -> socket.socket:
+        sock = socket.create_connection(("127.0.0.1", self.port))
+        self.addCleanup(sock.close)
+        return sock
+
+    def peer(self, name: str = "a.example.org") -> TLSPeer:
+        """A client that has done its handshake; for other threads than the reactor's."""
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        peer = TLSPeer(self.connect(), context)
+        peer.sock.settimeout(20)
+        peer.tls.set_connect_state()
+        peer.tls.set_tlsext_host_name(name.encode())
+        peer._until_done("do_handshake")
+        return peer
+
+    def ended(self, director: DirectorService, reason: Reason) -> int:
+        return int(director.metrics.service("web").ended[reason])
+
+    async def balanced(self, director: DirectorService) -> None:
+        await until(lambda: director.node.descriptors.places.taken == 0, "every place is given back")
+        self.assertEqual(director.node.open_connections, 0)
+
+
+class ListenerTests(TLSTestCase):
+    async def test_names(self) -> None:
+        """A client sees the certificate of its name: an exact one, a wildcard for one label, or the first."""
+        director = await self.serve("a.example.org", "*.b.example.org", "c.b.example.org,d.example.org")
+        seen = {
+            "a.example.org": "a.example.org", "x.b.example.org": "*.b.example.org", "C.b.example.org": "c.b.example.org",
+            "d.example.org": "c.b.example.org", "x.y.b.example.org": "a.example.org", "nobody.test": "a.example.org",
+        }
+        for name, subject in seen.items():
+            printed = await self.openssl(name=name, said="hello\n", until="\nHELLO\n")
+            self.assertIn(f"subject=CN = {subject}\n", printed, name)
+            self.assertIn("\none\nHELLO\n", printed, name)
+        await self.balanced(director)
+
+    async def test_versions_and_protocols(self) -> None:
+        """TLS 1.2 and 1.3, no older; a protocol that both have, the director's first choice, or none."""
+        director = await self.serve(alpn=["h2", "http/1.1"])
+        for version, protocol in (("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")):
+            printed = await self.openssl(version, "-alpn", "http/1.1,h2", until="ALPN protocol: h2")
+            self.assertIn("ALPN protocol: h2", printed)
+            self.assertIn(f"New, {protocol}", printed)
+        self.assertIn("No ALPN negotiated", await self.openssl("-alpn", "spdy/3", until="No ALPN"))
+        self.assertIn("alert protocol version", await self.openssl("-tls1_1", "-cipher", "ALL:@SECLEVEL=0"))
+        await until(lambda: self.ended(director, Reason.BAD_HANDSHAKE) == 1, "the count")
+        await self.balanced(director)
+
+    async def test_resumption(self) -> None:
+        """Sessions are resumed, with either version."""
+        director = await self.serve()
+        for version in ("-tls1_2", "-tls1_3"):
+            session = str(self.folder / "session")
+            await self.openssl(version, "-sess_out", session, until="\none\n")  # which comes after a ticket
+            await until(lambda: os.path.exists(session), "the session")  # noqa: B023
+            printed = await self.openssl(version, "-sess_in", session, until="Reused, TLS")
+            self.assertIn("Reused, TLS", printed)
+            os.unlink(session)
+        await self.balanced(director)
+
+    async def test_no_renegotiation(self) -> None:
+        """A client that asks for it under TLS 1.2 is refused that, not served less."""
+        director = await self.serve()
+        self.assertIn("no renegotiation", await self.openssl("-tls1_2", said="R\n", until="no renegotiation"))
+        await self.balanced(director)
+
+    async def test_turned_away(self) -> None:
+        """Who speaks no TLS, goes, or says nothing in time, is counted by why and costs no host anything."""
+        director = await self.serve(handshake_s=0.3)
+        plain = self.connect()
+        plain.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        await until(lambda: self.ended(director, Reason.BAD_HANDSHAKE) == 1, "no TLS")
+        self.connect().close()
+        await until(lambda: self.ended(director, Reason.CLIENT_RESET) == 1, "gone")
+        self.connect()
+        await until(lambda: self.ended(director, Reason.HANDSHAKE_TIMEOUT) == 1, "silent")
+        self.assertEqual(self.site.connections, [])
+        await self.balanced(director)
+
+    async def test_too_many(self) -> None:
+        """The oldest handshake makes room."""
+        director = await self.serve(handshake_s=60, max_handshakes=3)
+        clients = [self.connect() for _ in range(4)]
+        await until(lambda: self.ended(director, Reason.HANDSHAKE_TIMEOUT) == 1, "one is closed")
+        self.assertEqual(await deferToThread(clients[0].recv, 1), b"")
+        frontend = director.node.frontends["web"]
+        self.assertEqual((frontend.open, len(frontend.connections())), (3, 3))
+        self.assertEqual(frontend.kill(lambda connection: True, Reason.KILLED), 3)
+        await self.balanced(director)
+
+    async def test_denied(self) -> None:
+        """The access list comes before the handshake."""
+        director = await self.serve(service={"access": {"deny": ["127.0.0.0/8"]}})
+        self.connect()
+        await until(lambda: self.ended(director, Reason.DENIED) == 1, "denied")
+        await self.balanced(director)
+
+    async def test_another_host(self) -> None:
+        """A connect that fails is tried elsewhere, with the client's TLS untouched."""
+        closed = await self.backend("closed")
+        await closed.stop()
+        director = await self.serve()
+        both = {"two": closed.address, "one": self.site.address}
+        for _ in range(4):
+            director.node.apply_service("web", checked({"services": {"web": {
+                "listen": ["127.0.0.1:0"], "groups": {"main": {"hosts": both}},
+                "tls": {"certificates": [dict(zip(("certificate", "key"), self.issued["a.example.org"], strict=True))]},
+            }}}).services["web"])
+            self.assertIn("\none\nHI\n", await self.openssl(said="hi\n", until="\nHI\n"))
+        await self.balanced(director)
+
+    async def test_turning_it_on_and_off(self) -> None:
+        """A service gets TLS, or loses it: who is served goes on as they began, new ones find it changed."""
+        director = await self.serve()
+        secure = director.node.inventory.services["web"].spec
+        plain = checked({"services": {"web": {"listen": list(secure.listen), "groups": {
+            "main": {"hosts": {"one": self.site.address}}}}}}).services["web"]
+        first = await deferToThread(self.peer)
+        self.assertEqual(await deferToThread(first.recv, 100), b"one\n")
+        director.node.apply_service("web", plain)
+        second = self.connect()
+        self.assertEqual(await deferToThread(second.recv, 100), b"one\n")
+        director.node.apply_service("web", secure)
+        third = await deferToThread(self.peer)
+        for client in (first, second, third):
+            await deferToThread(client.sendall, b"still")
+        self.assertEqual(await deferToThread(third.recv, 100), b"one\n")
+        for client in (first, second, third):
+            self.assertEqual(await deferToThread(client.recv, 100), b"STILL")
+            client.close()
+        await self.balanced(director)
+
+    async def test_certificates_renewed(self) -> None:
+        """Files that change are read again, broken ones are told and change nothing; open connections go on."""
+        director = await self.serve()
+        certificate, _ = self.issued["a.example.org"]
+        before = await deferToThread(self.peer)
+        old = before.tls.get_peer_certificate().get_serial_number()  # type: ignore[union-attr]
+        [watched] = [each for each in director.certificates.watched if each.place == "services.web.tls"]
+        Path(certificate).write_text("nonsense")
+        watched.look()
+        self.assertIn("services.web.tls.certificates[0].certificate", watched.problem)
+        self.flushLoggedErrors()
+        still = await deferToThread(self.peer)
+        self.assertEqual(still.tls.get_peer_certificate().get_serial_number(), old)  # type: ignore[union-attr]
+        self.authority.issue("a.example.org", days=30)
+        self.assertTrue(watched.look())
+        self.assertEqual(watched.problem, "")
+        after = await deferToThread(self.peer)
+        self.assertNotEqual(after.tls.get_peer_certificate().get_serial_number(), old)  # type: ignore[union-attr]
+        for peer in (before, still, after):
+            self.assertEqual(await deferToThread(peer.recv, 100), b"one\n")
+            peer.close()
+        await self.balanced(director)
+
+    async def test_no_certificates(self) -> None:
+        """A director that has no such files closes the service's clients, says so, and serves them once it has."""
+        certificate, key = self.authority.issue("late.example.org")
+        os.rename(certificate, certificate + ".away")
+        tls = {"certificates": [{"certificate": certificate, "key": key}]}
+        director = await self.serve(service={"tls": tls})
+        self.connect()
+        await until(lambda: self.ended(director, Reason.BAD_HANDSHAKE) == 1, "closed")
+        self.flushLoggedErrors()
+        os.rename(certificate + ".away", certificate)
+        frontend: Any = director.node.frontends["web"]
+        frontend._files._retry_at = 0.0
+        peer = await deferToThread(self.peer)
+        self.assertEqual(await deferToThread(peer.recv, 100), b"one\n")
+        peer.close()
+        await deferLater(reactor, 0)
+        await self.balanced(director)
