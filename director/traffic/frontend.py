@@ -30,7 +30,7 @@ from director.core.inventory import Inventory
 from director.core.pool import Ticket
 from director.core.proxy_protocol import Header
 from director.core.seen import Tallied
-from director.metrics.counters import PICK_SAMPLE, HostMetrics, ServiceMetrics
+from director.metrics.counters import PICK_SAMPLE, ServiceMetrics
 from director.ports.sockets import lacked, packed_name
 from director.relay.interface import Relay
 from director.relay.turnarounds import HostTally
@@ -47,8 +47,6 @@ from director.traffic.turnstile import Turnstile, turnstile_of
 
 #: Between tries of a UNIX connect whose listener's backlog is full: the kernel tells no one when there is room again.
 UNIX_RETRY_S = 0.01
-#: Hosts whose counters are at hand; a service of more looks some of them up again.
-KEPT_COUNTS = 1024
 
 
 class Frontend:
@@ -76,7 +74,6 @@ class Frontend:
         self.service = service
         self.relay = relay
         self.open = 0  #: connections that have not ended
-        self._counts: dict[Host, HostMetrics] = {}  # at hand
         self._no_port: dict[Host, float] = {}  # to be passed over until then
         self._failing = Failing()
         self._retrying: set[Connection] = set()  # those that wait for a UNIX socket's backlog
@@ -361,13 +358,6 @@ class Frontend:
         connection.tail.deadline = self._limits.deadline(connection.tail, ticket)
         return connection.tail
 
-    def _count(self, host: Host) -> HostMetrics:
-        """Where the host's clients are counted: a look-up by names twice would cost a hundredth of a connection."""
-        if len(self._counts) == KEPT_COUNTS:
-            self._counts.clear()
-        counts = self._counts[host] = self._metrics.host(host.ref.group, host.ref.host)
-        return counts
-
     # --- what the relay says (RelayEvents, by way of `Router`)
 
     def connected(self, connection: Connection) -> None:
@@ -375,7 +365,7 @@ class Frontend:
         assert ticket is not None
         connection.tail, connection.fd = None, ESTABLISHED
         host, now = ticket.host, self._monotonic()
-        metrics = self._counts.get(host) or self._count(host)
+        metrics = self._metrics.host(host.ref.group, host.ref.host)
         metrics.connections += 1
         metrics.connect.observe(now - ticket.picked_at)
         self._inventory.connect_succeeded(host, ticket.picked_at, now)
@@ -388,7 +378,7 @@ class Frontend:
         ticket = connection.ticket
         assert ticket is not None
         host, inventory, now = ticket.host, self._inventory, self._monotonic()
-        metrics = self._counts.get(host) or self._count(host)
+        metrics = self._metrics.host(host.ref.group, host.ref.host)
         metrics.to_host_bytes += to_host
         metrics.to_client_bytes += to_client
         connection.handle = 0
