@@ -103,9 +103,10 @@ bench: $(READY) ## the relays beside HAProxy, nginx and Envoy, interleaved; writ
 	@$(BIN)/python -m bench.busy
 	@$(BIN)/python -m bench.plot
 
-bench-cluster: $(READY) ## takeovers, resignations, drains and reports of a real cluster; needs root and etcd
+bench-cluster: $(READY) ## takeovers, resignations, drains and reports of a real cluster; TIMES=50 faults beside keepalived; needs root and etcd
 	@bench/prepare.sh
 	@$(BIN)/python -m bench.cluster
+	@$(BIN)/python -m bench.faults --times $(or $(TIMES),50)
 
 bench-schedulers: $(READY) ## schedulers in simulation, then live beside other balancers: about three hours; writes bench/results
 	@bench/prepare.sh

@@ -4,6 +4,7 @@ set -eu
 missing=
 command -v haproxy >/dev/null || missing="$missing haproxy"
 [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || missing="$missing nginx-light libnginx-mod-stream"
+command -v keepalived >/dev/null || missing="$missing keepalived"
 command -v cc >/dev/null || missing="$missing gcc libc6-dev"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
