@@ -230,6 +230,34 @@ class PacketTests(FenceTestCase):
                 socket.create_connection((address, PORT), DEADLINE_S)
 
 
+    def test_forwarded(self) -> None:
+        """A closed fence lets through what its machine only forwards: clients behind it reach the address where it is. While the
+        address is on this machine too they reach nobody."""
+        behind = self.lab.machine("c")
+        ip(self.holder, "link", "add", "inner", "type", "veth", "peer", "name", "inner", "netns", behind.namespace)
+        for machine, number in ((self.holder, 1), (behind, 2)):
+            ip(machine, "link", "set", "inner", "up")
+            ip(machine, "address", "add", f"10.79.0.{number}/24", "dev", "inner")
+        subprocess.run(["ip", "netns", "exec", self.holder.namespace, "sysctl", "-qw", "net.ipv4.ip_forward=1"], check=True)
+        ip(behind, "route", "replace", VIP4, "via", "10.79.0.1", "dev", "inner")
+        ip(self.other, "route", "add", "10.79.0.0/24", "via", OWN4)
+        with self.other.inside():
+            add_address("eth0", ip_interface(f"{VIP4}/24"), FOREVER_S)
+        self.fence()
+
+        def reached() -> bool:
+            with behind.inside(), socket.socket() as sock:
+                sock.settimeout(self.patience_s)
+                return sock.connect_ex((VIP4, PORT)) == errno.ECONNREFUSED
+
+        self.patience_s = SILENCE_S
+        self.assertFalse(reached())
+        ip(self.holder, "address", "del", f"{VIP4}/24", "dev", "eth0")
+        ip(self.holder, "neighbour", "flush", "all")
+        self.patience_s = DEADLINE_S
+        self.assertTrue(reached())
+
+
 class ProcessTests(FenceTestCase):
     """The process that has the fence is killed, or frozen."""
 
@@ -306,6 +334,17 @@ class NftRemovedTests(Nft):
             fence.close()
             self.assert_shut(VIP4, VIP6)
             fence.open_until(int((boottime() + FOREVER_S) * 1e9))
+
+
+class NamespaceTests(SynchronousTestCase):
+    if _MISSING:
+        skip = _MISSING
+
+    def test_time_namespace(self) -> None:
+        """Where this process's clock is not the kernel's there is no fence by it."""
+        words = ["unshare", "--time", "--boottime", "1000", sys.executable, "-c", "from director.ha.fence import best; print(best())"]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=python_path())
+        self.assertIn("tc: this process is in a time namespace", done.stdout)
 
 
 class SweptTests(FenceTestCase):

@@ -18,7 +18,8 @@ _LOOPBACK = 0x8  # IFF_LOOPBACK
 _NAME, _LINK_INFO = 3, 18  # IFLA_*
 _SLAVE_KIND = 4  # IFLA_INFO_SLAVE_KIND
 _KIND, _OPTIONS = 1, 2  # TCA_*
-_BPF_FD, _BPF_NAME, _BPF_FLAGS, _BPF_ID = 6, 7, 8, 11  # TCA_BPF_*
+_BPF_FD, _BPF_NAME, _BPF_FLAGS, _BPF_OFFLOAD, _BPF_ID = 6, 7, 8, 9, 11  # TCA_BPF_*; FLAGS_GEN
+_SKIP_HARDWARE = 1  # TCA_CLS_FLAGS_SKIP_HW: a network card has no such clock
 _DIRECT = 1  # TCA_BPF_FLAG_ACT_DIRECT: what the program returns is what is done
 _CLSACT = 0xFFFFFFF1
 #: The two hooks of an interface: TC_H_MIN_INGRESS and TC_H_MIN_EGRESS of clsact.
@@ -74,11 +75,12 @@ class Interfaces:
 
     def attach(self, link: Nic, hook: int, program: int) -> None:
         """Put the program (its descriptor) there, in the place of one that was there before: no packet passes between."""
-        kind = _attribute(_KIND, b"clsact\0")
+        clsact = _TC_MESSAGE.pack(0, 0, link.number, 0xFFFF0000, _CLSACT, 0) + _attribute(_KIND, b"clsact\0")
         with suppress(FileExistsError):
-            self._ask(_NEWQDISC, _ACK | _CREATE, _TC_MESSAGE.pack(0, 0, link.number, 0xFFFF0000, _CLSACT, 0) + kind)
-        options = (_attribute(_BPF_FD, struct.pack("=I", program)) + _attribute(_BPF_NAME, NAME.encode() + b"\0")
-                   + _attribute(_BPF_FLAGS, struct.pack("=I", _DIRECT)))
+            self._ask(_NEWQDISC, _ACK | _CREATE, clsact)
+        options = _attribute(_BPF_NAME, NAME.encode() + b"\0") + b"".join(
+            _attribute(kind, struct.pack("=I", value))
+            for kind, value in ((_BPF_FD, program), (_BPF_FLAGS, _DIRECT), (_BPF_OFFLOAD, _SKIP_HARDWARE)))
         self._ask(_NEWTFILTER, _ACK | _CREATE | _REPLACE, self._filter(link, hook) + _attribute(_OPTIONS, options))
 
     def attached(self, link: Nic, hook: int) -> int:

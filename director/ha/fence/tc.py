@@ -39,6 +39,7 @@ SHARE, SHARE_SOON = 50, 10
 ELSEWHERE = "another process of a director on this machine has put up its own fence"
 _DRAIN_BYTES = 65_536
 _CLOSED = 0
+_OFFSETS = "/proc/self/timens_offsets"
 
 
 @implementer(IReadDescriptor)
@@ -60,6 +61,7 @@ class Barrier:
         self._descriptors: list[int] = []
         self._programs: dict[int, tuple[int, int]] = {}  # by hook: descriptor and number
         self._links: frozenset[Nic] = frozenset()
+        _same_clock()
         self._interfaces = Interfaces()
         try:
             self.addresses = self._keep(bpf.make_map(bpf.HASH, 16, 4, MAX_ADDRESSES, bpf.NO_PREALLOC, "txd_vips"))
@@ -95,6 +97,8 @@ class Barrier:
 
     def forget(self, slot: int) -> None:
         """A fence is released; with the last one the program goes."""
+        if not self._descriptors:
+            return  # it was left to another process
         try:
             for address in self._fences.pop(slot).addresses:
                 bpf.delete(self.addresses, key(address))
@@ -240,6 +244,15 @@ class TcFence:
 
     def leave(self) -> None:
         self._barrier.leave()
+
+
+def _same_clock() -> None:
+    """In a time namespace (time_namespaces(7)) CLOCK_BOOTTIME is not the clock of the program. Raises OSError there."""
+    with contextlib.suppress(FileNotFoundError), open(_OFFSETS, encoding="ascii") as file:
+        for line in file:
+            clock, *offset = line.split()
+            if clock == "boottime" and any(map(int, offset)):
+                raise OSError(errno.EINVAL, "this process is in a time namespace, its clock is not the kernel's")
 
 
 def try_out() -> None:
