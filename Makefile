@@ -121,6 +121,7 @@ bench-scale: $(READY) ## a director of 200 services of 50 hosts: what answers, p
 soak: servers-packages $(READY) ## 200,000 connections through each relay, every byte compared; 200 upgrades under load; a fresh Debian
 	SOAK_CONNECTIONS=200000 $(BIN)/pytest -q tests/contract/test_relay_soak.py
 	UPGRADES=200 UPGRADE_PER_S=500 $(BIN)/pytest -q -s tests/integration/test_upgrade_soak.py
+	FENCE_ROUNDS=500 $(BIN)/pytest -q tests/integration/test_fence.py -k random
 	UPGRADE_HANDSHAKE_S=0.05 $(BIN)/pytest -q -s tests/chaos/test_upgrade.py
 	FRESH_SUITE=test $(BIN)/pytest -q -s tests/packages/test_fresh.py
 

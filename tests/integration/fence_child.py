@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from ipaddress import ip_address
 
 from twisted.internet.testing import MemoryReactorClock
@@ -20,6 +21,11 @@ def main() -> None:
     for line in sys.stdin:
         what, seconds = line.split()
         until_ns = int((boottime() + float(seconds)) * 1e9)
+        while what == "refresh" and until_ns / 1e9 - boottime() > float(seconds) / 2:  # until it finds that it was stopped
+            fence.open_until(until_ns)
+            time.sleep(0.0005)
+            if until_ns / 1e9 - boottime() > float(seconds) / 2:
+                until_ns = int((boottime() + float(seconds)) * 1e9)
         if what == "frozen":
             os.kill(os.getpid(), signal.SIGSTOP)
         fence.open_until(until_ns)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import random
 import signal
 import socket
 import struct
@@ -35,6 +36,9 @@ FOREVER_S = 3_600
 #: An answer within a namespace takes some tens of microseconds. Where none is expected, none that takes so long is missed.
 SILENCE_S = 0.1
 DEADLINE_S = 20.0
+#: How often a process is stopped at random, and for how long it opens the fence each time.
+ROUNDS = int(os.environ.get("FENCE_ROUNDS", "15"))
+REFRESHED_S = 0.02
 #: The ways in which an address shows that it is here.
 WAYS = ("asked", "reached", "sent", "announced")
 
@@ -301,6 +305,31 @@ class ProcessTests(FenceTestCase):
         process.send_signal(signal.SIGCONT)
         self.assertGreater(boottime(), int(self.said(process)) / 1e9)
         self.assert_shut(VIP4, VIP6)
+
+    def test_frozen_at_random(self) -> None:
+        """A process that refreshes all the time, and is stopped at any instant of it: nothing passes after what it last computed,
+        neither while it is stopped nor when it goes on with what it had begun."""
+        process = self.child()
+        with self.holder.inside():
+            receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with self.other.inside():
+            sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with receiver, sender:
+            receiver.bind((VIP4, PORT))
+            receiver.setblocking(False)
+            for _ in range(ROUNDS):
+                passed = [0]
+                self.order(process, "refresh", self.early_s + REFRESHED_S)
+                struck_at = boottime() + random.uniform(0.02, 0.04)
+                thawed_at = struck_at + 2 * (self.early_s + REFRESHED_S)
+                for number, until_s in ((signal.SIGSTOP, struck_at), (signal.SIGCONT, thawed_at), (0, thawed_at + REFRESHED_S)):
+                    while (now := boottime()) < until_s:
+                        sender.sendto(struct.pack("=Q", int(now * 1e9)), (VIP4, PORT))
+                        with contextlib.suppress(BlockingIOError):
+                            while True:
+                                passed += struct.unpack("=Q", receiver.recv(8))
+                    process.send_signal(number)
+                self.assertTrue(0 < max(passed) < int(self.said(process)))
 
 
 class Nft(FenceTestCase):

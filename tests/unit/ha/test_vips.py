@@ -166,6 +166,11 @@ class HoldingTests(VipsTestCase):
         self.assertLess(max(later - earlier for earlier, later in pairwise(adds)), VALID_S)
         self.assertTrue(all(link.named))
 
+    def test_news_after_a_loss(self) -> None:
+        """Wherever a loss of seconds ends, the next news of an address comes within five more, for the first twenty."""
+        for end in range(20):
+            self.assertLessEqual(min(at for at in ANNOUNCE_AT_S if at >= end) - end, 5.0, end)
+
     def test_told(self) -> None:
         """Who wants to know hears of an address once, when it is taken and when it is given up."""
         leading, vips, _link = self.director()
