@@ -4,7 +4,8 @@ Theory of operation
 -------------------
 Of two directors the one whose name sorts first dials. Each side keeps one `PeerConversation` per connection::
 
-    IDLE --challenge--> CHALLENGED --hello--> GREETED --welcome--> OPEN --alive, missing, reports, entries, ask, promise
+    IDLE --challenge--> CHALLENGED --hello--> GREETED --welcome--> OPEN --alive, missing, reports, entries, ask, promise,
+                                                                                          beat, ack, bye
                                                     \\--refused--> CLOSED
 
 A director proves who it is by the cluster's secret: hello and welcome each carry an HMAC over both sides' nonces and all
@@ -50,6 +51,7 @@ Nonce = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Proof = Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")]
 Client = Annotated[str, Meta(pattern=r"^([0-9a-f]{8}|[0-9a-f]{32})\Z")]  #: a packed IP address, in hexadecimal
 Number = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+Nanoseconds = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
@@ -144,7 +146,29 @@ class Promise(Message, frozen=True, kw_only=True, tag="promise"):
     why: Text = ""
 
 
-Traffic: TypeAlias = Alive | Missing | Reports | Entries | Ask | Promise
+class OwnerBeat(Message, frozen=True, kw_only=True, tag="beat"):
+    """The owner of the virtual addresses, by promises (`cluster.takeover.words.Beat`)."""
+
+    term: Number
+    incarnation: BootId
+    sent: Nanoseconds  #: by the sender's clock
+    counts_ns: Nanoseconds
+
+
+class OwnerAck(Message, frozen=True, kw_only=True, tag="ack"):
+    """The promise, naming the beat."""
+
+    term: Number
+    incarnation: BootId
+    sent: Nanoseconds
+    own: BootId  #: the incarnation of who promises, so that it can be handed over to
+
+
+class Bye(Message, frozen=True, kw_only=True, tag="bye"):
+    """The sender answers for no address any more, and stops."""
+
+
+Traffic: TypeAlias = Alive | Missing | Reports | Entries | Ask | Promise | OwnerBeat | OwnerAck | Bye
 
 
 class Role(enum.Enum):
@@ -161,7 +185,7 @@ class State(enum.Enum):
     ERROR = "error"  #: the peer sent garbage
 
 
-_TRAFFIC: tuple[type[Message], ...] = (Alive, Missing, Reports, Entries, Ask, Promise)
+_TRAFFIC: tuple[type[Message], ...] = (Alive, Missing, Reports, Entries, Ask, Promise, OwnerBeat, OwnerAck, Bye)
 
 #: Every message that a state allows, and the state after it.
 TRANSITIONS: dict[tuple[State, type[Message]], State] = {

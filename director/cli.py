@@ -153,9 +153,13 @@ def check(file: str) -> None:
 
 @main.command()
 @click.option("--config", required=True, type=click.Path(dir_okay=False), help="The node's file: says where etcd is.")
+@click.option("--leader", is_flag=True, help="Only the record of who leads by promises, for a cluster that is there.")
 @_FILE
-def bootstrap(config: str, file: str) -> None:
+def bootstrap(config: str, leader: bool, file: str) -> None:
     """Put the services of FILE into an empty cluster, all or none.
+
+    With ``takeover = "promises"`` the node of ``--config`` is named the first leader, too. No director may lead then while
+    that is done, nor be about to.
 
     Nothing else ever fills etcd by itself: an emptied one is not refilled from a stale file. Afterwards
     ``directorctl apply`` changes what is there.
@@ -169,7 +173,8 @@ def bootstrap(config: str, file: str) -> None:
     from cluster.errors import Misuse, StoreUnavailable
     from cluster.keys import Keys
     from cluster.store import StoreDamaged
-    from director.config.bootstrap import AlreadyThere
+    from cluster.takeover import Timing
+    from director.config.bootstrap import AlreadyThere, first_record
     from director.config.bootstrap import bootstrap as fill
     from director.config.files import load
     from director.ha.stores import make_store
@@ -181,8 +186,10 @@ def bootstrap(config: str, file: str) -> None:
         _refuse(error)
     if node.store != ETCD:
         _fail(f"{config}: an embedded store takes its services from the node's own file")
-    if not services:
+    if not services and not leader:
         _fail(f"{file}: there is no service")
+    if leader and node.takeover != "promises":
+        _fail(f'{config}: --leader is for node.takeover = "promises"')
     run_on_monotonic(reactor)
     outcome: list[str | None] = []
 
@@ -190,7 +197,11 @@ def bootstrap(config: str, file: str) -> None:
         store = make_store(node, reactor=reactor)
         try:
             await store.start()
-            await fill(store, Keys(node.etcd.cluster), services)
+            keys = Keys(node.etcd.cluster)
+            if not leader:
+                await fill(store, keys, services)
+            if node.takeover == "promises":
+                await first_record(store, keys, node.name, Timing.of(node.takeover_s), time.time())
             outcome.append(None)
         except (AlreadyThere, Misuse, StoreUnavailable, StoreDamaged) as error:
             outcome.append(str(error))
@@ -202,7 +213,10 @@ def bootstrap(config: str, file: str) -> None:
     reactor.run()
     if outcome[0] is not None:
         _fail(outcome[0])
-    click.echo(f"{len(services)} services are in cluster {node.etcd.cluster}: {', '.join(services)}")
+    if node.takeover == "promises":
+        click.echo(f"{node.name} leads cluster {node.etcd.cluster} once it runs")
+    if not leader:
+        click.echo(f"{len(services)} services are in cluster {node.etcd.cluster}: {', '.join(services)}")
 
 
 def _ended(result: object, reactor: Any, outcome: list[str | None]) -> None:

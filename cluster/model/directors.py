@@ -19,6 +19,7 @@ class Member(Shared, frozen=True):
     agents: tuple[str, ...] = ()  #: where agents reach it
     admin: tuple[str, ...] = ()  #: where operators reach it
     roles: tuple[str, ...] = ("balance", "manage")
+    promises: bool = False  #: it takes part in takeovers by promises
     process: str = ""  #: which one it is, for others on its machine (`director.ha.whereabouts`)
 
 

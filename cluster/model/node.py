@@ -161,6 +161,8 @@ class Node(Record, frozen=True):
     peers: Peers = Peers()
     vips: Vips = Vips()
     vip_on_isolation: Literal["release", "keep"] = "release"  #: what a leader does with the VIPs when etcd is away
+    takeover: Literal["lease", "promises"] = "lease"  #: how one director follows another as the leader
+    takeover_s: Annotated[float, Meta(gt=0, le=60)] = 0.45  #: by promises: how long one lasts
     leader_lease_s: Annotated[float, Meta(ge=1, le=60)] = 2.0  #: a dead leader is noticed after this and half a second
     relay_threads: Annotated[int, Meta(ge=1, le=16)] = 1  #: of the native relay
     upgrade_ready_s: Seconds = 60.0  #: how long a new process may take until it could serve

@@ -10,6 +10,29 @@
 """
 
 from cluster.takeover.machine import Takeover
+from cluster.takeover.records import as_written, comparisons, operations, sighted
 from cluster.takeover.timing import Timing
+from cluster.takeover.words import (
+    Ack,
+    Beat,
+    CloseFence,
+    Commit,
+    Effect,
+    Gained,
+    Kind,
+    Lost,
+    OpenFence,
+    Outcome,
+    Read,
+    Reign,
+    SendAck,
+    SendBeat,
+    SendBye,
+    Transaction,
+)
 
-__all__ = ["Takeover", "Timing"]
+__all__ = [
+    "Ack", "Beat", "CloseFence", "Commit", "Effect", "Gained", "Kind", "Lost", "OpenFence", "Outcome", "Read", "Reign",
+    "SendAck", "SendBeat", "SendBye", "Takeover", "Timing", "Transaction", "as_written", "comparisons", "operations",
+    "sighted",
+]

@@ -35,6 +35,17 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     remove_ns: int = 3000 * MS  #: a member silent for so long may be left out
     ticket_ns: int = 0  #: K: what the kernel's fence ends earlier than it is told: 30 ms with nftables alone
 
+    @classmethod
+    def of(cls, promise_s: float) -> Timing:
+        """All of them in proportion to P, which is an operator's to set."""
+        promise = round(promise_s * 1000 * MS)
+        counts = min(promise * 43 // 45, int((promise - SLACK_NS) / RATIO))
+        return cls(
+            beat_ns=promise // 9, late_ns=promise * 2 // 9, silence_ns=promise * 2 // 3, promise_ns=promise, count_ns=counts,
+            wait_ns=promise, etcd_count_ns=counts, etcd_beat_ns=promise * 2 // 9, etcd_ns=promise * 2 // 9,
+            answer_ns=promise * 10 // 9, remove_ns=max(3000 * MS, 6 * promise),
+        )
+
     def __post_init__(self) -> None:
         if self.beat_ns < MS or min(msgspec.structs.astuple(self)) < 0:
             raise Misuse("takeover: beats are a millisecond apart at least, and no time is negative")

@@ -10,11 +10,12 @@ from cluster.errors import Misuse
 from cluster.keys import Keys
 from cluster.model import Service
 from cluster.store import MAX_OPERATIONS, Compare, Put, Store
+from cluster.takeover import Kind, Reign, Timing, as_written
 from cluster.view import printable
 
 
 class AlreadyThere(Exception):
-    """The store has services; nothing was changed."""
+    """The store has what was to be put there; nothing was changed."""
 
 
 async def bootstrap(store: Store, keys: Keys, services: Mapping[str, Service]) -> int:
@@ -35,3 +36,17 @@ async def bootstrap(store: Store, keys: Keys, services: Mapping[str, Service]) -
         there = await store.list(keys.services())
     names = ", ".join(printable(record.key.removeprefix(keys.services())) for record in there.records)
     raise AlreadyThere(f"the store has services already: {names}; use directorctl apply to change them")
+
+
+async def first_record(store: Store, keys: Keys, director: str, timing: Timing, since: float) -> None:
+    """Name *director* the first owner by promises, and alone among those who may follow: once it runs it owns, and whoever
+    joins it may follow from then on. No director writes that, since an absent record is a licence to nobody.
+
+    :param since: POSIX seconds.
+    :raises AlreadyThere: somebody leads.
+    """
+    reign = Reign(director, "", frozenset((director,)), Kind.FIRST, timing.etcd_count_ns)
+    written = [Put(keys.leader(), as_written(reign, since)), Put(keys.leader_beat(), f"{since:.3f}".encode())]
+    committed = await store.commit(written, when=[Compare(keys.leader(), 0)])
+    if not committed.succeeded:
+        raise AlreadyThere(f"{keys.leader()} is there: somebody leads, or did")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 
 from cluster.address import Address
-from cluster.errors import Problem
+from cluster.errors import Misuse, Problem
 from cluster.model import (
     TLS,
     AgentListeners,
@@ -19,6 +19,7 @@ from cluster.model import (
     Peers,
     Vips,
 )
+from cluster.takeover import Timing
 from cluster.validate import join
 from cluster.web import parse_url
 from director.config.addresses import WILDCARDS, address_errors, addresses_errors, parsed
@@ -77,6 +78,7 @@ def node_errors(node: Node, unreadable: Unreadable) -> Iterator[Problem]:
         yield from address_errors("node.control_socket", f"unix:{node.control_socket}")
     if node.vip_on_isolation == "keep" and node.peers.listen is None:
         yield Problem("node.vip_on_isolation", '"keep" needs the other directors\' promises', "set node.peers.listen")
+    yield from _takeover_errors(node)
     admin = node.admin
     if admin.htpasswd is not None and (why := unreadable(admin.htpasswd)):
         yield Problem("node.admin.htpasswd", f"cannot read {admin.htpasswd}: {why}")
@@ -99,6 +101,18 @@ def node_errors(node: Node, unreadable: Unreadable) -> Iterator[Problem]:
                 f"{address} would send passwords in plaintext",
                 "add tls, listen on loopback, or set node.admin.insecure = true",
             )
+
+
+def _takeover_errors(node: Node) -> Iterator[Problem]:
+    if node.takeover == "lease":
+        return
+    if node.peers.listen is None or node.store != "etcd:":
+        yield Problem("node.takeover", '"promises" needs the other directors, and etcd',
+                      'set node.peers.listen and store = "etcd:"')
+    try:
+        Timing.of(node.takeover_s)
+    except Misuse as error:
+        yield Problem("node.takeover_s", str(error), "0.45 is what etcd and a network of a data centre allow")
 
 
 def _agents_errors(agents: AgentListeners, unreadable: Unreadable) -> Iterator[Problem]:

@@ -21,7 +21,8 @@ from cluster.store import Compare, Delete, Operation, Put, Store
 from cluster.view import Unreadable, decode
 from director.core.caps import View, next_caps
 from director.core.inventory import Inventory
-from director.ha.leading import Leading, NotLeading
+from director.ha.leading import NotLeading
+from director.ha.leads import Leads
 from director.ha.peers import Peers
 from director.timing.seldom import Seldom, more
 
@@ -43,7 +44,7 @@ class Capping(Service):
 
     log = Logger()
 
-    def __init__(self, inventory: Inventory, leading: Leading, store: Store, keys: Keys, *, balances: bool,
+    def __init__(self, inventory: Inventory, leading: Leads, store: Store, keys: Keys, *, balances: bool,
                  members: Callable[[], Mapping[str, Member]], alive: Callable[[], Mapping[str, Alive]],
                  peers: Peers | None, reactor: Any, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.setName("capping")

@@ -8,7 +8,8 @@
       │              hears, sticky clients, promises
       ├─ capping     the services' maxima, shared out among the directors; on etcd
       ├─ vips        the addresses that the leader owns, if there are any
-      ├─ leading     campaigns for the leadership; last, since whoever cannot serve must not lead
+      ├─ leading     campaigns for the leadership, by a lease or by promises (`director.ha.reigning`); last, since whoever
+      │              cannot serve must not lead
       └─ keeping     the store's content on disk, if a snapshot is configured
 """
 
@@ -32,6 +33,7 @@ from cluster.model import Configuration, Etcd, HostRef, Member
 from cluster.peer_wire import Alive
 from cluster.renewal import Renewed
 from cluster.store import Lease, Record, Store
+from cluster.takeover import Timing
 from cluster.view import printable
 from director.core.forwarding import FRESH_S
 from director.core.promises import PROMISE_S
@@ -48,6 +50,7 @@ from director.ha.membership import Membership
 from director.ha.observing import Observing
 from director.ha.peers import Peers
 from director.ha.promising import Promising
+from director.ha.reigning import Reigning
 from director.ha.summarising import Summarising
 from director.ha.vips import Vips
 from director.ha.whereabouts import whereabouts
@@ -87,31 +90,46 @@ class Clustering(MultiService):
             name=node.name, boot_id=self.boot_id, version=VERSION, started=time.time(),
             peers=node.peers.advertise or node.peers.listen, agents=node.agents.listen,
             admin=tuple(endpoint.listen for endpoint in node.admin.endpoints), roles=node.roles,
-            process=whereabouts(),
+            promises=node.takeover == "promises", process=whereabouts(),
         )
         self.membership = Membership(store, keys, self.member, reactor=reactor)
         keeps = node.vip_on_isolation == "keep"
-        self.leading = Leading(
-            store, keys, director=node.name, boot_id=self.boot_id, reactor=reactor, ttl_s=node.leader_lease_s,
-            hold_back_s=PROMISE_S if keeps else 0.0,
-        )
+        self.peers: Peers | None = None
+        if node.peers.listen is not None:
+            self.peers = Peers(node.peers, cluster=self.cluster, director=node.name, boot_id=self.boot_id, reactor=reactor)
+        self.reigning: Reigning | None = None  #: where one director follows another by promises
+        self.leading: Leading | Reigning
+        leading = None
+        if node.takeover == "promises" and self.peers is not None:
+            self.leading = self.reigning = Reigning(
+                store, keys, self.peers, director=node.name, timing=Timing.of(node.takeover_s), reactor=reactor,
+                members=lambda: self.membership.members, fit=self._unfit,
+            )
+        else:
+            self.leading = leading = Leading(
+                store, keys, director=node.name, boot_id=self.boot_id, reactor=reactor, ttl_s=node.leader_lease_s,
+                hold_back_s=PROMISE_S if keeps else 0.0,
+            )
         self.leading.on_known.append(self._leader_known)
         self.vips = Vips(node.vips, self.leading, store, keys, reactor=reactor, right_s=self._right_s,
                          fence=lambda until_ns: fences([self.vips.virtual], until_ns, interface=node.vips.interface or "",
                                                  reactor=reactor)[0],
                          wanted=lambda: bool(balancer.inventory.services), rivals=lambda: bool(self._others()))
         self.observing = Observing(store, keys, balancer, self.membership, boot_id=self.boot_id, reactor=reactor)
-        self.peers: Peers | None = None
-        if node.peers.listen is not None:
-            self.peers = Peers(node.peers, cluster=self.cluster, director=node.name, boot_id=self.boot_id, reactor=reactor)
+        if self.reigning is not None:
+            self.reigning.on_open.append(self.vips.open_fence)
+            self.reigning.on_close.append(self.vips.close_fence)
+        self.promising: Promising | None = None
+        if self.peers is not None:
             self.exchange = Exchange(
                 self.peers, balancer, attendance, store_answers=lambda: self.available,
                 fresh_s=max(FRESH_S, 2 * node.agents.interval_s), caps=self._own_caps,
             )
-            self.promising = Promising(
-                self.peers, self.leading, store, keys, members=self._others, holds=lambda: self.vips.held,
-                keep=keeps, reactor=reactor,
-            )
+            if leading is not None:
+                self.promising = Promising(
+                    self.peers, leading, store, keys, members=self._others, holds=lambda: self.vips.held,
+                    keep=keeps, reactor=reactor,
+                )
             self.membership.on_members.append(self._members_changed)
         self.capping = Capping(
             balancer.inventory, self.leading, store, keys, balances="balance" in node.roles,
@@ -127,7 +145,8 @@ class Clustering(MultiService):
             ).setServiceParent(self)
             if self.peers is not None:
                 self.peers.setServiceParent(self)
-                self.promising.setServiceParent(self)
+                if self.promising is not None:
+                    self.promising.setServiceParent(self)
         if node.vips.addresses:
             self.vips.setServiceParent(self)
         if node.vips.addresses or (self.shared and "manage" in node.roles):
@@ -187,6 +206,16 @@ class Clustering(MultiService):
                 await maybeDeferred(child.disownServiceParent)
 
     # --- from one process to the next
+
+    async def give_way(self) -> None:
+        """Another process of this director is about to take over; `go_on` if it does not. By promises its addresses go to
+        another director first, for no promise is handed from one process to the next."""
+        if self.reigning is not None:
+            await self.reigning.give_way()
+
+    def go_on(self) -> None:
+        if self.reigning is not None:
+            self.reigning.go_on()
 
     def leases(self) -> Leases:
         """What this process has in the shared store."""
@@ -254,7 +283,12 @@ class Clustering(MultiService):
 
     def _right_s(self) -> float:
         """For how long the others' promises let this director keep the virtual addresses without the store."""
-        return self.promising.right_s() if self.peers is not None else 0.0
+        return self.promising.right_s() if self.promising is not None else 0.0
+
+    def _unfit(self) -> str:
+        """Why this director must not own virtual addresses by promises; empty: it may."""
+        kind, why = self.vips.fence
+        return f"the kernel would not end their answers in time ({kind}): {why}" if why else ""
 
     def _members_changed(self) -> None:
         assert self.peers is not None

@@ -45,6 +45,7 @@ from cluster.store import (
     Watch,
 )
 from cluster.view import Unreadable, decode
+from director.core.vip import linger_s, needed_s
 from director.engine.telling import tell_each
 from director.timing.alarm import Alarm
 from director.timing.seldom import Seldom, more
@@ -66,6 +67,14 @@ class Known(NamedTuple):
 
     leader: Leader
     term: int
+
+
+def _by_promises(record: Record) -> bool:
+    """Whether it is what `director.ha.reigning` leads by: that has no lease, and stays."""
+    try:
+        return decode(record.value, Leader).kind != "lease"
+    except Unreadable:
+        return False
 
 
 def boottime() -> float:
@@ -114,6 +123,20 @@ class Leading(Service):
         self._seldom = Seldom(monotonic=boottime, every_s=HINDERED_EVERY_S)
 
     # --- what others ask
+
+    @property
+    def needed_s(self) -> float:
+        """How long the right to a virtual address must last still for it to be refreshed."""
+        return needed_s(self.ttl_s)
+
+    @property
+    def linger_s(self) -> float:
+        """How long an address may outlive the lease."""
+        return linger_s(self.ttl_s)
+
+    @property
+    def names_first(self) -> bool:
+        return True
 
     @property
     def leads(self) -> bool:
@@ -233,7 +256,7 @@ class Leading(Service):
         if self._usurped is not None:
             self._usurped.cancel()
             self._usurped = None
-        if record is not None and record.lease is None:
+        if record is not None and record.lease is None and not _by_promises(record):
             self._usurped = self._reactor.callLater(self.ttl_s, self._delete, record)
 
     def _delete(self, record: Record) -> None:
@@ -248,7 +271,9 @@ class Leading(Service):
 
     def _learn(self, record: Record | None) -> None:
         known, why = None, ""
-        if record is not None and record.lease is None:
+        if record is not None and record.lease is None and _by_promises(record):
+            why = 'another leads by promises: node.takeover = "promises" is missing here'
+        elif record is not None and record.lease is None:
             why = f"it has no lease: no director wrote it; it is passed over, and deleted after {self.ttl_s:g} s"
         elif record is not None:
             try:

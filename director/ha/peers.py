@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
@@ -173,14 +174,19 @@ class _PeerProtocol(Protocol):
         """The connection is lost; `connectionLost` follows."""
 
 
-class _Factory(Factory[_PeerProtocol]):
+class _Factory(Factory[Any]):
     noisy = False
 
-    def __init__(self, make: Callable[[], _PeerProtocol | None]) -> None:
+    def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
 
-    def buildProtocol(self, addr: Any) -> _PeerProtocol | None:
+    def buildProtocol(self, addr: Any) -> Any:
         return self._make()
+
+
+def _hang_up(protocol: Any) -> bool:
+    protocol.transport.abortConnection()
+    return False
 
 
 class Peers(Service):
@@ -256,6 +262,19 @@ class Peers(Service):
             return False
         protocol.send(message)
         return True
+
+    def knock(self, name: str) -> Deferred[bool]:
+        """Whether *name*'s machine says that nobody listens there. False for everything else, its silence included."""
+        member = self._members.get(name)
+        if member is None or member.peers is None:
+            return succeed(False)
+        try:
+            host, port, _ = parse_address(member.peers)
+        except ValueError:
+            return succeed(False)
+        knocking: Deferred[Any] = HostnameEndpoint(self.reactor, host, port, timeout=CONNECT_TIMEOUT_S).connect(
+            _Factory(Protocol))
+        return knocking.addCallbacks(_hang_up, lambda failure: failure.check(Refused) is not None)
 
     def set_members(self, members: Mapping[str, Member]) -> None:
         """The directors that live, this one among them."""

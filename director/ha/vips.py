@@ -24,11 +24,12 @@ from cluster.model import VipOwner
 from cluster.model import Vips as Config
 from cluster.store import MAX_OPERATIONS, Put, Store, Watch
 from cluster.view import Checked, View
-from director.core.vip import OUTLIVES_S, REFRESH_S, VALID_S, Act, Carrier, Custody, linger_s, needed_s
+from director.core.vip import OUTLIVES_S, REFRESH_S, VALID_S, Act, Carrier, Custody
 from director.engine.telling import tell_each
 from director.ha.device import Device
 from director.ha.fence import Fence, Lifetime
-from director.ha.leading import Known, Leading, boottime
+from director.ha.leading import Known, boottime
+from director.ha.leads import Leads
 from director.ha.lookout import Befell
 from director.ha.netlink import Interface
 from director.timing.seldom import Seldom, more
@@ -68,7 +69,7 @@ class Vips(Service):
 
     log = Logger()
 
-    def __init__(self, config: Config, leading: Leading, store: Store, keys: Keys, *, reactor: Any,
+    def __init__(self, config: Config, leading: Leads, store: Store, keys: Keys, *, reactor: Any,
                  right_s: Callable[[], float] = lambda: 0.0, wanted: Callable[[], bool] = lambda: True,
                  rivals: Callable[[], bool] = lambda: False,
                  link: Device | None = None,
@@ -93,7 +94,7 @@ class Vips(Service):
         self._boottime = boottime
         self._monotonic = monotonic
         self._wall = wall
-        self._custody = Custody(needed_s(leading.ttl_s))
+        self._custody = Custody(leading.needed_s)
         self.on_taken: list[Callable[[tuple[str, ...]], None]] = []  #: told of addresses that are on the interface now
         self.on_released: list[Callable[[tuple[str, ...]], None]] = []  #: and of those that are not any more
         self._owners = View(keys, keys.vips(), VipKey, VipOwner, keep=True, check=_sound)
@@ -215,7 +216,8 @@ class Vips(Service):
         if self._carrier.lost(self._monotonic(), befell.running) and self._rivals():
             self._make_room()
             return
-        match self._custody.step(self._monotonic(), max(own_s, self._right_s()), leads=named):
+        takes = named if self._leading.names_first else own_s > 0 and self._wanted()
+        match self._custody.step(self._monotonic(), max(own_s, self._right_s()), leads=takes):
             case Act.TAKE:
                 self._on, self._untold = (), set()
                 self._refresh(befell.running, until_ns)
@@ -246,6 +248,16 @@ class Vips(Service):
 
     # --- leadership
 
+    def open_fence(self, until_ns: int) -> None:
+        """By promises, beat by beat: this machine may answer until then. Raises OSError as the kernel answers."""
+        if self._fence is not None:
+            self._fence.open_until(until_ns)
+
+    def close_fence(self) -> None:
+        """It may not, from when this returns. Raises OSError as the kernel answers."""
+        if self._fence is not None:
+            self._fence.close()
+
     def _known(self, known: Known | None) -> None:
         if known is None:
             self._vacant_at = self._monotonic()
@@ -254,7 +266,7 @@ class Vips(Service):
         others = [owner.linger_s for owner in self._owners.values.values() if owner.owner != self._leading.director]
         now = self._monotonic()
         since, self._vacant_at = now if self._vacant_at is None else self._vacant_at, None
-        wait_s = max(0.0, since + max(others, default=0.0) - now)
+        wait_s = max(0.0, since + max(others, default=0.0) - now) if self._leading.names_first else 0.0
         self._custody.gained(now, wait_s)
         if self._timer is not None:
             self._timer.reset(wait_s % REFRESH_S + TIMER_S)  # so that a turn falls on the end of the wait
@@ -263,7 +275,7 @@ class Vips(Service):
     async def _name_owner(self, term: int) -> None:
         """Have the store name us the owner; until it does, each turn tries again."""
         owner = VipOwner(owner=self._leading.director, interface=self._device, term=term, since=self._wall(),
-                         linger_s=linger_s(self._leading.ttl_s))
+                         linger_s=self._leading.linger_s)
         puts = [Put(self._keys.vip(str(each.ip)), msgspec.json.encode(owner)) for each in self.addresses]
         try:
             for start in range(0, len(puts), MAX_OPERATIONS):

@@ -78,6 +78,7 @@ class Estate:
                 if self._reactor.seconds() >= deadline:
                     raise Conflict(f"the store is still being written after {WRITTEN_S:g} s")
                 await deferLater(self._reactor, LOOK_S)
+        await director.clustering.give_way()
         director.node.settle()
         inventory = director.node.inventory
         self._samples, self._hosts = director.registry.samples(), director.metrics.of_hosts()
@@ -94,6 +95,7 @@ class Estate:
         if isinstance(self._director.store, MemoryStore):
             self._director.store.release()
         SOCKETS.release()
+        self._director.clustering.go_on()
 
     def retire(self) -> None:
         self._director.retire()

@@ -25,6 +25,7 @@ ELSEWHERE = {
     "cluster/model/services.py": "unit/config/test_files.py", "cluster/model/states.py": "unit/core/test_inventory.py",
     "cluster/shortage.py": "unit/resources/test_shortages.py", "cluster/store.py": "contract/test_store.py",
     "cluster/systemd.py": "integration/test_systemd.py",
+    "director/ha/leads.py": "unit/ha/test_reigning.py",
     "cluster/takeover/state.py": "unit/cluster/takeover/test_owner.py",
     "cluster/lines.py": "unit/cluster/test_wire.py", "cluster/etcd/past.py": "unit/cluster/test_etcd_past.py",
     "cluster/etcd/client.py": "unit/cluster/test_etcd_client.py",

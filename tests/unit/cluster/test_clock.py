@@ -35,6 +35,7 @@ WALL = {
     "director/logs/records.py": "how a time is written for syslog",
     "director/hooks/hooks.py": "when something happened, for who is told of it",
     "director/ha/leading.py": "since when this director leads: shown to operators",
+    "director/ha/reigning.py": "the same, by promises",
     "director/engine/node.py": "pictures, orders and the audit: shown to operators",
     "director/ha/peers.py": "since when a peer is linked: shown to operators",
     "director/ha/stores.py": "the history of the embedded stores",

@@ -28,12 +28,15 @@ from cluster.peer_wire import (
     TRANSITIONS,
     Alive,
     Ask,
+    Bye,
     Challenge,
     Entries,
     Forwarded,
     Hello,
     Message,
     Missing,
+    OwnerAck,
+    OwnerBeat,
     PeerConversation,
     Promise,
     Reports,
@@ -56,6 +59,9 @@ MESSAGES: tuple[Traffic, ...] = (
     Entries(service="web", group="blue", entries=[("0a000001", "app1", 1799.5), ("20" * 16, "app2", 3.0)]),
     Ask(number=1, for_s=6.0),
     Promise(number=1, granted=False, why="etcd answers here"),
+    OwnerBeat(term=812, incarnation="9f86d081884c7d65", sent=86_400_000_000_000, counts_ns=430_000_000),
+    OwnerAck(term=812, incarnation="9f86d081884c7d65", sent=86_400_000_000_000, own="2c26b46b68ffc68f"),
+    Bye(),
 )
 
 
