@@ -40,6 +40,10 @@ class Host(Record, frozen=True):
 HostName = Annotated[str, Meta(max_length=253, pattern=HOST_NAME_PATTERN)]
 
 
+#: Of ALPN (RFC 7301): registered ones are of letters, digits and a few signs.
+Protocol = Annotated[str, Meta(pattern=r"^[!-~]{1,255}\Z")]
+
+
 class ProbeTLS(Record, frozen=True):
     """TLS of a probe. Paths are of PEM files, on each director that probes."""
 
@@ -48,6 +52,12 @@ class ProbeTLS(Record, frozen=True):
     verify: bool = True  #: whether the certificate must be right; else any will do
     certificate: str | None = None  #: shown to a host that asks for one
     key: str | None = None
+
+
+class HostTLS(ProbeTLS, frozen=True):
+    """TLS of the connections to a group's hosts. Paths are of PEM files, on each director."""
+
+    alpn: tuple[Protocol, ...] = ()  #: offered to hosts, where a client's TLS has not settled on one
 
 
 #: Text that stands for bytes, one character for each.
@@ -81,7 +91,7 @@ class Probe(Record, frozen=True):
     expect: tuple[Annotated[int, Meta(ge=100, le=599)], ...] = ()  #: accepted statuses; empty: any 2xx or 3xx
     weight_header: bool | FieldName = False  #: of the answer to an HTTP probe, that says a weight; true: the usual one
     timeout_s: Seconds = 1.0
-    tls: ProbeTLS | None = None  #: of all but scripts
+    tls: ProbeTLS | None = None  #: of all but scripts; absent: as clients' connections, if it goes to the same port
 
 
 class Outliers(Record, frozen=True):
@@ -147,6 +157,7 @@ class Group(Record, frozen=True):
     parameters: dict[str, float | int | str | bool] = {}  #: of the scheduler
     health: Health = Health()
     registration: Registration = Registration()
+    tls: HostTLS | None = None  #: with the hosts; None: they get clients' bytes as they are
     source: tuple[str, ...] = ()  #: addresses of the director to connect from, in turn; empty: the kernel's choice
     on_down: Literal["keep", "cut"] = "keep"  #: open connections of a host judged or ordered down, or removed
 
@@ -208,8 +219,6 @@ class Proxy(Record, frozen=True):
 
 #: A server name in TLS: a host name, ``*.`` before one, or ``*``.
 ServerName = Annotated[str, Meta(max_length=253, pattern=SERVER_NAME_PATTERN)]
-#: Of ALPN (RFC 7301): registered ones are of letters, digits and a few signs.
-Protocol = Annotated[str, Meta(pattern=r"^[!-~]{1,255}\Z")]
 
 
 class Sni(Record, frozen=True):
@@ -273,6 +282,11 @@ class Service(Record, frozen=True):
     def enabled_group(self) -> str | None:
         """The configured group, else the first one; None for a service without groups."""
         return self.enable if self.enable is not None else next(iter(self.groups), None)
+
+    @property
+    def has_tls(self) -> bool:
+        """With clients or with hosts, by the director itself."""
+        return self.tls is not None or any(group.tls is not None for group in self.groups.values())
 
     @property
     def shares(self) -> dict[str, float]:

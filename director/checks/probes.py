@@ -38,12 +38,13 @@ from cluster.address import Address
 from cluster.model import Probe
 from cluster.shortage import PORTS, OutOfResources, errno_of
 from director.checks.bound_client import endpoint_from
-from director.checks.dialogues import Dialogue, ProbeFailed, dialogue_of, protocols_of
+from director.checks.dialogues import Dialogue, ProbeFailed, dialogue_of, protocol_of
 from director.checks.knock import knock
 from director.checks.passwords import Passwords
-from director.checks.probe_tls import Contexts, Handshake, Unfit, trouble
+from director.checks.probe_tls import Handshake, trouble
 from director.ports.sockets import lacked, sources_for
 from director.resources.shortages import PROBE, Shortages
+from director.tls.dialling import Contexts, Unfit
 
 #: Probes under way at the same time; each holds a descriptor. At 200, ten thousand hosts that all time out after 1 s
 #: still get a probe every 50 s each, and those that answer in milliseconds never wait.
@@ -86,7 +87,7 @@ class Prober(Service):
         self._gate = DeferredSemaphore(MAX_PROBES)
         self._running: set[Deferred[Any]] = set()
         self._turns = count()
-        self._contexts = Contexts()
+        self._contexts = Contexts("probe.tls", "hosts are not probed")
         self._passwords = Passwords(passwords)
 
     def probe(
@@ -179,7 +180,7 @@ class Prober(Service):
         :raises OutOfResources: it could not begin.
         :raises Unfit: nor could it, for files that cannot be read.
         """
-        tls = None if spec.tls is None else self._contexts.handshake(spec.tls, targets[0], protocols_of(spec))
+        tls = None if spec.tls is None else Handshake(self._contexts.dialling(spec.tls, targets[0], protocol_of(spec)))
         visit = _Visit(preface, dialogue_of(spec, targets[0], self._passwords.of), tls)
         quiet, target = await self._reach(await self._literal(targets), visit, spec, sources)
         if quiet:
@@ -316,7 +317,7 @@ class _Visit(Protocol):
         """Of TLS."""
         assert self._tls is not None
         connection = self._transport.getHandle()
-        if why := self._tls.verify(connection):
+        if why := self._tls.refusal(connection):
             self.answered.errback(ProbeFailed(why))
             return
         self._secure = connection.get_protocol_version_name()

@@ -17,6 +17,7 @@ from cluster.model import (
     Configuration,
     Group,
     Host,
+    HostTLS,
     Probe,
     ProbeTLS,
     Service,
@@ -148,6 +149,7 @@ def _split_errors(place: str, service: Service) -> Iterator[Problem]:
 def _group_errors(place: str, group: Group) -> Iterator[Problem]:
     for name, host in group.hosts.items():
         yield from address_errors(join(place, "hosts", name, "address"), host.address)
+        yield from _host_tls_errors(join(place, "hosts", name, "address"), host, group.tls)
         yield from _probe_port_errors(join(place, "hosts", name), host, group.health.probe)
     unknown = check_parameters(group.scheduler, {})
     yield from (Problem(join(place, "scheduler"), message) for message in unknown)
@@ -163,6 +165,8 @@ def _group_errors(place: str, group: Group) -> Iterator[Problem]:
             "a host must be suspect before it can be out",
         )
     yield from _probe_errors(join(health, "probe"), group.health.probe)
+    if group.tls is not None:
+        yield from _pair_errors(join(place, "tls"), group.tls)
     if group.health.agent_check is not None:
         for name, host in group.hosts.items():
             address, _ = parsed(place, host.address)
@@ -214,6 +218,13 @@ def _nameless(place: str, address: Address, probe: Probe) -> Iterator[Problem]:
                       "say one with probe.tls.server_name")
 
 
+def _host_tls_errors(place: str, host: Host, tls: HostTLS | None) -> Iterator[Problem]:
+    address, _ = parsed(place, host.address)
+    if address is not None and address.is_unix and tls is not None and tls.verify and tls.server_name is None:
+        yield Problem(place, "the group has tls, and a UNIX socket has no name for its certificate",
+                      "say one with tls.server_name")
+
+
 def _probe_errors(place: str, probe: Probe) -> Iterator[Problem]:
     if probe.address is not None:
         address, problems = parsed(join(place, "address"), probe.address)
@@ -244,13 +255,17 @@ def _probe_errors(place: str, probe: Probe) -> Iterator[Problem]:
 def _probe_tls_errors(place: str, kind: str, tls: ProbeTLS) -> Iterator[Problem]:
     if kind in ("script", "none"):
         yield Problem(place, f"a {kind} probe makes no connection that could be TLS", "all other kinds do")
+    yield from _pair_errors(place, tls)
+
+
+def _pair_errors(place: str, tls: ProbeTLS) -> Iterator[Problem]:
     for key, other in (("certificate", "key"), ("key", "certificate")):
         if getattr(tls, key) is not None and getattr(tls, other) is None:
             yield Problem(join(place, other), f"missing: the {key} is of no use alone")
 
 
 def _service_warnings(place: str, service: Service, agents: AgentListeners) -> Iterator[Problem]:
-    if service.relay == "native" and service.tls is not None:
+    if service.relay == "native" and service.has_tls:
         yield Problem(join(place, "relay"), "the native relay knows no TLS: this service's connections are moved by Python")
     if not service.listen:
         yield Problem(join(place, "listen"), "nothing can connect: there is no listener")

@@ -23,7 +23,6 @@ from cluster.store import StoreDamaged
 from cluster.table import HISTORY_LIMIT
 from cluster.validate import did_you_mean, join
 from director.checks.passwords import Passwords
-from director.checks.probe_tls import file_problems
 from director.checks.programs import refusal as refusal_of_program
 from director.checks.programs import unfit
 from director.config import kernel
@@ -34,6 +33,7 @@ from director.ports.binding import FileAccess, ids, refusal
 from director.ports.tls import server_options
 from director.resources.places import hard_limit
 from director.tls.contexts import file_problems as service_tls_problems
+from director.tls.dialling import file_problems
 
 #: What adding addresses and telling the neighbours take, by their numbers in linux/capability.h.
 _VIP_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
@@ -80,6 +80,8 @@ def warnings(configuration: Configuration) -> Iterator[Problem]:
             if group.health.probe.password is not None and (why := passwords.missing(group.health.probe.password)):
                 yield Problem(join("services", name, "groups", group_name, "health", "probe", "password"),
                               f"nobody is probed: {why}")
+            if group.tls is not None:
+                yield from file_problems(join("services", name, "groups", group_name, "tls"), group.tls)
             if command and (why := refusal_of_program(command[0], configuration.node.scripts)):
                 yield Problem(join("services", name, "groups", group_name, "health", "probe", "command", 0),
                               f"{command[0]} is not run, so nobody is probed: {why}")

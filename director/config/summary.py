@@ -8,7 +8,6 @@ from cluster.model import Configuration, Service
 from cluster.web import parse_url
 from director.config.node import ETCD
 from director.relay.choice import choose
-from director.traffic.secure_frontend import needs_tls
 
 
 def start_lines(configuration: Configuration, *, native_missing: str) -> Iterator[str]:
@@ -19,7 +18,7 @@ def start_lines(configuration: Configuration, *, native_missing: str) -> Iterato
     services = configuration.services if configuration.node.store != ETCD else {}
     for name, service in services.items():
         chosen = choose(service.relay, native_missing)
-        relay = "tls (Python, with OpenSSL)" if needs_tls(service) else f"{chosen.name} ({chosen.why})"
+        relay = "tls (Python, with OpenSSL)" if service.has_tls else f"{chosen.name} ({chosen.why})"
         yield f"service {name}: {_joined(service.listen)} → {_enabled(service)}, relay {relay}"
     node = configuration.node
     if node.agents.listen:

@@ -173,7 +173,12 @@ class ServiceEntry:
 
 
 def policy_of(group: Group, host: HostSpec) -> Health:
-    """How a host is watched: as its group says, but for the port of its probe."""
-    if host.probe_port is None:
+    """How a host is watched: as its group says, but for the port of its probe. A probe that goes where clients' connections
+    go is over TLS where they are."""
+    probe = group.health.probe
+    if host.probe_port is not None:
+        return replace(group.health, probe=replace(probe, port=host.probe_port))
+    elsewhere = probe.address is not None or probe.port is not None or probe.kind not in ("tcp", "http")
+    if group.tls is None or probe.tls is not None or elsewhere:
         return group.health
-    return replace(group.health, probe=replace(group.health.probe, port=host.probe_port))
+    return replace(group.health, probe=replace(probe, tls=group.tls))

@@ -42,7 +42,7 @@ from director.traffic.departures import Departures
 from director.traffic.frontend import Frontend
 from director.traffic.listening import Listening
 from director.traffic.origins import Origins
-from director.traffic.secure_frontend import SecureFrontend, needs_tls
+from director.traffic.secure_frontend import SecureFrontend
 from director.traffic.target import Targets
 
 #: Drain deadlines and sticky tables are looked at this often: nobody waits for less than a second of either.
@@ -237,7 +237,7 @@ class Node(MultiService):
             self._retire(name)
             self._forget_retired()
         else:
-            kind = SecureFrontend if needs_tls(spec) else Frontend
+            kind = SecureFrontend if spec.has_tls else Frontend
             if type(self.frontends.get(name)) is not kind:
                 self._retire(name)
                 self.frontends[name] = kind(
@@ -255,7 +255,7 @@ class Node(MultiService):
 
     def relay_for(self, spec: Service) -> Relay:
         """TLS has a relay of its own; else ``auto`` takes the best there is."""
-        return self.relays.get("tls" if needs_tls(spec) else spec.relay) or next(iter(self.relays.values()))
+        return self.relays.get("tls" if spec.has_tls else spec.relay) or next(iter(self.relays.values()))
 
     def _retire(self, name: str) -> None:
         """Its clients have another frontend from now on, or none; how those end that are served, the old one is told."""

@@ -137,6 +137,17 @@ class TLSEnd(PlainEnd):
             self.said_goodbye = True
         return True
 
+    def shake(self) -> bool:
+        """A step of the handshake, which goes before all else; whether it is over.
+
+        :raises SSL.Error: it has failed.
+        """
+        try:
+            self.tls.do_handshake()
+        except (SSL.WantReadError, SSL.WantWriteError):
+            return False
+        return True
+
     def why_broken(self) -> Reason:
         if not self.truncated:
             return super().why_broken()

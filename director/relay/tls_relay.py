@@ -1,12 +1,15 @@
 """The Python relay for connections of which either end, or both, speak TLS.
 
 A relay of its own, with an epoll object of its own, so that connections without TLS pay nothing for it. Handshakes with
-clients are over before a connection comes here (`director.tls.handshakes`). Its rules are `director.relay.python`'s; what
+clients are over before a connection comes here (`director.tls.handshakes`); one with a host is part of the connect, and
+fails as a connect does: by then nothing of the client's was read. The other rules are `director.relay.python`'s; what
 differs is how an end is read and written, which the ends know (`director.relay.tls_end`).
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 import time
 from collections.abc import Callable
@@ -14,9 +17,21 @@ from typing import Any, Protocol, cast
 
 from OpenSSL import SSL
 
+from director.relay.descriptors import error_of
 from director.relay.link import End, Link
+from director.relay.openssl import FIN, errno_of, in_words
 from director.relay.python import PythonRelay
 from director.relay.tls_end import PlainEnd, TLSEnd, flow
+
+
+class Dials(Protocol):
+    """TLS with one host, for one connection."""
+
+    def connection(self, fd: int) -> SSL.Connection:
+        """The client's side on *fd*, before its handshake."""
+
+    def refusal(self, connection: SSL.Connection) -> str:
+        """Why the one who answered is not to be trusted, although the handshake went well; empty: it is."""
 
 
 class Secured(Protocol):
@@ -26,11 +41,19 @@ class Secured(Protocol):
     def client_tls(self) -> SSL.Connection | None:
         """On the client's descriptor, its handshake done. None: the client speaks no TLS."""
 
+    @property
+    def host_tls(self) -> Dials | None:
+        """None: the host speaks no TLS."""
+
+    def host_refused(self, why: str) -> None:
+        """TLS with the host did not come about; ``connect_failed`` with EPROTO follows."""
+
 
 class TLSRelay(PythonRelay):
     """See `director.relay.interface.Relay`; *token* is a `Secured`.
 
-    A kill, a reset and a timeout end TLS without close_notify: a cut must not look like an end.
+    A preface goes to the host before TLS does. A kill, a reset and a timeout end TLS without close_notify: a cut must not
+    look like an end.
     """
 
     name = "tls"
@@ -40,9 +63,47 @@ class TLSRelay(PythonRelay):
         super().__init__(reactor=reactor, seconds=seconds, pipes=0)
 
     def _new_ends(self, token: object, client: int, host: int, now: float) -> tuple[End, End]:
-        tls = cast(Secured, token).client_tls
-        client_end = PlainEnd(client, now) if tls is None else TLSEnd(client, now, tls)
-        return client_end, PlainEnd(host, now)
+        secured = cast(Secured, token)
+        tls, dials = secured.client_tls, secured.host_tls
+        return (PlainEnd(client, now) if tls is None else TLSEnd(client, now, tls),
+                PlainEnd(host, now) if dials is None else TLSEnd(host, now, dials.connection(host)))
+
+    def _host_answered(self, link: Link, mask: int) -> None:
+        if not isinstance(link.host, TLSEnd):
+            super()._host_answered(link, mask)
+            return
+        if mask & (select.EPOLLERR | select.EPOLLHUP) and (error := error_of(link.host.fd)):
+            self._give_back(link, error)
+        elif mask & (select.EPOLLOUT | select.EPOLLIN):
+            self._shake(link, link.host)
+
+    def _shake(self, link: Link, host: TLSEnd) -> None:
+        token = cast(Secured, link.token)
+        try:
+            if (preface := link.client.hold) is not None:  # a fresh socket has room for it
+                if os.write(host.fd, preface) < len(preface):
+                    raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+                link.client.hold, link.client.moved = None, 0
+            if not host.shake():
+                return
+        except SSL.SysCallError as failed:
+            number = errno_of(failed)
+            self._give_back(link, errno.ECONNRESET if number == FIN else number)
+            return
+        except SSL.Error as failed:
+            token.host_refused(f"TLS: {in_words(failed)}")
+            self._give_back(link, errno.EPROTO)
+            return
+        except OSError as failed:
+            self._give_back(link, failed.errno or errno.EIO)
+            return
+        assert token.host_tls is not None
+        if why := token.host_tls.refusal(host.tls):
+            token.host_refused(f"TLS: {why}")
+            self._give_back(link, errno.EPROTO)
+            return
+        host.readable = True  # what came with the end of the handshake makes no further event
+        super()._host_answered(link, select.EPOLLOUT)
 
     def _ready(self, end: End, mask: int) -> None:
         if mask & select.EPOLLOUT and cast(PlainEnd, end).stuck:

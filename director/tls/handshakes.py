@@ -64,15 +64,19 @@ class Handshakes:
     def __len__(self) -> int:
         return len(self._under_way)
 
+    def start(self) -> None:
+        """Once is enough, before the first one."""
+        if self._epoll is None:
+            self._epoll = select.epoll()
+            self._reactor.addReader(self)
+
     def begin(self, fd: int, tls: SSL.Connection, done: Callable[[Shaken], None], *, timeout_s: float, most: int) -> None:
         """Shake hands on *fd*, a connected non-blocking socket that *tls* is on, which stays the caller's.
 
         :param done: called once.
         :param most: under way; the oldest makes room.
         """
-        if self._epoll is None:
-            self._epoll = select.epoll()
-            self._reactor.addReader(self)
+        assert self._epoll is not None
         now = self._monotonic()
         handshake = self._under_way[fd] = Handshake(fd, tls, done, now + timeout_s)
         self._epoll.register(fd, select.EPOLLIN)

@@ -12,12 +12,14 @@ from typing import Any
 from OpenSSL import SSL
 from twisted.logger import Logger
 
+from cluster.address import parse_address
 from cluster.errors import ConfigError
-from cluster.model import Reason, Service, ServiceTLS
+from cluster.model import Reason, ServiceTLS
 from cluster.renewal import LOOK_S, Renewed
 from cluster.validate import join
 from director.timing.seldom import Seldom, more
 from director.tls.contexts import ServerContexts, server_contexts
+from director.tls.dialling import Contexts, Dialling, Unfit
 from director.tls.handshakes import Handshakes, Shaken
 from director.traffic.connection import Connection
 from director.traffic.frontend import Frontend
@@ -28,16 +30,17 @@ _REASONS = {"badly": Reason.BAD_HANDSHAKE, "gone": Reason.CLIENT_RESET, "late": 
 class SecureConnection(Connection):
     """A client of a service with TLS."""
 
-    __slots__ = ("client_tls",)
+    __slots__ = ("client_tls", "host_tls", "trouble")
 
     def __init__(self, frontend: Frontend, fd: int, name: bytes | None, now: float) -> None:
         super().__init__(frontend, fd, name, now)
         self.client_tls: SSL.Connection | None = None
+        self.host_tls: Dialling | None = None
+        self.trouble = ""  #: why TLS with the host that was tried last did not come about
 
-
-def needs_tls(spec: Service) -> bool:
-    """Whether a service is a `SecureFrontend`'s."""
-    return spec.tls is not None
+    def host_refused(self, why: str) -> None:
+        """See `director.relay.tls_relay.Secured`."""
+        self.trouble = why
 
 
 class SecureFrontend(Frontend):
@@ -53,22 +56,28 @@ class SecureFrontend(Frontend):
         self._handshakes = Handshakes(reactor=reactor, monotonic=monotonic)
         self._shaking: dict[SecureConnection, None] = {}
         self._files = _Files()
+        self._hosts = Contexts("tls of hosts", "clients are closed")
         super().__init__(*arguments, reactor=reactor, monotonic=monotonic, **more)
 
     def reconfigure(self) -> None:
         super().reconfigure()
+        if self.service.spec.tls is not None:
+            self._handshakes.start()
         self._files.configure(self.service.spec.tls, join("services", self.service.name, "tls"), self._monotonic())
 
     @property
-    def certificates(self) -> tuple[Renewed[ServerContexts], ...]:
+    def certificates(self) -> tuple[Renewed[Any], ...]:
         """What watches over them."""
-        return self._files.watched
+        return (*self._files.watched, *self._hosts.watched)
 
     def admit(self, connection: Connection, now: float) -> None:
         """Shake hands first."""
         assert isinstance(connection, SecureConnection)
         spec, contexts = self.service.spec.tls, self._files.contexts(now)
-        if spec is None or contexts is None:
+        if spec is None:
+            super().admit(connection, now)
+            return
+        if contexts is None:
             self._end(connection, Reason.BAD_HANDSHAKE)
             return
         tls = connection.client_tls = contexts.connection(connection.fd)
@@ -85,6 +94,27 @@ class SecureFrontend(Frontend):
         if shaken.how == "badly" and (held := self._files.seldom.due(shaken.why)) is not None:
             self.log.info("{service}: no TLS with {peer}: {why}{more}", service=self.service.name, peer=connection.peer,
                           why=shaken.why, more=more(held))
+
+    def _connect(self, connection: Connection, now: float) -> None:
+        assert isinstance(connection, SecureConnection) and connection.ticket is not None
+        ref = connection.ticket.host.ref
+        entry, group = self._inventory.hosts.get(ref), self.service.spec.groups.get(ref.group)
+        spec = None if group is None else group.tls
+        connection.host_tls, connection.trouble = None, ""
+        if spec is not None and entry is not None:
+            agreed = b"" if connection.client_tls is None else connection.client_tls.get_alpn_proto_negotiated()
+            try:
+                context = self._hosts.context(spec)
+            except Unfit:
+                self._leave(connection, Reason.OUT_OF_RESOURCES)
+                return
+            name = spec.server_name or parse_address(entry.spec.address).host
+            connection.host_tls = Dialling(context, name, verified=spec.verify, offered=agreed)
+        super()._connect(connection, now)
+
+    def _try_failed(self, connection: Connection, error: int, why: str, now: float) -> None:
+        assert isinstance(connection, SecureConnection)
+        super()._try_failed(connection, error, connection.trouble or why, now)
 
     def connections(self) -> list[Connection]:
         return [*super().connections(), *self._shaking]

@@ -228,7 +228,11 @@ class RelayKit:
 
     def accept(self, listener: socket.socket) -> socket.socket:
         """The server's side of a connection."""
-        return self.keep(listener.accept()[0])
+        return self.serve(listener.accept()[0])
+
+    def serve(self, server: socket.socket) -> socket.socket:
+        """What a listener has accepted, as tests talk to it."""
+        return self.keep(server)
 
     def answer(self, fd: int, data: bytes) -> None:
         """What a director may do with a descriptor that it got back: a last word, and the end."""

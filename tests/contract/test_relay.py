@@ -438,9 +438,10 @@ class Connects(RelayContract):
         token, _ = self.kit.hand_over(accepted, connecting)
         while True:  # the fillers of the queue come first
             server, peer = listener.accept()
-            self.kit.keep(server)
             if peer == source:
+                server = self.kit.serve(server)
                 break
+            self.kit.keep(server)
         assert receive_all(server) == b"request"
         server.sendall(b"answer")
         server.close()
@@ -715,6 +716,7 @@ class Steering(RelayContract):
                     return token
 
                 token = kit.on_reactor(hand_over)
+                kit.accept(listener)
                 assert events.final(token).reason is Reason.KILLED
             assert receive_until_reset(client)[1]
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 from twisted.trial.unittest import TestCase
 
 from cluster.model import Reason
-from tests.contract.relay_kit import blocking, pattern, receive, receive_all, receive_until_reset
+from director.relay.interface import Limits
+from tests.contract.relay_kit import LIMITS, Final, blocking, pattern, receive, receive_all, receive_until_reset
 from tests.contract.test_relay import Connects, Endurance, RelayContract, Resets, Steering, Streams, Timeouts
-from tests.contract.tls_kit import TLSRelayKit
+from tests.contract.tls_kit import TLSBothWaysKit, TLSRelayKit, TLSToHostsKit, Trusting
 
 
-class TLSRelayTests(Streams, Resets, Connects, Timeouts, Steering, Endurance, TestCase):
+class TLSOfClientsTests(Streams, Resets, Connects, Timeouts, Steering, Endurance, TestCase):
     """Clients speak TLS."""
 
     kind = "tls"
@@ -20,6 +22,62 @@ class TLSRelayTests(Streams, Resets, Connects, Timeouts, Steering, Endurance, Te
     make_kit = TLSRelayKit
 
     test_without_pipes = test_more_streams_than_pipes = None  # type: ignore[assignment]  # there are none
+
+
+class TLSOfHostsTests(TLSOfClientsTests):
+    """Hosts do."""
+
+    make_kit = TLSToHostsKit
+
+    test_host_is_killed_in_mid_transfer = None  # type: ignore[assignment]  # it knows no TLS
+    test_answer_without_reading_the_request = None  # type: ignore[assignment]  # its goodbye comes before the reset
+    test_stalled_readers = None  # type: ignore[assignment]  # of the child's own kit
+
+
+class TLSOfBothTests(TLSOfHostsTests):
+    """Both do."""
+
+    make_kit = TLSBothWaysKit
+
+
+class HandshakeTests(RelayContract, TestCase):
+    """TLS with a host is part of the connect."""
+
+    kind = "tls"
+    make_kit = TLSToHostsKit
+
+    def hand_over(self, dials: Trusting | None, answer: bytes | None = b"", limits: Limits = LIMITS) -> tuple[int, Final, int]:
+        """A client that has spoken, and a host that answers a ClientHello with that, and closes; None: it goes on waiting."""
+        client, accepted = self.kit.client()
+        client.sendall(b"early")
+        self.kit.host_tls = dials  # type: ignore[attr-defined]
+        with self.kit.listener() as listener:
+            token, _ = self.kit.hand_over(accepted, self.kit.connecting(listener), limits)
+            if dials is not None and dials.why:
+                self.kit.accept(listener)
+            else:
+                server = self.kit.keep(listener.accept()[0])
+                assert server.recv(4096)[:1] == b"\x16"
+                if answer is not None:
+                    server.sendall(answer)
+                    server.close()
+        return token, self.kit.events.final(token), accepted
+
+    @blocking
+    def test_failures(self) -> None:
+        """A host that is not the right one, speaks no TLS, or hangs up, has not taken the connect: the client comes back unread."""
+        ways: list[tuple[Trusting, bytes | None, Limits, int, str]] = [
+            (Trusting("not the one"), b"", LIMITS, errno.EPROTO, "TLS: not the one"),
+            (Trusting(), b"HTTP/1.0 400 Bad Request\r\n\r\n", LIMITS, errno.EPROTO, "TLS: "),
+            (Trusting(), b"", LIMITS, errno.ECONNRESET, ""),
+            (Trusting(), None, LIMITS._replace(connect_s=0.2), errno.ETIMEDOUT, ""),
+        ]
+        for dials, answer, limits, error, why in ways:
+            token, final, accepted = self.hand_over(dials, answer, limits)
+            assert (final.client, final.error) == (accepted, error)
+            assert token.why.startswith(why)  # type: ignore[attr-defined]
+            with socket.socket(fileno=final.client) as mine:
+                assert receive(mine, 5) == b"early"
 
 
 class GoodbyeTests(RelayContract, TestCase):

@@ -21,6 +21,7 @@ from tests.contract.relay_kit import (
     wait_until,
 )
 from tests.contract.test_relay import RelayContract
+from tests.contract.tls_kit import TLSBothWaysKit
 
 #: Beyond one chunk, one pipe and what sockets hold by themselves: it goes by splice.
 BULK_BYTES = 6_000_000
@@ -134,7 +135,7 @@ class Turns(RelayContract):
         client.sendall(b"?")
         with self.kit.listener() as listener:
             self.kit.hand_over(accepted, self.kit.connecting(listener), preface=b"preface", tally=self.tally)
-            server = self.kit.keep(listener.accept()[0])
+            server = self.kit.accept(listener)
         assert receive(server, 8) == b"preface?"
         server.sendall(b"!")
         self.counted(1)
@@ -287,6 +288,11 @@ class Turns(RelayContract):
 
 class PythonTurnsTests(Turns, TestCase):
     kind = "python"
+
+
+class TLSTurnsTests(Turns, TestCase):
+    kind = "tls"
+    make_kit = TLSBothWaysKit
 
 
 class NativeTurnsTests(Turns, TestCase):

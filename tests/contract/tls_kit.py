@@ -10,6 +10,7 @@ import select
 import socket
 import threading
 import time
+from concurrent.futures import Future
 from typing import Any
 
 from cryptography import x509
@@ -18,8 +19,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
+from director.relay.interface import Limits
 from director.relay.openssl import FIN, errno_of, in_words
-from tests.contract.relay_kit import PATIENCE_S, RelayKit
+from director.relay.turnarounds import NO_TALLY
+from tests.contract.relay_kit import LIMITS, PATIENCE_S, Relayed, RelayKit, receive
 
 
 class Truncated(Exception):
@@ -46,7 +49,10 @@ class TLSPeer:
 
     def __init__(self, sock: socket.socket, context: SSL.Context) -> None:
         self.sock = sock
+        if sock.family != socket.AF_UNIX:  # else what is said behind a ticket waits for that to be acknowledged
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.tls = SSL.Connection(context, sock)
+        self.begun: Future[bytes] | None = None  #: a handshake in another thread: what came before it, without TLS
         self._lock = threading.Lock()  # two threads of a test may send and receive
         self._silent = False
 
@@ -54,15 +60,17 @@ class TLSPeer:
         return getattr(self.sock, name)
 
     def _until_done(self, what: str, *arguments: Any) -> Any:
+        if self.begun is not None and what != "do_handshake":
+            self.begun.result()
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 with self._lock:
                     return getattr(self.tls, what)(*arguments)
             except SSL.WantReadError:
-                wanted: tuple[list[Any], list[Any]] = [self.sock], []
+                wanted = select.POLLIN
             except SSL.WantWriteError:
-                wanted = [], [self.sock]
+                wanted = select.POLLOUT
             except SSL.SysCallError as error:
                 number = errno_of(error)
                 if number == FIN:
@@ -78,7 +86,9 @@ class TLSPeer:
                 raise BlockingIOError(errno.EAGAIN, "it would block")
             if time.monotonic() > deadline:
                 raise TimeoutError(what)
-            select.select(*wanted, [], 0.1)  # short: the other thread may have read what this one waits for
+            poll = select.poll()
+            poll.register(self.sock, wanted)
+            poll.poll(100)  # ms; short: the other thread may have read what this one waits for
 
     def send(self, data: bytes, flags: int = 0) -> int:
         if flags:
@@ -92,6 +102,10 @@ class TLSPeer:
             view = view[self.send(bytes(view[:1 << 20])):]
 
     def recv(self, size: int) -> bytes:
+        if self.begun is not None and (before := self.begun.result()[:size]):
+            rest, self.begun = self.begun.result()[size:], Future()
+            self.begun.set_result(rest)
+            return before
         try:
             data: bytes = self._until_done("recv", min(size, 1 << 20))
         except SSL.ZeroReturnError:
@@ -115,8 +129,25 @@ class TLSPeer:
         self.sock.close()
 
 
+class Trusting:
+    """See `director.relay.tls_relay.Dials`."""
+
+    def __init__(self, why: str = "") -> None:
+        self.why = why
+
+    def connection(self, fd: int) -> SSL.Connection:
+        session = SSL.Connection(CLIENT, fd)  # type: ignore[arg-type]
+        session.set_connect_state()
+        return session
+
+    def refusal(self, connection: SSL.Connection) -> str:
+        return self.why
+
+
 class TLSRelayKit(RelayKit):
     """Clients speak TLS, servers do not."""
+
+    host_tls: Trusting | None = None
 
     def __init__(self, kind: str, threads: int = 1) -> None:
         super().__init__(kind, threads)
@@ -133,7 +164,7 @@ class TLSRelayKit(RelayKit):
 
     def new_token(self, client: int) -> int:
         token = SecuredToken(super().new_token(client))
-        token.client_tls = self._sessions.get(client)
+        token.client_tls, token.host_tls = self._sessions.get(client), self.host_tls
         return token
 
     def answer(self, fd: int, data: bytes) -> None:
@@ -143,10 +174,55 @@ class TLSRelayKit(RelayKit):
         os.close(fd)
 
 
+class TLSToHostsKit(RelayKit):
+    """Servers speak TLS, clients do not."""
+
+    host_tls: Trusting | None = Trusting()
+    preface = b""
+
+    def hand_over(self, client: int, host: int, limits: Limits = LIMITS, preface: bytes = b"",
+                  tally: int = NO_TALLY) -> tuple[int, int]:
+        self.preface = preface
+        return super().hand_over(client, host, limits, preface, tally)
+
+    def new_token(self, client: int) -> int:
+        token = SecuredToken(super().new_token(client))
+        token.host_tls = self.host_tls
+        return token
+
+    def relayed(self, *arguments: Any, **more: Any) -> Relayed:
+        relayed = super().relayed(*arguments, **more)
+        begun: Any = relayed.server
+        begun.begun.result()  # the relay's side is through with the handshake a moment earlier
+        return relayed
+
+    def serve(self, server: socket.socket) -> Any:
+        peer = TLSPeer(self.keep(server), SERVER)
+        peer.tls.set_accept_state()
+        peer.begun = self.run(self._begin, peer, self.preface)
+        return peer
+
+    def _begin(self, peer: TLSPeer, preface: bytes) -> bytes:
+        before = receive(peer.sock, len(preface))
+        peer._until_done("do_handshake")
+        return before
+
+
+class TLSBothWaysKit(TLSRelayKit, TLSToHostsKit):
+    """Both do."""
+
+    host_tls = TLSToHostsKit.host_tls
+
+
 class SecuredToken(int):
     """See `director.relay.tls_relay.Secured`."""
 
     client_tls: SSL.Connection | None = None
+    host_tls: Trusting | None = None
+    why = ""
+
+    def host_refused(self, why: str) -> None:
+        self.why = why
 
 
 def shake_hands(peer: TLSPeer, session: SSL.Connection) -> None:

@@ -15,11 +15,11 @@ from twisted.trial.unittest import TestCase
 from cluster.address import Address
 from cluster.model import TLS as ServerTLS
 from cluster.model import Probe, ProbeTLS
-from director.checks.probe_tls import MAX_CONTEXTS, Contexts, file_problems
 from director.checks.probes import Prober, ProbeResult
 from director.config.files import checked
 from director.core.proxy_protocol import encode
 from director.ports.tls import server_options
+from director.tls.dialling import MAX_CONTEXTS, Contexts, file_problems
 from tests.integration.pki import Authority
 from tests.integration.test_probes import Host, HostFactory, until
 
@@ -140,12 +140,12 @@ class ProbeTLSTests(TestCase):
 
     def test_bounds(self) -> None:
         """However often the configuration changes, few contexts are kept; one way to probe has one."""
-        contexts, target = Contexts(), Address("127.0.0.1", 1)
+        contexts, target = Contexts("here", "nothing is done"), Address("127.0.0.1", 1)
         for number in range(2 * MAX_CONTEXTS):
-            contexts.handshake(ProbeTLS(ca=self.authority.path, server_name=f"host{number}"), target)
+            contexts.dialling(ProbeTLS(ca=self.authority.path, server_name=f"host{number}"), target)
         self.assertLessEqual(len(contexts._of), MAX_CONTEXTS)
         again = ProbeTLS(ca=self.authority.path)
-        one, other = (contexts.handshake(again, target) for _ in range(2))
+        one, other = (contexts.dialling(again, target) for _ in range(2))
         self.assertIs(one._context, other._context)
 
     def test_configuration(self) -> None:

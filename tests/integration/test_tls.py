@@ -12,15 +12,58 @@ from pathlib import Path
 from typing import Any
 
 from OpenSSL import SSL
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHandshakeListener, IOpenSSLServerConnectionCreator
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
+from zope.interface import implementer
 
-from cluster.model import Reason
+from cluster.model import TLS, Reason
 from director.config.files import checked
+from director.ports.tls import ServerTLS, server_options
 from director.service import DirectorService
+from tests.contract.relay_kit import receive
 from tests.contract.tls_kit import TLSPeer
-from tests.integration.kit import DEADLINE_S, DirectorTestCase, reactor, until
+from tests.integration.kit import DEADLINE_S, Backend, BackendSite, DirectorTestCase, reactor, until
 from tests.integration.pki import Authority
+
+
+@implementer(IHandshakeListener)
+class SecureBackend(Backend):
+    """A `Backend` that speaks TLS."""
+
+    site: SecureSite
+
+    def connectionMade(self) -> None:
+        self.site.connections.append(self)
+        self.transport.startTLS(self.site)  # type: ignore[union-attr]
+
+    def handshakeCompleted(self) -> None:
+        transport: Any = self.transport
+        connection = transport.protocol._tlsConnection
+        self.site.names.append(connection.get_servername())
+        self.site.agreed.append(connection.get_alpn_proto_negotiated())
+        transport.write(self.site.name.encode() + b"\n")
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class SecureSite(BackendSite):
+    def __init__(self, name: str, options: ServerTLS) -> None:
+        super().__init__(name)
+        self._options = options
+        self.names: list[bytes | None] = []  #: that were asked for
+        self.agreed: list[bytes | None] = []  #: protocols
+
+    def buildProtocol(self, addr: Any) -> Backend:
+        return SecureBackend(self)
+
+    def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+        return self._options.serverConnectionForTLS(tlsProtocol)
+
+    def choose(self, *protocols: bytes) -> None:
+        """Before the first connection."""
+        self._options.files.current().set_alpn_select_callback(
+            lambda _, theirs: next(each for each in theirs if each in protocols))
 
 
 class TLSTestCase(DirectorTestCase):
@@ -241,3 +284,94 @@ class ListenerTests(TLSTestCase):
         peer.close()
         await deferLater(reactor, 0)
         await self.balanced(director)
+
+
+class HostTests(TLSTestCase):
+    """TLS with hosts."""
+
+    def listen(self, *names: str, client_ca: str | None = None) -> SecureSite:
+        """A backend with a certificate."""
+        certificate, key = self.authority.issue(*names)
+        site = SecureSite("one", server_options(TLS(certificate=certificate, key=key, client_ca=client_ca), place="host"))
+        self.addCleanup(lambda: Deferred.fromCoroutine(site.stop()))
+        return site
+
+    async def relay(self, site: BackendSite, *, probe: dict[str, Any] | None = None,
+                    listener: dict[str, Any] | None = None, **tls: Any) -> DirectorService:
+        """A service whose host is *site*; clients speak TLS where *listener* says so."""
+        group = {"hosts": {"one": site.address}, "tls": {"ca": self.authority.path, **tls},
+                 "health": {"probe": probe or {"kind": "none"}}}
+        web: dict[str, Any] = {"listen": ["127.0.0.1:0"], "groups": {"main": group}}
+        if listener is not None:
+            web["tls"] = {"certificates": self.pairs("a.example.org"), **listener}
+        director = await self.director({"services": {"web": web}})
+        self.port = int(director.node.listeners.addresses("web")[0].rpartition(":")[2])
+        return director
+
+    async def answers(self, client: Any) -> None:
+        await deferToThread(client.sendall, b"hi")
+        self.assertEqual(await deferToThread(receive, client, 6), b"one\nHI")
+        client.close()
+
+    async def test_plain_and_secure_clients(self) -> None:
+        """A host with TLS serves clients with and without it, and sees the name of its address, or the one configured."""
+        site = self.listen("127.0.0.1", "host.example")
+        director = await self.relay(site)
+        await self.answers(self.connect())
+        await self.balanced(director)
+        other = await self.relay(site, server_name="host.example", listener={})
+        await self.answers(await deferToThread(self.peer))
+        await self.balanced(other)
+        self.assertEqual(site.names, [None, b"host.example"])
+
+    async def test_refused(self) -> None:
+        """A host whose certificate is another's, or of nobody whom we trust, gets nobody, and the reason is told."""
+        ways: list[tuple[str, dict[str, Any], str]] = [
+            ("other.example", {}, "TLS: its certificate is not for 127.0.0.1"),
+            ("127.0.0.1", {"ca": Authority(self.folder, "stranger").path}, "TLS: certificate verify failed"),
+        ]
+        for name, tls, why in ways:
+            site = self.listen(name)
+            director = await self.relay(site, **tls)
+            self.connect()
+            await until(lambda: self.ended(director, Reason.CONNECT_FAILED) == 1, "the end")  # noqa: B023
+            [entry] = director.node.inventory.hosts.values()
+            self.assertIn(why, entry.health._connect_detail)
+            await self.balanced(director)
+            await self.relay(site, verify=False)
+            await self.answers(self.connect())
+
+    async def test_client_certificate(self) -> None:
+        """Shown to a host that asks for one."""
+        certificate, key = self.authority.issue("director.example")
+        site = self.listen("127.0.0.1", client_ca=self.authority.path)
+        director = await self.relay(site, certificate=certificate, key=key)
+        await self.answers(self.connect())
+        await self.balanced(director)
+
+    async def test_files_that_cannot_be_read(self) -> None:
+        """That is no host's failure: clients end as for any other shortage of ours."""
+        site = self.listen("127.0.0.1")
+        director = await self.relay(site, ca="/nonexistent")
+        self.connect()
+        await until(lambda: self.ended(director, Reason.OUT_OF_RESOURCES) == 1, "the end")
+        await self.balanced(director)
+
+    async def test_protocols(self) -> None:
+        """What client and director have agreed on is what the host is offered; else what is configured."""
+        site = self.listen("127.0.0.1")
+        site.choose(b"h2", b"http/1.1")
+        director = await self.relay(site, alpn=["h2"], listener={"alpn": ["http/1.1", "h2"]})
+        for options in (("-alpn", "http/1.1"), ("-alpn", "h2"), ()):
+            await self.openssl(*options, until="\none\n")
+        self.assertEqual(site.agreed, [b"http/1.1", b"h2", b"h2"])
+        await self.balanced(director)
+
+    async def test_probes(self) -> None:
+        """A probe of the same port does the same, without being told."""
+        director = await self.relay(self.listen("127.0.0.1"), probe={"kind": "tcp"})
+        [entry] = director.node.inventory.hosts.values()
+        await until(lambda: entry.health.last_check is not None, "a probe")
+        stranger = await self.relay(self.listen("other.example"), probe={"kind": "tcp"})
+        [entry] = stranger.node.inventory.hosts.values()
+        await until(lambda: "its certificate is not for 127.0.0.1" in str(entry.health.last_check), "a failed one")

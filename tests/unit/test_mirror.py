@@ -62,6 +62,7 @@ ELSEWHERE = {
     "director/traffic/peeking.py": "integration/test_sni.py", "director/traffic/sni_router.py": "integration/test_sni.py",
     "director/traffic/secure_frontend.py": "integration/test_tls.py", "director/tls/contexts.py": "integration/test_tls.py",
     "director/tls/handshakes.py": "integration/test_tls.py", "director/tls/profile.py": "integration/test_tls.py",
+    "director/tls/dialling.py": "integration/test_tls.py",
     # the relays: one suite for all
     "director/relay/openssl.py": "contract/test_relay_tls.py", "director/relay/tls_end.py": "contract/test_relay_tls.py",
     "director/relay/tls_relay.py": "contract/test_relay_tls.py",

@@ -13,7 +13,7 @@ from director.checks.dialogues.interface import Dialogue, ProbeFailed
 from director.checks.dialogues.postgresql import PostgreSQL
 from director.checks.dialogues.redis import Redis
 
-__all__ = ["Dialogue", "ProbeFailed", "dialogue_of", "protocols_of"]
+__all__ = ["Dialogue", "ProbeFailed", "dialogue_of", "protocol_of"]
 
 
 def dialogue_of(spec: Probe, target: Address, password_of: Callable[[str], str]) -> Dialogue | None:
@@ -37,6 +37,6 @@ def dialogue_of(spec: Probe, target: Address, password_of: Callable[[str], str])
             return None
 
 
-def protocols_of(spec: Probe) -> tuple[bytes, ...]:
-    """What the probe offers by ALPN, over TLS."""
-    return (b"h2",) if spec.kind == "grpc" else ()
+def protocol_of(spec: Probe) -> bytes:
+    """What the probe offers by ALPN, over TLS; empty: nothing."""
+    return b"h2" if spec.kind == "grpc" else b""
