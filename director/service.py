@@ -258,7 +258,7 @@ class DirectorService(MultiService):
             self._follow()
         else:
             self.sync.assume(self.clustering.last_known)
-        await self.sync.synced
+        await self.node.discovering.known_after(self.sync.synced)
         problems = [str(error) for error in self.node.listeners.errors.values()]
         for child in (self.agents, self.responders, self.admin, self.metrics_port, self.side_doors):
             try:

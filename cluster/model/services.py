@@ -149,10 +149,20 @@ class Registration(Record, frozen=True):
     forget_s: SecondsOrOff = 3600.0  #: a registration without an agent whose host is down ends after this; 0: never
 
 
+class Discover(Record, frozen=True):
+    """Hosts that are found by DNS."""
+
+    name: HostName
+    port: Port | None = None  #: of each of its addresses; absent: the name has SRV records
+    max_hosts: Positive = 100  #: more are left out
+    max_connections: Count = 0  #: of each host; 0: no maximum
+
+
 class Group(Record, frozen=True):
     """Hosts that can stand in for each other, and the policy among them."""
 
     hosts: dict[Name, Host] = {}
+    discover: Discover | None = None
     scheduler: str = "auto"
     parameters: dict[str, float | int | str | bool] = {}  #: of the scheduler
     health: Health = Health()

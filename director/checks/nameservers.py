@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import random
+import re
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -26,8 +27,10 @@ from twisted.protocols.basic import Int16StringReceiver
 from twisted.python.failure import Failure
 
 from cluster.address import parse_address
+from cluster.model import HOST_NAME_PATTERN
 from cluster.shortage import OutOfResources, errno_of, short_of
 from director.checks.system_dns import RESOLV_CONF, ResolvConf, Server, WatchedFile, parse_resolv_conf
+from director.core.discovered import Service
 
 #: How long each round waits for one server. A healthy one answers in milliseconds, one that has to recurse in a
 #: second; with three servers a name is given up after 9 s.
@@ -37,6 +40,7 @@ MAX_ALIASES = 16
 #: RFC 1035, 2.3.4.
 MAX_LABEL, MAX_NAME = 63, 253
 
+_HOST_NAME = re.compile(HOST_NAME_PATTERN)
 _CODES = {dns.EFORMAT: "FORMERR", dns.ESERVER: "SERVFAIL", dns.ENOTIMP: "NOTIMP", dns.EREFUSED: "REFUSED"}
 
 
@@ -59,8 +63,12 @@ class _Records(NamedTuple):
     exists: bool
 
 
+#: The family that is not asked for.
+_NOT_ASKED = _Records((), None, exists=False)
+
+
 class NameServers:
-    """Asks for A and AAAA records.
+    """Asks for A and AAAA records, or for SRV records.
 
     :param servers: recursive servers as ``ip:port``, asked in order; empty: those of *resolv_conf*, whose search
         domains count either way.
@@ -72,12 +80,17 @@ class NameServers:
         self._servers = tuple(_server(text) for text in servers)
         self._system = WatchedFile(resolv_conf, parse_resolv_conf)
 
+    def services(self, name: str) -> Deferred[Answer]:
+        """The SRV records of *name*, in place of IPv4 addresses: as texts of `director.core.discovered.Service`. Fails as
+        `lookup`."""
+        return Deferred.fromCoroutine(self._lookup(name, (dns.SRV,)))
+
     def lookup(self, name: str) -> Deferred[Answer]:
         """Look *name* up. Fails with `LookupFailed`, or with `OutOfResources` where there was nothing to ask with. When
         cancelled, sockets and timers are gone when it fires."""
-        return Deferred.fromCoroutine(self._lookup(name))
+        return Deferred.fromCoroutine(self._lookup(name, (dns.A, dns.AAAA)))
 
-    async def _lookup(self, name: str) -> Answer:
+    async def _lookup(self, name: str, kinds: Sequence[int]) -> Answer:
         system = self._system.value()
         configuration = ResolvConf(self._servers or system.servers, system.search, system.ndots)
         why, ttl_s = "no such name", None
@@ -87,10 +100,10 @@ class NameServers:
             # Both families of one candidate together: a mix of two candidates' would be two different machines.
             outcomes = await DeferredList(
                 [Deferred.fromCoroutine(self._ask(configuration.servers, candidate, kind))
-                 for kind in (dns.A, dns.AAAA)], consumeErrors=True)
-            found = [_unless_failed(outcome) for _, outcome in outcomes]
+                 for kind in kinds], consumeErrors=True)
+            found: list[Any] = [_unless_failed(outcome) for _, outcome in outcomes]
             failed = next((outcome for outcome in found if isinstance(outcome, Exception)), None)
-            v4, v6 = (None if isinstance(each, Exception) else each for each in found)
+            v4, v6 = (None if isinstance(each, Exception) else each for each in (*found, _NOT_ASKED)[:2])
             ttl_s = min((each.ttl_s for each in (v4, v6) if each is not None and each.ttl_s is not None), default=None)
             if (v4 is not None and v4.addresses) or (v6 is not None and v6.addresses):
                 return Answer(v4 and v4.addresses, v6 and v6.addresses, ttl_s, str(failed or ""))
@@ -100,7 +113,7 @@ class NameServers:
             if failed is not None:
                 raise failed
             if any(each is not None and each.exists for each in (v4, v6)):
-                why = "the name has no addresses"
+                why = "the name has no addresses" if dns.A in kinds else "the name has no SRV records"
         return Answer((), (), ttl_s, why)
 
     async def _ask(self, servers: Sequence[Server], name: str, kind: int) -> _Records:
@@ -281,8 +294,16 @@ def _records(message: dns.Message, name: str, kind: int) -> _Records:
     ttls.extend(each.ttl for each in found)
     if not found:
         ttls.extend(min(each.ttl, each.payload.minimum) for each in authority if each.type == dns.SOA)
-    addresses = tuple(str(ipaddress.ip_address(each.payload.address)) for each in found)
-    return _Records(addresses, min(ttls, default=None), message.rCode == dns.OK)
+    texts = (_service(each.payload) if kind == dns.SRV else str(ipaddress.ip_address(each.payload.address))
+             for each in found)
+    return _Records(tuple(text for text in texts if text), min(ttls, default=None), message.rCode == dns.OK)
+
+
+def _service(record: dns.Record_SRV) -> str:
+    """Empty where it says that there is no such service, or names what no host can be called."""
+    target = record.target.name.decode("ascii", "replace").lower().rstrip(".")
+    fits = record.port and _HOST_NAME.match(target) and _is_name(target)
+    return str(Service(record.priority, record.weight, record.port, target)) if fits else ""
 
 
 def _key(record: dns.RRHeader) -> bytes:

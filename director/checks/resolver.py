@@ -361,6 +361,10 @@ class Resolver(Service):
                 waiter.callback(known)
 
 
-def _order(address: str) -> tuple[int, bytes]:
-    ip = ipaddress.ip_address(address)
+def _order(text: str) -> tuple[int, bytes]:
+    """IPv4 before IPv6, each by number; what is no address, a service's record, by its text."""
+    try:
+        ip = ipaddress.ip_address(text)
+    except ValueError:
+        return 0, text.encode()
     return ip.version, ip.packed

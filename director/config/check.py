@@ -276,7 +276,7 @@ def _service_warnings(place: str, service: Service, agents: AgentListeners) -> I
         hosts = group.hosts.values()
         if service.sticky is not None and service.sticky.mode == "hash" and group.scheduler == "maglev":
             yield Problem(join(place, "sticky"), f"group {name!r} is scheduled by maglev, which is sticky by itself")
-        if not hosts and group.registration.mode == "off":
+        if not hosts and group.registration.mode == "off" and group.discover is None:
             yield Problem(join(here, "hosts"), "no hosts, and none can register")
         if hosts and all(host.weight == 0 for host in hosts):
             yield Problem(join(here, "hosts"), "every host has weight 0: none takes connections")

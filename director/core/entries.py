@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any
+from typing import Any, Literal
 
 from msgspec.structs import replace
 
@@ -31,22 +31,25 @@ from director.core.splitting import Shares, Split
 #: Why there is no target before the first answer about a name: nothing is known of the host.
 NOT_RESOLVED_YET = "not resolved yet"
 
+#: Who says that there is such a host: the configuration, its agent, or DNS.
+Origin = Literal["configured", "registered", "discovered"]
+
 
 class HostEntry:
     """One host, with everything known about it."""
 
     __slots__ = ("address_error", "agent", "agent_weight", "boot_id", "conduct", "connect_failures", "drain_seen", "health",
-                 "host", "looked_at", "orders", "ref", "registered", "report", "report_at", "reported_at", "responder",
+                 "host", "looked_at", "orders", "origin", "ref", "report", "report_at", "reported_at", "responder",
                  "spec", "tally", "target", "up_since", "verdict", "watched_at")
 
     def __init__(self, ref: HostRef, spec: HostSpec, host: Host, health: HostHealth, conduct: Conduct, *,
-                 registered: bool) -> None:
+                 origin: Origin) -> None:
         self.ref = ref
         self.spec = spec
         self.host = host
         self.health = health
         self.conduct = conduct  #: beside the group's other hosts
-        self.registered = registered
+        self.origin = origin
         self.orders: dict[str, Order] = {}  #: by their authors, see `director.core.orders`
         self.drain_seen: float | None = None  #: monotonic, when this director first saw the drain
         self.agent: str | None = None  #: the connected agent
@@ -64,6 +67,11 @@ class HostEntry:
         self.tally: Tallied | None = None  #: of its turnarounds, from its first client on
         self.looked_at = Totals()  #: what its scheduler and its group know of these
         self.watched_at = math.inf  #: when the inventory looks at the health machine next
+
+    @property
+    def registered(self) -> bool:
+        """It joined through its agent."""
+        return self.origin == "registered"
 
     @property
     def unresolved(self) -> bool:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from cluster.model import Caps, HostRef, LoadReport, Observed, Order, Reason, Registered, Service
+from cluster.model import Host as HostSpec
 from director.core.ejecting import Ejecting
 from director.core.entries import GroupEntry, HostEntry
 from director.core.events import Event, HostOrdered, Served
@@ -107,6 +108,11 @@ class Inventory:
     def set_registered(self, ref: HostRef, registered: Registered | None, now: float) -> None:
         """A host joined by its agent, changed, or left (None)."""
         self._placing.set_registered(ref, registered, now)
+        self._conclude(now)
+
+    def set_discovered(self, service: str, group: str, hosts: dict[str, HostSpec], now: float) -> None:
+        """What DNS says the group has, beside what is configured and registered."""
+        self._placing.set_discovered(service, group, hosts, now)
         self._conclude(now)
 
     def registered(self, ref: HostRef) -> Registered | None:

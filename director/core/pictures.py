@@ -154,6 +154,7 @@ def picture_host(
         address=entry.spec.address,
         backup=entry.spec.backup,
         registered=entry.registered,
+        discovered=entry.origin == "discovered",
         state=health.state,
         admin=entry.admin,
         orders=tuple(

@@ -12,7 +12,7 @@ from cluster.model import Caps, Group, HostRef, Registered, Service
 from cluster.model import Host as HostSpec
 from director.core.access import AccessList
 from director.core.caps import share_of
-from director.core.entries import GroupEntry, HostEntry, ServiceEntry, policy_of
+from director.core.entries import GroupEntry, HostEntry, Origin, ServiceEntry, policy_of
 from director.core.events import Event, HostAdded, HostRemoved
 from director.core.health import HostHealth
 from director.core.host import Host
@@ -43,6 +43,7 @@ class Placing:
         self.services: dict[str, ServiceEntry] = {}
         self.by_host: dict[Host, HostEntry] = {}
         self.registered: dict[HostRef, Registered] = {}  #: also of groups that are not there
+        self.discovered: dict[tuple[str, str], dict[str, HostSpec]] = {}  #: by service and group, which may not be there
         self.caps: dict[str, Caps] = {}  #: by service, also of those that are not there
         # what is to be done at the end of an input: each puts itself in
         self.stale: dict[HostEntry, None] = {}  #: whose pool is to be told anew
@@ -99,6 +100,16 @@ class Placing:
         if group is not None:
             self._place_hosts(group, now)
 
+    def set_discovered(self, service: str, group: str, hosts: dict[str, HostSpec], now: float) -> None:
+        """What DNS says the group has."""
+        if hosts:
+            self.discovered[service, group] = hosts
+        else:
+            self.discovered.pop((service, group), None)
+        there = self.services.get(service)
+        if there is not None and group in there.groups:
+            self._place_hosts(there.groups[group], now)
+
     def _limit(self, service: ServiceEntry) -> None:
         limits = service.spec.limits
         share = None
@@ -141,38 +152,43 @@ class Placing:
     # --- hosts
 
     def _place_hosts(self, group: GroupEntry, now: float) -> None:
-        """Configured hosts, and the approved registered ones that no configured host hides."""
-        wanted: dict[str, tuple[HostSpec, bool]] = {
-            ref.host: (registered.host, True)
+        """Configured hosts, approved registered ones that no configured host hides, and discovered ones that none of these
+        hides, by name or by address."""
+        wanted: dict[str, tuple[HostSpec, Origin]] = {
+            ref.host: (registered.host, "registered")
             for ref, registered in self.registered.items()
             if (ref.service, ref.group) == (group.service, group.name) and registered.approved
         }
-        wanted.update((name, (spec, False)) for name, spec in group.spec.hosts.items())
+        wanted.update((name, (spec, "configured")) for name, spec in group.spec.hosts.items())
+        if discovered := self.discovered.get((group.service, group.name)):
+            taken = {spec.address for spec, _ in wanted.values()}
+            wanted.update((name, (spec, "discovered")) for name, spec in discovered.items()
+                          if name not in wanted and spec.address not in taken)
         for name in [name for name in group.hosts if name not in wanted]:
             self._drop_host(group, group.hosts[name], now)
-        for name, (spec, registered) in wanted.items():
+        for name, (spec, origin) in wanted.items():
             entry = group.hosts.get(name)
             if entry is not None and entry.spec.address != spec.address:
                 self._drop_host(group, entry, now)  # another backend: what was observed is not about it
                 entry = None
             if entry is None:
-                self._add_host(group, name, spec, now, registered=registered)
-            elif entry.spec != spec or entry.registered != registered:
+                self._add_host(group, name, spec, now, origin=origin)
+            elif entry.spec != spec or entry.origin != origin:
                 if entry.spec.probe_port != spec.probe_port:
                     self._judging.moved(entry, entry.health.reconfigure(policy_of(group.spec, spec), now), now)
-                entry.spec, entry.registered = spec, registered
+                entry.spec, entry.origin = spec, origin
                 group.pool.put(entry.ref, weight=spec.weight, max_connections=spec.max_connections, backup=spec.backup)
                 self.stale[entry] = None
         group.pool.configured()
         self.stale.update((group.hosts[each.host.name], None) for each in group.comparison.ejected)  # may be the last now
 
-    def _add_host(self, group: GroupEntry, name: str, spec: HostSpec, now: float, *, registered: bool) -> None:
+    def _add_host(self, group: GroupEntry, name: str, spec: HostSpec, now: float, *, origin: Origin) -> None:
         ref = HostRef(group.service, group.name, name)
         host = group.pool.put(ref, weight=spec.weight, max_connections=spec.max_connections, backup=spec.backup)
         health = HostHealth(
             policy_of(group.spec, spec), now=now, grace_until=self._grace_until(group), random=self._random
         )
-        entry = HostEntry(ref, spec, host, health, group.comparison.add(host, now), registered=registered)
+        entry = HostEntry(ref, spec, host, health, group.comparison.add(host, now), origin=origin)
         group.hosts[name] = self._hosts[ref] = self.by_host[host] = entry
         if now > self._settled_at:
             entry.up_since = now

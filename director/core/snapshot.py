@@ -71,6 +71,7 @@ class HostPicture(Picture, frozen=True):
     address: str
     backup: bool
     registered: bool  #: joined through its agent, not configured
+    discovered: bool  #: found by DNS, not configured
     state: HostState
     admin: AdminState
     orders: tuple[OrderPicture, ...]

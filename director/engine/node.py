@@ -28,6 +28,7 @@ from director.core.inventory import Inventory
 from director.core.loops import reaches
 from director.core.transitions import Transition
 from director.engine.cutting import why_cut
+from director.engine.discovering import Discovering
 from director.engine.probing import Probing, unprobed
 from director.engine.telling import tell_each
 from director.metrics.counters import Metrics
@@ -114,6 +115,8 @@ class Node(MultiService):
         self._ports = PortWatch(self.inventory, monotonic=monotonic)
         self.resolver = Resolver(reactor=reactor, servers=node.resolvers, hold_s=node.resolver_hold_s,
                                  shortages=self.shortages)
+        self.discovering = Discovering(self.inventory, self.resolver, self.settle, node, reactor=reactor,
+                                       monotonic=monotonic, shortages=self.shortages)
         self._targets = Targets(self.inventory, self.resolver, on_moved=self._moved, circle=self._circle)
         self.probing = Probing(
             self.inventory, self._targets, self.resolver, metrics, self.settle, reactor=reactor, monotonic=monotonic,
@@ -121,7 +124,7 @@ class Node(MultiService):
         )
         self._stopping = False  #: no new clients
         self._over = False  #: no connections and no timers any more
-        for child in (self.listeners, self.resolver, self.probing):
+        for child in (self.listeners, self.resolver, self.discovering, self.probing):
             child.setServiceParent(self)
 
     # --- running
@@ -251,6 +254,7 @@ class Node(MultiService):
             if self._balances:
                 self.listeners.apply(name, self.frontends[name], spec)
             self._targets.reconfigure(name)
+        self.discovering.apply(name, spec)
         self.settle()
 
     def relay_for(self, spec: Service) -> Relay:

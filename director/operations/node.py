@@ -300,7 +300,7 @@ def _with_weight(spec: Service | None, ref: HostRef, weight: float) -> Service:
     """*spec* with one host's weight changed."""
     group = spec.groups.get(ref.group) if spec is not None else None
     if spec is None or group is None or ref.host not in group.hosts:
-        raise NotFound(f"{ref} is not configured any more")
+        raise NotFound(f"{ref} is not configured: it is gone, or its weight is what DNS says")
     host: Host = msgspec.structs.replace(group.hosts[ref.host], weight=weight)
     group = msgspec.structs.replace(group, hosts={**group.hosts, ref.host: host})
     return msgspec.structs.replace(spec, groups={**spec.groups, ref.group: group})

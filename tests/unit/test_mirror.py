@@ -49,6 +49,7 @@ ELSEWHERE = {
     "director/checks/bound_client.py": "integration/test_probes.py", "director/checks/knock.py": "integration/test_probes.py",
     "director/checks/dialogues/__init__.py": "clients/test_checks.py",
     "director/checks/dialogues/interface.py": "unit/checks/dialogues/test_http.py",
+    "director/engine/discovering.py": "integration/test_discovering.py",
     "director/checks/probe_tls.py": "integration/test_probe_tls.py",
     "director/doors/manhole.py": "integration/test_manhole.py",
     "director/ports/binding.py": "integration/test_listener.py", "director/ports/side_port.py": "integration/test_control_socket.py",

@@ -245,7 +245,7 @@ def _host(host: HostPicture, loads: Loads) -> dict[str, Cell]:
         f"{name}:picks": text.number(host.picks, 0),
         f"{name}:failures": text.number(host.connect_failures, 0),
         f"{name}:shape": _shape((orders, len(host.history), _last(host), host.address, host.configured_weight,
-                                 host.registered, host.check.at, host.check.ok, host.why, host.overruled,
+                                 host.registered, host.discovered, host.check.at, host.check.ok, host.why, host.overruled,
                                  host.seen_by_others)),
     }
 
@@ -266,7 +266,7 @@ def _facts(group: GroupPicture) -> tuple[object, ...]:
             group.failing_open, group.backups_in_use,
             len(group.hosts) > MAX_LISTED and [host.name for host in listed(group)],
             [each.name for each in group.waiting],
-            [(host.name, host.address, host.backup, host.registered) for host in group.hosts])
+            [(host.name, host.address, host.backup, host.registered, host.discovered) for host in group.hosts])
 
 
 def _members(service: ServicePicture) -> tuple[object, ...]:

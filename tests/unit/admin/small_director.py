@@ -76,7 +76,7 @@ def host_picture(ref: HostRef, **changes: Any) -> HostPicture:
     """A host in good health, but for *changes*."""
     values: dict[str, Any] = {
         "service": ref.service, "group": ref.group, "name": ref.host, "address": "127.0.0.1:8001", "backup": False,
-        "registered": False, "state": HostState.UP, "admin": AdminState.UP, "orders": (), "in_rotation": True,
+        "registered": False, "discovered": False, "state": HostState.UP, "admin": AdminState.UP, "orders": (), "in_rotation": True,
         "why_not": "", "since": 1000.0, "why": "first heartbeat", "configured_weight": 1.0, "capacity": 1.0,
         "slow_start": 1.0, "agent_weight": 1.0, "weight": 1.0, "in_flight": 0, "max_connections": 0, "picks": 0,
         "connect_failures": 0, "agent_connected": True, "heartbeat_age_s": 0.5,
