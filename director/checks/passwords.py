@@ -10,8 +10,8 @@ import os
 
 from twisted.logger import Logger
 
-from director.checks.probe_tls import COMPLAIN_S, Unfit
 from director.timing.seldom import Seldom, more
+from director.tls.dialling import COMPLAIN_S, Unfit
 
 #: More is no password.
 MAX_BYTES = 1024

@@ -207,8 +207,8 @@ class Inventory:
         """Where to connect to the host; None: its name has no address, for a reason."""
         entry.target, entry.address_error = target, why_not
 
-    def tallied(self, entry: HostEntry, tally: Tallied) -> None:
-        """From now on its turnarounds are counted."""
+    def tallied(self, entry: HostEntry, tally: Tallied | None) -> None:
+        """From now on its turnarounds are counted; None: until its next client."""
         entry.tally = tally
 
     def moved(self, entry: HostEntry, now: float) -> None:

@@ -271,7 +271,7 @@ class Node(MultiService):
             for ref, entry in self.inventory.hosts.items():
                 if ref.service == name and entry.tally is not None:  # of its relay
                     entry.tally.free()
-                    entry.tally = None
+                    self.inventory.tallied(entry, None)
 
     def _circle(self, service: str, address: Address) -> str:
         """Why a client connected to *address* would come back to *service*; empty: it would not."""

@@ -117,8 +117,8 @@ class Clustering(MultiService):
                          wanted=lambda: bool(balancer.inventory.services), rivals=lambda: bool(self._others()))
         self.observing = Observing(store, keys, balancer, self.membership, boot_id=self.boot_id, reactor=reactor)
         if self.reigning is not None:
-            self.reigning.on_open.append(self.vips.open_fence)
-            self.reigning.on_close.append(self.vips.close_fence)
+            self.reigning.openers.append(self.vips.open_fence)
+            self.reigning.closers.append(self.vips.close_fence)
         self.promising: Promising | None = None
         if self.peers is not None:
             self.exchange = Exchange(

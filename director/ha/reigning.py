@@ -67,8 +67,8 @@ class Reigning(Service):
 
     :param members: by name, as the store says; those that say so take part in promises.
     :param fit: empty, or why this director must not own: the kernel would not end its answers in time.
-    :ivar on_open: told until when (boot time, ns) this machine may answer. One that raises ends what was to follow.
-    :ivar on_close: told that it may not; as `on_open`.
+    :ivar openers: told until when (boot time, ns) this machine may answer. One that raises ends what was to follow.
+    :ivar closers: told that it may not; as `openers`.
     """
 
     log = Logger()
@@ -86,8 +86,8 @@ class Reigning(Service):
         self.on_gained: list[Callable[[int], None]] = []  #: called with the term
         self.on_lost: list[Callable[[], None]] = []
         self.on_known: list[Callable[[Known | None], None]] = []  #: another leads, or nobody
-        self.on_open: list[Callable[[int], None]] = []
-        self.on_close: list[Callable[[], None]] = []
+        self.openers: list[Callable[[int], None]] = []
+        self.closers: list[Callable[[], None]] = []
         self.owned: set[str] = set()  #: keys that name this director an owner; the record is what counts
         self.problems: dict[str, str] = {}  #: what is wrong with the record, by its key
         self._store = store
@@ -393,10 +393,10 @@ class Reigning(Service):
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case OpenFence(until):
-                for opened in self.on_open:
+                for opened in self.openers:
                     opened(until)
             case CloseFence():
-                for closed in self.on_close:
+                for closed in self.closers:
                     closed()
             case SendBeat(beat):
                 for name in self._listeners():

@@ -288,8 +288,8 @@ class NodeOperations:
 
 
 def _described(member: Member) -> dict[str, Any]:
-    """All but its process, which is the directors' own business."""
-    return {name: value for name, value in msgspec.structs.asdict(member).items() if name != "process"}
+    """All but its process and its way to follow a leader, which are the directors' own business."""
+    return {name: value for name, value in msgspec.structs.asdict(member).items() if name not in ("process", "promises")}
 
 
 def _done(_: object) -> None:

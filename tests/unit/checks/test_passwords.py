@@ -8,7 +8,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from director.checks.passwords import MAX_BYTES, Passwords
-from director.checks.probe_tls import Unfit
+from director.tls.dialling import Unfit
 
 
 class PasswordTests(SynchronousTestCase):

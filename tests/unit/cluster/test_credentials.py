@@ -88,9 +88,9 @@ class CredentialTests(SynchronousTestCase):
             "name", "store", "cluster", "user", "listen", "advertise", "certificate_domain", "certificate_name", "token_sha256",
             "password", "project_url", "interface", "url", "role", "token", "server_name", "register", "requests", "latency_sum",
             "latency_count", "enable", "scheduler", "address", "path", "host_header", "send", "owner", "group", "mode",
-            "weight_header",
+            "weight_header", "receive", "grpc_service", "database",
             # places that are written to, or made, or looked into
-            "target", "snapshot", "control_socket", "scripts", "cgroup",
+            "target", "snapshot", "control_socket", "scripts", "cgroup", "probe_passwords",
         }
         named = fields(inspect.type_info(Configuration)) | fields(inspect.type_info(AgentConfig))
         self.assertEqual(named - others - FILES, set())
