@@ -99,8 +99,8 @@ class Director:
             lab.store, KEYS, self.end, director=name, timing=TIMING, reactor=lab.clock,  # type: ignore[arg-type]
             members=lambda: lab.members, fit=lambda: self.unfit, boottime_ns=lab.now, wall=lambda: 5.0,
         )
-        self.reigning.on_open.append(self.open)
-        self.reigning.on_close.append(lambda: self.open(0))
+        self.reigning.openers.append(self.open)
+        self.reigning.closers.append(lambda: self.open(0))
         self.reigning.on_gained.append(lambda term: self.told.append("gained"))
         self.reigning.on_lost.append(lambda: self.told.append("lost"))
 
@@ -318,12 +318,12 @@ class GivingWayTests(ReigningTestCase):
         def broken() -> None:
             raise OSError("no such program")
 
-        second.reigning.on_close.append(broken)
+        second.reigning.closers.append(broken)
         sent = lab.links.sent
         lab.run(0.2)
         self.assertTrue(first.answers)
         self.assertLess(lab.links.sent - sent, 6, "beats only")
-        first.reigning.on_close.append(broken)
+        first.reigning.closers.append(broken)
         self.successResultOf(lab.store.commit([Put(KEYS.leader(), b"{}")]))
         lab.run(0.1)
         self.assertEqual(first.told, ["gained", "lost"])
