@@ -106,7 +106,7 @@ ELSEWHERE = {
     "director/engine/errors.py": "unit/engine/test_swapping.py", "director/engine/probing.py": "unit/checks/test_probes.py",
     "director/engine/soundness.py": "unit/engine/test_sync.py", "director/ha/device.py": "integration/test_vips.py", "director/ha/exchange.py": "integration/test_exchange.py",
     **{f"director/ha/fence/{name}.py": "integration/test_fence.py"
-       for name in ("bpf", "choosing", "interfaces", "nft", "program", "tc")},
+       for name in ("bpf", "choosing", "elements", "interfaces", "nft", "program", "tc")},
     "director/ha/fence/interface.py": "unit/ha/test_vips.py", "director/ha/fence/lifetime.py": "unit/ha/test_vips.py",
     "director/ha/keeping.py": "integration/test_states.py", "director/ha/neighbours.py": "integration/test_vips.py",
     "director/ha/netlink.py": "integration/test_vips.py", "director/ha/peers.py": "integration/test_peers.py",

@@ -1,4 +1,4 @@
-"""The fence of second choice, for kernels or rights that do not allow a program: nftables, by libnftables.
+"""The fence of second choice, for kernels or rights that do not allow a program: nftables, set up by libnftables.
 
 A set's elements lapse in the kernel after so many milliseconds. That is relative: a process that is stopped between
 computing how long, and asking for it, would open the fence too late. Hence a ticket: an element that lapses after `TICKET_S`
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import struct
 import time
 from collections.abc import Callable, Collection
 from typing import Any
@@ -21,11 +22,14 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+from director.ha.fence.elements import Add, Delete, Elements
 from director.ha.fence.interface import Address
 
 TABLE = "txdirector-fence"
 #: Each refresh loses it. A tenth of a millisecond is what the two calls take; thirty are a machine that is busy.
 TICKET_S = 0.03
+#: A ticket is a number of its own: one of before may be there still.
+_TICKETS = 1_000
 #: A ticket that has lapsed means that this process was stopped, or is slow: so often it is tried again.
 TRIES = 3
 #: Whether all is in its place is asked so often.
@@ -88,6 +92,7 @@ class NftFence:
 
     def __init__(self, addresses: Collection[Address], until_ns: int, *, interface: str, number: int, reactor: Any,
                  now_ns: Callable[[], int] = _now_ns, nft: Callable[[], Libnftables] = Libnftables) -> None:
+        self._keys = {version: [each.packed for each in addresses if each.version == version] for version in (4, 6)}
         self._by_version = {version: [str(each) for each in addresses if each.version == version] for version in (4, 6)}
         self._table = f"{TABLE}-{number}"
         self._interface = interface
@@ -96,12 +101,15 @@ class NftFence:
         self._until_ns = until_ns
         self._why = ""
         self._timer: IDelayedCall | None = None
+        self._tickets = 0
         self._nft = nft()
+        self._elements = Elements(self._table)
         try:
             self._families = self._install()
             self._seen = self._rules()
         except OSError:
             self._nft.close()
+            self._elements.close()
             raise
         self._timer = reactor.callLater(LOOK_S, self._look)
 
@@ -117,7 +125,7 @@ class NftFence:
     def close(self) -> None:
         self._until_ns = 0
         try:
-            self._nft.run("\n".join(self._flushes()))
+            self._elements.change(self._flushes())
         except OSError:
             self._mend()
 
@@ -136,6 +144,7 @@ class NftFence:
             self._timer.cancel()
             self._timer = None
         self._nft.close()
+        self._elements.close()
 
     # --- what is asked of nftables
 
@@ -178,24 +187,24 @@ class NftFence:
                 rules.append(f"netdev {self._table} leaving arp saddr ip {{ {fenced[4]} }} arp saddr ip != @open4 drop")
         return said + [f"add rule {rule}" for rule in rules]
 
-    def _flushes(self) -> list[str]:
-        return [f"flush set {family} {self._table} {name}" for family, name, _ in _SETS if family in self._families]
+    def _flushes(self) -> list[Delete]:
+        return [Delete(family, name) for family, name, _ in _SETS if family in self._families]
 
     def _open(self, boot_ns: int) -> None:
         """:raises OSError: nftables refuses, or this process is too slow."""
         for attempt in range(TRIES):
-            self._nft.run(f"add element inet {self._table} ticket {{ {attempt} timeout {TICKET_S * 1000:.0f}ms }}")
+            ticket = struct.pack("=I", self._tickets)
+            self._tickets = (self._tickets + 1) % _TICKETS
+            self._elements.change([Add("inet", "ticket", [ticket], round(TICKET_S * 1000))])
             left_ms = (boot_ns - self._now_ns()) // 1_000_000 - round(TICKET_S * 1000)
             if left_ms <= 0:
-                self._nft.run("\n".join(self._flushes()))
+                self._elements.change(self._flushes())
                 return
-            said = [f"delete element inet {self._table} ticket {{ {attempt} }}", *self._flushes()]
-            for family, name, version in _SETS:
-                if family in self._families and self._by_version[version]:
-                    elements = ", ".join(f"{each} timeout {left_ms}ms" for each in self._by_version[version])
-                    said.append(f"add element {family} {self._table} {name} {{ {elements} }}")
+            # Flushed first: not every kernel gives an element that is there a new timeout.
             try:
-                self._nft.run("\n".join(said))
+                self._elements.change([Delete("inet", "ticket", [ticket]), *self._flushes(), *(
+                    Add(family, name, self._keys[version], left_ms) for family, name, version in _SETS
+                    if family in self._families and self._keys[version])])
             except OSError:
                 if attempt == TRIES - 1:
                     raise
