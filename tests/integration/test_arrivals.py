@@ -38,7 +38,8 @@ class ArrivalTests(DirectorTestCase):
         director = await self.director({**service({"a": site.address}), "node": {"limits": {"max_connections": 2}}})
         clients = [self.plain(director, "127.0.0.1") for _ in range(4)]
         await until(lambda: director.node.descriptors.places.pauses, "accepting to pause")
-        self.assertEqual(len(site.connections), 2)
+        await until(lambda: len(site.connections) == 2, "two to be served")
+        self.assertEqual(director.metrics.service("web").accepted, 2)
         self.assertGreater(director.node.shortages.counts["connections", "accept"], 0)
         for client in clients[:2]:
             client.close()
