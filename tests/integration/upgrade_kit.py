@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -213,12 +214,13 @@ class Stage:
         self.file = directory / "director.toml"
         self.write(config)
         self.pids: list[int] = []
+        self._processes: dict[int, int] = {}  # descriptors of these: another may have a dead one's number by now
         self._env = {**os.environ, **(env or {})}
         self.stderr = directory / "stderr"
         with self.stderr.open("ab") as stderr:
             self.process = subprocess.Popen([*program, "run", str(self.file)], env=self._env, stderr=stderr, cwd=directory,
                                             close_fds=closed)
-        self.pids.append(self.process.pid)
+        self.knows(self.process.pid)
         until(lambda: " ready" in self.text or self.process.poll() is not None, "it never became ready")
         assert self.process.poll() is None, self.text + self.stderr.read_text()
 
@@ -244,8 +246,13 @@ class Stage:
     def upgrade(self) -> int:
         """One that must succeed; the new process's number."""
         pid = int(self.json("upgrade")["pid"])
-        self.pids.append(pid)
+        self.knows(pid)
         return pid
+
+    def knows(self, pid: int) -> None:
+        """There is one more."""
+        self.pids.append(pid)
+        self._processes[pid] = os.pidfd_open(pid)
 
     def fails(self) -> str:
         """One that must not; what is said."""
@@ -255,7 +262,7 @@ class Stage:
 
     def alive(self) -> list[int]:
         """The processes that have not ended."""
-        return [pid for pid in self.pids if _lives(pid)]
+        return [pid for pid in self.pids if not _has_ended(self._processes[pid])]
 
     def alone(self) -> None:
         """Wait until the newest process is the only one, and knows it."""
@@ -274,8 +281,16 @@ class Stage:
     def end(self) -> None:
         for pid in self.alive():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                signal.pidfd_send_signal(self._processes[pid], signal.SIGKILL)
+        for descriptor in self._processes.values():
+            os.close(descriptor)
         self.process.wait()
+
+
+def _has_ended(process: int) -> bool:
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def counters(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -283,9 +298,3 @@ def counters(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items()
             if re.match(r"\w+(_total|_bucket|_sum|_count)(\{|$)", name)}
 
-
-def _lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
