@@ -1,6 +1,6 @@
 """Faults of a pair that owns an address, and what clients see: ``python -m bench.faults [--times N] [--only WORD]``.
 
-Directors as they come, and Debian's keepalived, with its default and at 0.1 s, in namespaces of the same kind: a network for
+Directors that follow each other by leases, as they come, and by promises; and Debian's keepalived, with its default and at 0.1 s; in namespaces of the same kind: a network for
 etcd and each other, another one for clients. Of each fault: the time until a handshake succeeds again, the longest time
 without one, and the milliseconds in which two machines answered for the address, by ARP or handshake.
 """
@@ -334,6 +334,7 @@ def table(faults: dict[str, dict[str, dict[str, float]]]) -> Iterator[str]:
 
 SYSTEMS: dict[str, Callable[[Path], Pair]] = {
     "directors": Directors,
+    "directors, promises": lambda directory: Directors(directory, 'takeover = "promises"'),
     "keepalived": lambda directory: Keepalived(directory, "1"),
     "keepalived, 0.1 s": lambda directory: Keepalived(directory, "0.1"),
 }
