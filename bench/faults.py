@@ -1,8 +1,9 @@
 """Faults of a pair that owns an address, and what clients see: ``python -m bench.faults [--times N] [--only WORD]``.
 
-Directors that follow each other by leases, as they come, and by promises; and Debian's keepalived, with its default and at 0.1 s; in namespaces of the same kind: a network for
-etcd and each other, another one for clients. Of each fault: the time until a handshake succeeds again, the longest time
-without one, and the milliseconds in which two machines answered for the address, by ARP or handshake.
+Directors that follow each other by leases, as they come, and by promises; and Debian's keepalived, with its default and at
+0.1 s: in namespaces of the same kind, a network for etcd and each other, another one for clients. Of each fault: the time
+until a handshake succeeds again, the longest time without one, and the milliseconds in which two machines answered for the
+address, by ARP or handshake.
 """
 
 from __future__ import annotations
