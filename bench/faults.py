@@ -28,7 +28,7 @@ from bench.cluster import quantile
 from bench.machine import HERE, facts
 from bench.watching import Seen, Watchers, build, doubled_ms, owners, served_again_s
 from deploy.lab.cluster import WEB, Cluster, NotYet, all_up, until
-from deploy.lab.net import Lab, Machine, why_not
+from deploy.lab.net import CABLES, Lab, Machine, why_not
 from deploy.lab.side import INTERFACE, NETWORK, SIDE_VIP, Side, with_side
 
 #: Of watching before the fault, and after what was waited for.
@@ -249,6 +249,16 @@ def _etcd(pair: Directors) -> list[Machine]:
     return [each.machine for each in pair.cluster.etcd]
 
 
+def _freeze_and_flush(pair: Directors, owner: Machine) -> None:
+    pair.signal(owner, signal.SIGSTOP)
+    nft(owner, "flush ruleset")
+
+
+def _thaw_and_restore(pair: Directors, owner: Machine) -> None:
+    pair.signal(owner, signal.SIGCONT)
+    nft(owner, *CABLES)
+
+
 def _freeze_and_unfence(pair: Directors, owner: Machine) -> None:
     pair.signal(owner, signal.SIGSTOP)
     subprocess.run(["tc", "-n", owner.namespace, "qdisc", "del", "dev", INTERFACE, "clsact"], check=True)
@@ -271,6 +281,7 @@ FAULTS = (
     Fault("etcd's leader killed", _etcd_leader, _etcd_back, moves=False, etcd=True),
     Fault("etcd away for 4 s", _etcd_all, _etcd_back, moves=False, etcd=True),
     Fault("SIGKILL during an etcd election", _etcd_leader_and_owner, _both_back, etcd=True),
+    Fault("SIGSTOP, and nft flush ruleset", _freeze_and_flush, _thaw_and_restore, etcd=True),
     Fault("SIGSTOP, and its fence removed", _freeze_and_unfence,
           lambda pair, owner: pair.signal(owner, signal.SIGCONT), etcd=True),
 )

@@ -22,6 +22,13 @@ _CLONE_NEWNET = 0x40000000
 #: A process that was asked to end is killed after this.
 PATIENCE_S = 10.0
 
+#: By which a machine's cables are pulled.
+CABLES = (
+    "add table inet cables",
+    "add chain inet cables in { type filter hook input priority 0; }",
+    "add chain inet cables out { type filter hook output priority 0; }",
+)
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -62,9 +69,7 @@ class Machine:
         for words in (("link", "set", "lo", "up"), ("link", "set", "eth0", "up"),
                       ("address", "add", f"{self.address}/24", "dev", "eth0")):
             _run("ip", "-n", self.namespace, *words)
-        _run("ip", "netns", "exec", self.namespace, "nft", "add table inet cables; "
-             "add chain inet cables in { type filter hook input priority 0; }; "
-             "add chain inet cables out { type filter hook output priority 0; }")
+        _run("ip", "netns", "exec", self.namespace, "nft", "; ".join(CABLES))
         self._cut: set[tuple[str, int | None]] = set()
 
     # --- cables
