@@ -60,6 +60,10 @@ class PemFiles:
         """A trust root of every certificate in *path*; None when there is none."""
         return self._read(field, path, _trust_root)
 
+    def certificates(self, field: str, path: str) -> list[x509.Certificate]:
+        """Every one in *path*; none when there is a problem."""
+        return self._read(field, path, x509.load_pem_x509_certificates) or []
+
     def _read(self, field: str, path: str, parse: Callable[[bytes], T]) -> T | None:
         try:
             return parse(_content(path))

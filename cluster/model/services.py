@@ -251,6 +251,8 @@ class ServiceTLS(Record, frozen=True):
     certificates: tuple[Certificate, ...]  #: by the names that they have; the first is for all other clients
     alpn: tuple[Protocol, ...] = ()  #: protocols of the hosts', the preferred one first
     min_version: Literal["1.2", "1.3"] = "1.2"
+    client_ca: str | None = None  #: path of the authorities that sign clients' certificates; None: none is asked for
+    client_certificate: Literal["required", "optional"] = "required"  #: where one is asked for
     handshake_s: Seconds = 5.0  #: from accept, or from the PROXY header, to the end of the handshake
     max_handshakes: Positive = 1024  #: under way at a time; beyond, the oldest is closed
 

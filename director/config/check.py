@@ -118,6 +118,8 @@ def service_errors(name: str, service: Service) -> Iterator[Problem]:
     if service.tls is not None and not service.tls.certificates:
         yield Problem(join(place, "tls", "certificates"), "there is no certificate",
                       "remove the table for clients without TLS")
+    if service.tls is not None and service.tls.client_ca is None and service.tls.client_certificate == "optional":
+        yield Problem(join(place, "tls", "client_certificate"), "certificates are not asked for", "set client_ca")
     if service.sni is not None and not service.sni.names:
         yield Problem(join(place, "sni", "names"), "there is no name", "remove the table for clients of every name")
     for key, networks in (

@@ -208,7 +208,7 @@ class Inventory:
         entry.target, entry.address_error = target, why_not
 
     def tallied(self, entry: HostEntry, tally: Tallied | None) -> None:
-        """From now on its turnarounds are counted; None: until its next client."""
+        """Where its turnarounds are counted from now on; None: nowhere yet."""
         entry.tally = tally
 
     def moved(self, entry: HostEntry, now: float) -> None:

@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from cryptography import x509
-from cryptography.x509.oid import ExtensionOID
-from OpenSSL import SSL
+from cryptography.x509.oid import ExtensionOID, NameOID
+from OpenSSL import SSL, crypto
+from OpenSSL._util import lib
 
 from cluster.errors import Problem
 from cluster.model import ServiceTLS
 from cluster.pem import PemFiles
 from cluster.renewal import Renewed
 from cluster.validate import join
+from director.core.tls_extensions import Spoken
 from director.tls.profile import harden
 
 #: OpenSSL refuses to resume sessions of clients with certificates unless the application has a name: any will do.
@@ -75,25 +77,28 @@ def file_problems(tls: ServiceTLS, *, place: str) -> list[Problem]:
 def _paths(tls: ServiceTLS) -> Iterator[str]:
     for each in tls.certificates:
         yield from (each.certificate, each.key)
+    if tls.client_ca is not None:
+        yield tls.client_ca
 
 
 def _read(tls: ServiceTLS, place: str, files: PemFiles) -> Any:
     """None when *files* has problems, then."""
     pairs: list[tuple[list[str], SSL.Context]] = []
     expires: list[float] = []
+    authorities = [] if tls.client_ca is None else files.certificates("client_ca", tls.client_ca)
     for i, each in enumerate(tls.certificates):
         own = PemFiles(join(place, "certificates", i))
         identity = own.identity(each.certificate, each.key)
         files.problems += own.problems
         if not own.problems:
-            pairs.append((_names(identity["certificate"]), _context(tls, identity)))
+            pairs.append((_names(identity["certificate"]), _context(tls, identity, authorities)))
             if own.expires is not None:
                 expires.append(own.expires)
     files.expires = min(expires, default=None)
     return None if files.problems else ServerContexts(pairs)
 
 
-def _context(tls: ServiceTLS, identity: dict[str, Any]) -> SSL.Context:
+def _context(tls: ServiceTLS, identity: dict[str, Any], authorities: list[x509.Certificate]) -> SSL.Context:
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     harden(context, tls.min_version)
     context.use_certificate(identity["certificate"])
@@ -101,6 +106,14 @@ def _context(tls: ServiceTLS, identity: dict[str, Any]) -> SSL.Context:
         context.add_extra_chain_cert(issuer)
     context.use_privatekey(identity["privateKey"])
     context.set_session_id(_SESSION_ID)
+    if tls.client_ca is not None:
+        store = context.get_cert_store()
+        assert store is not None
+        for authority in authorities:
+            store.add_cert(crypto.X509.from_cryptography(authority))
+            context.add_client_ca(authority)
+        required = SSL.VERIFY_FAIL_IF_NO_PEER_CERT if tls.client_certificate == "required" else 0
+        context.set_verify(SSL.VERIFY_PEER | required)
     if tls.alpn:
         ours = [text.encode("ascii") for text in tls.alpn]
         context.set_alpn_select_callback(
@@ -115,3 +128,27 @@ def _names(certificate: x509.Certificate) -> list[str]:
         return []
     assert isinstance(found.value, x509.SubjectAlternativeName)
     return [name.lower() for name in found.value.get_values_for_type(x509.DNSName)]
+
+
+def spoken(connection: SSL.Connection) -> Spoken:
+    """What a client's handshake has come to."""
+    certificate = connection.get_peer_certificate()
+    return Spoken(
+        version=connection.get_protocol_version_name(), cipher=connection.get_cipher_name() or "",
+        protocol=connection.get_alpn_proto_negotiated(), server_name=connection.get_servername() or b"",
+        certified=certificate is not None, common_name=None if certificate is None else _common_name(certificate),
+        resumed=_resumed(connection),
+    )
+
+
+def _common_name(certificate: crypto.X509) -> str | None:
+    try:
+        [*names] = certificate.to_cryptography().subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except ValueError:  # it is malformed where OpenSSL does not look
+        return None
+    return str(names[-1].value) if names else None
+
+
+def _resumed(connection: SSL.Connection) -> bool:
+    """pyOpenSSL has no name for it."""
+    return bool(lib.SSL_session_reused(connection._ssl))

@@ -6,6 +6,8 @@ are moved by the relay that knows TLS.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -17,12 +19,17 @@ from cluster.errors import ConfigError
 from cluster.model import Reason, ServiceTLS
 from cluster.renewal import LOOK_S, Renewed
 from cluster.validate import join
+from director.core.tls_extensions import with_tls
 from director.timing.seldom import Seldom, more
-from director.tls.contexts import ServerContexts, server_contexts
+from director.tls.contexts import ServerContexts, server_contexts, spoken
 from director.tls.dialling import Contexts, Dialling, Unfit
 from director.tls.handshakes import Handshakes, Shaken
 from director.traffic.connection import Connection
 from director.traffic.frontend import Frontend
+from director.traffic.tries import Tries
+
+#: Of a first request, behind a handshake that the client thinks is over.
+UNREAD_BYTES = 65_536
 
 _REASONS = {"badly": Reason.BAD_HANDSHAKE, "gone": Reason.CLIENT_RESET, "late": Reason.HANDSHAKE_TIMEOUT}
 
@@ -88,8 +95,14 @@ class SecureFrontend(Frontend):
     def _shaken(self, connection: SecureConnection, shaken: Shaken) -> None:
         del self._shaking[connection]
         if shaken.how == "well":
+            if self._send_proxy == "v2" and connection.client_tls is not None:
+                tail = connection.tail = connection.tail or Tries()
+                tail.extensions = with_tls(tail.extensions, spoken(connection.client_tls))
             super().admit(connection, self._monotonic())
             return
+        if shaken.how == "badly":
+            with contextlib.suppress(OSError):  # what is left unread makes the kernel reset, which may overtake our alert
+                os.read(connection.fd, UNREAD_BYTES)
         self._end(connection, _REASONS[shaken.how])
         if shaken.how == "badly" and (held := self._files.seldom.due(shaken.why)) is not None:
             self.log.info("{service}: no TLS with {peer}: {why}{more}", service=self.service.name, peer=connection.peer,

@@ -50,6 +50,12 @@ frontend strict
     bind 127.0.0.1:{port} accept-proxy ssl crt {pem} ca-file {ca} verify required
     http-request return status 200 content-type text/plain lf-string "%[src] %[ssl_c_s_dn(cn)] %[ssl_fc_sni] %[ssl_fc_protocol]"
 """
+#: What it shows of a PROXY header: the client's address, and the name that the client asked the director for.
+RECEIVER = """
+frontend receiver
+    bind 127.0.0.1:{port} accept-proxy
+    http-request return status 200 content-type text/plain lf-string "%[src] %[fc_pp_authority]"
+"""
 LISTENER = """
 [services.all.tls]
 alpn = {protocols}
@@ -67,6 +73,7 @@ class TLSTests(Clients):
     front: ClassVar[Director]
     both: ClassVar[Director]
     back: ClassVar[Director]
+    mutual: ClassVar[Director]
 
     @classmethod
     def serve(cls) -> None:
@@ -78,21 +85,23 @@ class TLSTests(Clients):
         pem = cls.directory / "haproxy.pem"
         pem.write_text(Path(certificate).read_text() + Path(key).read_text())
         own, own_key = cls.authority.issue("director.example.org")
-        plain, secure, strict = free_ports(3)
+        plain, secure, strict, receiver = free_ports(4)
         configuration = cls.directory / "nginx.conf"
         configuration.write_text(NGINX.format(directory=cls.directory, plain=plain, secure=secure, certificate=certificate,
                                               key=key))
         cls.server("nginx", "-e", "/dev/null", "-p", cls.directory, "-c", configuration, port=plain)
         configuration = cls.directory / "haproxy.cfg"
-        configuration.write_text(HAPROXY.format(port=strict, pem=pem, ca=cls.authority.path))
+        configuration.write_text(HAPROXY.format(port=strict, pem=pem, ca=cls.authority.path) + RECEIVER.format(port=receiver))
         cls.server("haproxy", "-q", "-db", "-f", configuration, port=strict)
         listener = LISTENER.format(certificate=certificate, key=key, protocols='["h2", "http/1.1"]')
+        asks = f'client_ca = "{cls.authority.path}"\n'
         tls = f'tls = {{ ca = "{cls.authority.path}", server_name = "{NAME}" '
         cls.front = cls.direct(plain, more=listener.replace('"h2", ', ""))
         cls.both = cls.direct(secure, more=listener, group=f'{tls}}}\nhealth.probe = {{ kind = "http", path = "/who" }}')
         cls.back = cls.direct(strict, more='proxy.send = "v2"', group=f"""
             {tls}, certificate = "{own}", key = "{own_key}" }}
             health.probe = {{ kind = "http" }}""")
+        cls.mutual = cls.direct(receiver, more=f'proxy.send = "v2"\n{listener.replace("[[", f"{asks}[[")}')
         cls.director = cls.front
 
     def curl(self, director: Director, path: str, *options: object) -> str:
@@ -123,6 +132,14 @@ class TLSTests(Clients):
         said = run("curl", "-sS", "--fail", f"http://127.0.0.1:{self.back.port}/")
         self.assertEqual(said, f"127.0.0.1 director.example.org {NAME} TLSv1.3")
         wait_until(lambda: self.back.total("txdirector_host_probes_total", 'result="success"') > 0, "a probe has passed")
+
+    def test_told_by_extensions(self) -> None:
+        """HAProxy takes a header with all that is told of a client with a certificate; without one nobody gets there."""
+        certificate, key = self.authority.issue("client.example.org")
+        said = self.curl(self.mutual, "", "--http1.1", "--cert", certificate, "--key", key)
+        self.assertEqual(said, f"127.0.0.1 {NAME}")
+        with self.assertRaisesRegex(AssertionError, "alert|SSL|reset"):
+            self.curl(self.mutual, "")
 
     def test_many(self) -> None:
         """h2load's requests are all answered, by HTTP/1.1 and HTTP/2."""

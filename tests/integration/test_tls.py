@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from zope.interface import implementer
 
 from cluster.model import TLS, Reason
 from director.config.files import checked
+from director.core.proxy_protocol import Header, decode
 from director.ports.tls import ServerTLS, server_options
 from director.service import DirectorService
 from tests.contract.relay_kit import receive
@@ -107,7 +109,7 @@ class TLSTestCase(DirectorTestCase):
                         break
                     printed += piece
                 client.kill()
-            return printed.decode()
+            return printed.decode("ascii", "replace")
 
         return deferToThread(run)
 
@@ -284,6 +286,57 @@ class ListenerTests(TLSTestCase):
         peer.close()
         await deferLater(reactor, 0)
         await self.balanced(director)
+
+
+class ClientCertificateTests(TLSTestCase):
+    async def told(self, *options: str, **tls: Any) -> Header:
+        """The PROXY header that a host gets for an openssl client with *options*."""
+        director = await self.serve(client_ca=self.authority.path, service={"proxy": {"send": "v2"}}, **tls)
+        made: list[Any] = []
+        build = self.site.buildProtocol
+        self.patch(self.site, "buildProtocol", lambda address: made.append(build(address)) or made[-1])
+        await self.openssl(*options, until="\none\n")
+        await until(lambda: made and decode(made[0].received), "the header")
+        header = decode(made[0].received)
+        assert header is not None
+        await self.balanced(director)
+        return header
+
+    def shown(self, *, authority: Authority | None = None, days: float = 1.0) -> tuple[str, ...]:
+        certificate, key = (authority or self.authority).issue("client.example", days=days)
+        return "-cert", certificate, "-key", key
+
+    async def test_required(self) -> None:
+        """Who shows no certificate, or one of a stranger's or of yesterday, is turned away; of the others hosts get the name."""
+        header = await self.told(*self.shown(), "-alpn", "h2", alpn=["h2"])
+        self.assertIn(b"\x01\x00\x02h2\x02\x00\x0da.example.org\x20", header.extensions)
+        self.assertIn(b"\x07\0\0\0\0\x21\x00\x07TLSv1.3", header.extensions)
+        self.assertIn(b"\x22\x00\x0eclient.example", header.extensions)
+        director = await self.serve(client_ca=self.authority.path)
+        stranger = Authority(self.folder, "stranger")
+        for options in ((), self.shown(authority=stranger), self.shown(days=-0.5)):
+            before = self.ended(director, Reason.BAD_HANDSHAKE)
+            self.assertRegex(await self.openssl(*options, until="alert number"), "alert (number|certificate)")
+            await until(lambda: self.ended(director, Reason.BAD_HANDSHAKE) == before + 1, "the count")  # noqa: B023
+        await self.balanced(director)
+
+    async def test_optional(self) -> None:
+        """Who shows none is served, and known as such."""
+        header = await self.told(client_certificate="optional")
+        self.assertIn(b"\x01\0\0\0\1\x21\x00\x07TLSv1.3", header.extensions)
+
+    async def test_expiry(self) -> None:
+        """The end of the certificate that ends first is a metric; from 14 days before it on the operator is told."""
+        near = self.authority.issue("near.example", days=5)
+        far = self.authority.issue("far.example", days=50)
+        pairs = [dict(zip(("certificate", "key"), each, strict=True)) for each in (far, near)]
+        director = await self.serve(service={"tls": {"certificates": pairs}})
+        place = {"place": "services.web.tls"}
+        expires = director.registry.get_sample_value("txdirector_certificate_expires_timestamp_seconds", place)
+        assert expires is not None
+        self.assertTrue(4.9 < (expires - time.time()) / 86400 < 5.1)
+        self.assertEqual(director.registry.get_sample_value("txdirector_certificate_problem", place), 1)
+        self.assertIn("services.web.tls: the certificate expires in 5.0 days", director.certificates.problems)
 
 
 class HostTests(TLSTestCase):
