@@ -31,7 +31,13 @@ run: $(READY) ## the director on deploy/examples/director.toml
 test: servers-test $(READY) ## the test suite; brings the servers that it starts, where it may (.ci/servers)
 	$(BIN)/pytest --ignore=tests/browser -n $(JOBS) --dist loadscope $(PYTEST_ARGS)
 
-test-clients: servers-clients $(READY) ## real clients and servers (PostgreSQL, Redis, ssh, nginx ...) with a director between them
+# In an environment of its own: it wants another cryptography than ours.
+SSLYZE := build/sslyze/bin/sslyze
+$(SSLYZE):
+	@$(PYTHON) -m venv build/sslyze
+	@build/sslyze/bin/pip install --quiet --disable-pip-version-check sslyze==6.3.1
+
+test-clients: servers-clients $(READY) $(SSLYZE) ## real clients and servers (PostgreSQL, Redis, ssh, nginx ...) with a director between them
 	$(BIN)/pytest tests/clients $(PYTEST_ARGS)
 
 # For packages and what is around them, all extras, since the test of names looks at each.

@@ -17,6 +17,7 @@ from zope.interface import implementer
 from cluster.model import TLS
 from cluster.pem import PemFiles
 from cluster.renewal import LOOK_S, Renewed
+from director.tls.profile import harden
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -66,7 +67,9 @@ def _server_context(files: PemFiles, tls: TLS) -> Any:
     trust = None if tls.client_ca is None else files.authorities("client_ca", tls.client_ca)
     if files.problems:
         return None
-    return ssl.CertificateOptions(trustRoot=trust, raiseMinimumTo=ssl.TLSVersion.TLSv1_2, **own).getContext()
+    context = ssl.CertificateOptions(trustRoot=trust, raiseMinimumTo=ssl.TLSVersion.TLSv1_2, **own).getContext()
+    harden(context)
+    return context
 
 
 class Renewal(Service):

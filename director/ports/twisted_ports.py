@@ -14,6 +14,14 @@ from director.ports.binding import BACKLOG, OURS, BindError, FileAccess, bind, r
 from director.ports.passing import SOCKETS
 
 
+class Secured(TLSMemoryBIOFactory):
+    """TLS before a factory that may refuse a connection, by None, which Twisted's own does not know of."""
+
+    def buildProtocol(self, addr: Any) -> Any:
+        inner: Any = self.wrappedFactory.buildProtocol(addr)
+        return None if inner is None else self.protocol(self, inner)
+
+
 class Ports:
     """Every listening socket of one address, from now on until `stopListening`.
 
@@ -24,7 +32,7 @@ class Ports:
 
     def __init__(self, address: Address, factory: Any, *, reactor: Any, access: FileAccess = OURS,
                  tls: Any = None) -> None:
-        wanted = factory if tls is None else TLSMemoryBIOFactory(tls, False, factory)
+        wanted = factory if tls is None else Secured(tls, False, factory)
         sockets = bind(address, access=access)
         self.address = address if address.is_unix else address._replace(port=sockets[0].getsockname()[1])
         self._ports: list[Any] = []

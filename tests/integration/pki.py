@@ -10,9 +10,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _DAY = datetime.timedelta(days=1)
+_SIGNS = x509.KeyUsage(key_cert_sign=True, crl_sign=True, digital_signature=False, content_commitment=False,
+                       key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,
+                       decipher_only=False)
 
 
 class Authority:
@@ -25,6 +28,8 @@ class Authority:
         self.path = str(folder / f"{name}.pem")
         own = self._builder(self._name, self._key.public_key()).add_extension(
             x509.BasicConstraints(ca=True, path_length=None), critical=True
+        ).add_extension(_SIGNS, critical=True).add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False
         )
         Path(self.path).write_bytes(self._pem(own))
 
@@ -43,7 +48,9 @@ class Authority:
         alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
         certificate = self._builder(subject, key, days).add_extension(alternatives, critical=False)
         path = self.folder / f"{names[0]}.crt.pem"
-        path.write_bytes(self._pem(certificate))
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+        path.write_bytes(self._pem(certificate.add_extension(issuer, False).add_extension(purposes, False)))
         return str(path)
 
     def _builder(self, subject: x509.Name, key: CertificatePublicKeyTypes, days: float = 1.0) -> x509.CertificateBuilder:
