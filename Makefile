@@ -6,7 +6,9 @@ READY  := $(VENV)/.installed
 # Tests at a time: most of them wait.
 JOBS   ?= 4
 
-.PHONY: explore deb wheels test-packages packages-installed dashboards help demo cluster-demo run test test-clients test-chaos test-native-sanitizers lint bench bench-tls bench-cluster bench-scale bench-schedulers soak repeat clean coverage mutation docs man
+.PHONY: explore deb wheels test-packages packages-installed dashboards help demo cluster-demo run test test-clients \
+	test-chaos test-native-sanitizers lint bench bench-attack bench-tls bench-cluster bench-scale bench-schedulers soak repeat \
+	clean coverage mutation docs man
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
@@ -112,6 +114,9 @@ bench: $(READY) ## the relays beside HAProxy, nginx and Envoy, interleaved; writ
 bench-tls: $(READY) ## TLS that ends at a director beside HAProxy and a bare pyOpenSSL loop; writes bench/results
 	@bench/prepare.sh
 	@$(BIN)/python -m bench.tls
+
+bench-attack: $(READY) ## honest clients' p99 while one attacker after the other does his worst: five minutes; writes bench/results
+	@$(BIN)/python -m bench.attack
 
 bench-cluster: $(READY) ## takeovers, resignations, drains and reports of a real cluster; TIMES=50 faults beside keepalived; needs root and etcd
 	@bench/prepare.sh
