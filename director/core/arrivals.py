@@ -23,6 +23,8 @@ from director.core.bucket import TokenBucket
 MAX_IDLE = 65_536
 #: Of these, looked at whenever one joins them: more than join, so that what is full again goes.
 SWEPT = 2
+#: By which a client is known unless somebody says otherwise. A customer of a provider has a whole /64 of IPv6, at least.
+V4_BITS, V6_BITS = 32, 64
 
 
 class _Network:
@@ -75,12 +77,8 @@ class Arrivals:
         self._set(limits, now)
 
     def network(self, client: bytes) -> bytes:
-        """What *client* is known by: a byte for the family, and the bits of the prefix."""
-        if len(client) == 16:
-            if not client.startswith(MAPPED):
-                return b"6" + _cut(client, self._v6)
-            client = client[12:]
-        return b"4" + _cut(client, self._v4)
+        """What *client* is known by."""
+        return network_of(client, self._v4, self._v6)
 
     def enter(self, client: bytes | None, now: float) -> Reason | None:
         """A client came.
@@ -153,6 +151,15 @@ class Arrivals:
                 del self._idle[each]
         while len(self._idle) > self._max_idle:
             del self._idle[next(iter(self._idle))]
+
+
+def network_of(client: bytes, v4: int = V4_BITS, v6: int = V6_BITS) -> bytes:
+    """What *client* is known by: a byte for the family, and as many bits of its address as are given."""
+    if len(client) == 16:
+        if not client.startswith(MAPPED):
+            return b"6" + _cut(client, v6)
+        client = client[12:]
+    return b"4" + _cut(client, v4)
 
 
 def _cut(packed: bytes, bits: int) -> bytes:

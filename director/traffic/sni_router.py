@@ -18,20 +18,22 @@ from twisted.logger import Logger
 
 from cluster.address import Address
 from cluster.errors import RemoteError
+from director.core.arrivals import network_of
 from director.core.client_hello import MAX_HELLO_BYTES, Hello, NotTLS, decode
+from director.core.crowd import Crowd
 from director.core.proxy_protocol import Header
 from director.core.server_names import ServerNames, leader_of
 from director.metrics.hellos import Hellos, Outcome
-from director.ports.sockets import family_of
+from director.ports.sockets import family_of, packed_name
 from director.resources.places import Places
 from director.timing.seldom import Seldom, more
 from director.traffic.frontend import Frontend
 from director.traffic.peeking import Peek, Untold
 from director.traffic.proxy_in import ProxyHeaders
 
-#: Clients of one listener whose hello has not come: those of a tenth of a second at 10,000 a second. Beyond it the one that
-#: has had the most time is closed, so that whoever opens connections and says nothing takes neither all places nor the
-#: turn of those who speak.
+#: Clients of one listener whose hello has not come: those of a tenth of a second at 10,000 a second. Beyond it one is closed
+#: of the network that has most (`director.core.crowd`), so that whoever opens connections and says nothing takes neither all
+#: places nor the turn of those who speak, be it slowly.
 MAX_WAITING = 1024
 
 #: How an `Untold` counts.
@@ -56,7 +58,7 @@ class SniRouter:
         self._places = places
         self._outcomes = hellos.of(str(address), lambda: self.waiting)
         self._seldom = Seldom()
-        self._waiting: dict[Peek[Hello], None] = {}  # in the order of time
+        self._waiting: Crowd[Peek[Hello]] = Crowd(MAX_WAITING)
         self._headers: ProxyHeaders | None = None
         self.share(frontends)
 
@@ -105,17 +107,18 @@ class SniRouter:
             return
 
         def told(peek: Peek[Hello], hello: Hello | Untold) -> None:
-            self._waiting.pop(peek, None)
+            self._waiting.leave(peek)
             self._route(peek.client.detach(), name, header, hello)
 
         peek = Peek(client, decode, told, most=MAX_HELLO_BYTES, reactor=self._reactor, timeout_s=self._timeout_s)
-        self._waiting[peek] = None
+        source = header.source if header is not None else None
+        ip = packed_name(source)[:-2] if source is not None and source.is_ip else None if name is None else name[:-2]
+        self._waiting.join(peek, b"" if ip is None else network_of(ip))
         peek.start()
-        if len(self._waiting) > MAX_WAITING:
-            oldest = next(iter(self._waiting))
-            oldest.cancel()
-            del self._waiting[oldest]
-            self._refuse(oldest.client.detach(), "crowded_out", f"{MAX_WAITING} others wait for their ClientHello to come")
+        if (crowded := self._waiting.too_many(peek)) is not None:
+            crowded.cancel()
+            self._waiting.leave(crowded)
+            self._refuse(crowded.client.detach(), "crowded_out", f"{MAX_WAITING} others wait for their ClientHello to come")
 
     def _route(self, fd: int, name: bytes | None, header: Header | None, hello: Hello | Untold) -> None:
         if isinstance(hello, Untold):
@@ -142,10 +145,10 @@ class SniRouter:
 
     def stop(self) -> None:
         """Close those whose service is not known yet."""
-        for peek in self._waiting:
+        for peek in tuple(self._waiting):
+            self._waiting.leave(peek)
             peek.cancel()
             peek.client.close()
             self._places.leave()
-        self._waiting.clear()
         if self._headers is not None:
             self._headers.stop()

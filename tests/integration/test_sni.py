@@ -198,6 +198,21 @@ class RefusalTests(SniTestCase):
                 "txdirector_client_hellos_waiting", {"listener": self.listen}), 5)
             self.assertEqual(self.outcome(director, "crowded_out"), 1)
 
+    async def test_crowd_of_one(self) -> None:
+        """Who opens too many closes his own: an older client of another address may go on being slow."""
+        with patch.object(sni_router, "MAX_WAITING", 5):
+            director = await self.serve()
+            slow = await self.say(A[:50])
+            await until(lambda: director.node.listeners.waiting == 1, "the hello is waited for")
+            port = parse_address(self.listen).port
+            for _ in range(20):
+                stranger = socket.create_connection(("127.0.0.1", port), source_address=("127.0.0.9", 0))
+                self.addCleanup(stranger.close)
+                stranger.send(A[:1])
+            await until(lambda: self.outcome(director, "crowded_out") == 16, "the stranger's first ones are closed")
+            slow.send(A[50:])
+            await self.reaches(slow, "a", A)
+
     async def test_stop(self) -> None:
         """A stop closes who has not said where to."""
         director = await self.serve(timeouts={"hello_s": 60.0, "drain_s": 0.05})
