@@ -55,6 +55,8 @@ SHORT_RETRY_S = 1.0
 STALE_S = 86_400.0
 #: How long addresses outlive an answer that there are none, by default; HAProxy holds them as long.
 HOLD_S = 30.0
+#: Names that nobody uses any more, kept so long: SRV records may name others every second.
+MAX_UNUSED = 10_000
 #: How soon a change of the hosts file is noticed.
 HOSTS_FILE_TTL_S = 10.0
 #: Names asked at the same time, two sockets each: ten thousand names must not need as many descriptors.
@@ -115,7 +117,8 @@ class _Name:
 
 
 class Resolver(Service):
-    """The cache. Names come from the configuration, never from clients: that bounds it.
+    """The cache. Names come from the configuration, and from what is found by it, never from clients; of those that are not
+    used any more `MAX_UNUSED` are kept.
 
     Before its start and after its stop nothing is asked; what is known can still be read.
 
@@ -142,6 +145,7 @@ class Resolver(Service):
         self._shortages = shortages or Shortages(monotonic=monotonic)
         self._gate = DeferredSemaphore(MAX_LOOKUPS)
         self._names: dict[str, _Name] = {}
+        self._unused: dict[_Name, None] = {}  # that wait to be forgotten, in the order of time
 
     # --- asking
 
@@ -230,6 +234,7 @@ class Resolver(Service):
         if name is None:
             name = self._names[key] = _Name(key)
         name.used = True
+        self._unused.pop(name, None)
         if self._monotonic() >= name.expires:
             self._ask(name)
         return name
@@ -341,9 +346,15 @@ class Resolver(Service):
             self._ask(name)
         else:
             name.timer = self._reactor.callLater(STALE_S, self._forget, name)
+            self._unused[name] = None
+            if len(self._unused) > MAX_UNUSED:
+                oldest = next(iter(self._unused))
+                self._disarm(oldest)
+                self._forget(oldest)
 
     def _forget(self, name: _Name) -> None:
         name.timer = None
+        self._unused.pop(name, None)
         if not name.watches and not name.used and name.lookup is None:
             self._names.pop(name.name, None)
 

@@ -193,6 +193,22 @@ class TimeTests(Base):
         self.answer("192.0.2.2")
         self.assertEqual(self.successResultOf(waiting), ("192.0.2.2",))
 
+    def test_unused_are_bounded(self) -> None:
+        """Of names that are not used any more so many are kept, the last ones; those in use do not count."""
+        self.patch(module, "MAX_UNUSED", 2)
+        self.watched("kept")
+        self.answer("192.0.2.9", ttl_s=3000.0)
+        for number in range(4):
+            watch = self.resolver.watch(f"app{number}", lambda known: None)
+            self.answer("192.0.2.1", ttl_s=10.0)
+            watch.stop()
+            self.clock.advance(10.0)
+            if self.asked:  # it was in use until its answer came
+                self.answer("192.0.2.1", ttl_s=10.0)
+                self.clock.advance(10.0)
+        self.assertEqual(list(self.resolver._names), ["kept", "app2", "app3"])
+        self.assertEqual(len(self.clock.getDelayedCalls()), 3)
+
     def test_unused_is_forgotten(self) -> None:
         """In the end nothing is left of a name, nor of a watch that was stopped."""
         seen: list[Known] = []
