@@ -207,6 +207,8 @@ class ClusterPicture(Picture, frozen=True):
     leads: bool = False  #: this director leads now
     vips_held: tuple[str, ...] = ()  #: that this director holds now
     vip_fence: str = ""  #: what ends them in its kernel: ``tc``, ``nft`` or ``lifetime``; empty: it may have none
+    takeover: str = "lease"  #: how one leader follows another here: by a ``lease``, or by ``promises``
+    electors: tuple[str, ...] = ()  #: by promises: who may follow, as the store said last
 
 
 class PastPicture(Picture, frozen=True):

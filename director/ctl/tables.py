@@ -152,6 +152,8 @@ def cluster_line(cluster: dict[str, Any]) -> str:
     else:
         leader = f"{cluster['director']} does not lead"
         leader += f"; last known: {cluster['leader']} leads, term {cluster['term']}" if cluster["leader"] else ""
+    if cluster.get("takeover") == "promises":
+        leader += f" (by promises; {', '.join(cluster['electors']) or 'nobody'} may follow)"
     modes = [name for name, on in (("STORE UNAVAILABLE", not cluster["store_available"]),
                                    ("STORE TAKES NO CHANGES", cluster["store_available"] and not cluster["store_writable"]),
                                    ("started from a snapshot", cluster["cold_start"])) if on]

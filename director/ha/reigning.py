@@ -90,6 +90,7 @@ class Reigning(Service):
         self.closers: list[Callable[[], None]] = []
         self.owned: set[str] = set()  #: keys that name this director an owner; the record is what counts
         self.problems: dict[str, str] = {}  #: what is wrong with the record, by its key
+        self.electors: tuple[str, ...] = ()  #: who may follow, as the store said last
         self._store = store
         self._keys = keys
         self._peers = peers
@@ -302,6 +303,7 @@ class Reigning(Service):
             self.log.error("{key} in the store is nobody's by promises: {why}", key=key, why=why)
         self.problems = {key: why} if why else {}
         reign = seen.reign
+        self.electors = () if reign is None else tuple(sorted(reign.electors))
         known = None
         if reign is not None and not why:
             known = Known(Leader(name=reign.owner, boot_id=reign.incarnation, since=0.0), reign.term)

@@ -264,6 +264,8 @@ class NodeOperations:
             store_writable=clustering.writable, problems=clustering.problems,
             last_known=clustering.shared and not clustering.available, leads=clustering.leading.leads,
             vips_held=clustering.vips_held, vip_fence=clustering.vips.fence[0],
+            takeover="lease" if clustering.reigning is None else "promises",
+            electors=() if clustering.reigning is None else clustering.reigning.electors,
         )
 
     def _unreadable(self) -> tuple[str, ...]:
@@ -288,8 +290,9 @@ class NodeOperations:
 
 
 def _described(member: Member) -> dict[str, Any]:
-    """All but its process and its way to follow a leader, which are the directors' own business."""
-    return {name: value for name, value in msgspec.structs.asdict(member).items() if name not in ("process", "promises")}
+    """All but what is the directors' own business."""
+    own = ("process", "promises")
+    return {name: value for name, value in msgspec.structs.asdict(member).items() if name not in own}
 
 
 def _done(_: object) -> None:
