@@ -137,6 +137,7 @@ soak: servers-packages $(READY) ## 200,000 connections through each relay, every
 	SOAK_CONNECTIONS=200000 $(BIN)/pytest -q tests/contract/test_relay_soak.py
 	UPGRADES=200 UPGRADE_PER_S=500 $(BIN)/pytest -q -s tests/integration/test_upgrade_soak.py
 	FENCE_ROUNDS=500 $(BIN)/pytest -q tests/integration/test_fence.py -k random
+	TAKEOVERS=50 $(BIN)/pytest -q -s tests/chaos/test_promises.py -k killed
 	UPGRADE_HANDSHAKE_S=0.05 $(BIN)/pytest -q -s tests/chaos/test_upgrade.py
 	FRESH_SUITE=test $(BIN)/pytest -q -s tests/packages/test_fresh.py
 

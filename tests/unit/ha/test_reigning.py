@@ -189,6 +189,7 @@ class LeadingTests(ReigningTestCase):
         self.assertEqual(self.successResultOf(lab.store.list(KEYS.leader())).revision, revision)
         self.assertGreater(first.reigning.remaining_s(), 0.3)
         self.assertEqual((first.reigning.leads, second.reigning.leads, second.reigning.term), (True, False, 0))
+        self.assertEqual((first.reigning.electors, second.reigning.electors), (("d1", "d2"),) * 2)
         assert second.reigning.known is not None
         self.assertEqual((second.reigning.known.leader.name, second.reigning.known.term), ("d1", first.reigning.term))
 
