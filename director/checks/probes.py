@@ -87,7 +87,7 @@ class Prober(Service):
         self._gate = DeferredSemaphore(MAX_PROBES)
         self._running: set[Deferred[Any]] = set()
         self._turns = count()
-        self._contexts = Contexts("probe.tls", "hosts are not probed")
+        self._contexts = Contexts("hosts are not probed")
         self._passwords = Passwords(passwords)
 
     def probe(

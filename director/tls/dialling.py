@@ -7,6 +7,7 @@ ms and a megabyte. So it cannot know whose name to look for; `Dialling.refusal` 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from OpenSSL import SSL
@@ -35,14 +36,12 @@ class Unfit(Exception):
 class Contexts:
     """Of all that are configured; files that change are read again, as `cluster.renewal` says.
 
-    :param place: how the log calls them.
     :param without: what is not done while they cannot be read.
     """
 
     _log = Logger()
 
-    def __init__(self, place: str, without: str) -> None:
-        self._place = place
+    def __init__(self, without: str) -> None:
         self._without = without
         self._of: dict[ProbeTLS, Renewed[Any]] = {}
         self._seldom = Seldom(every_s=COMPLAIN_S)
@@ -57,16 +56,22 @@ class Contexts:
         :param offered: see `Dialling`.
         :raises Unfit: a file cannot be read, or is not what it should be.
         """
-        return Dialling(self.context(spec), spec.server_name or target.host, verified=spec.verify, offered=offered)
+        context = self.context(spec, "probe.tls")
+        return Dialling(context, spec.server_name or target.host, verified=spec.verify, offered=offered)
 
-    def context(self, spec: ProbeTLS) -> SSL.Context:
-        """Raises as `dialling`."""
+    def keep(self, specs: Iterable[ProbeTLS]) -> None:
+        """Forget all others."""
+        kept = set(specs)
+        self._of = {spec: renewed for spec, renewed in self._of.items() if spec in kept}
+
+    def context(self, spec: ProbeTLS, place: str) -> SSL.Context:
+        """*place* is where *spec* is configured. Raises as `dialling`."""
         renewed = self._of.get(spec)
         if renewed is None:
             if len(self._of) >= MAX_CONTEXTS:
                 self._of.clear()
             try:
-                renewed = Renewed(self._place, (spec.ca, spec.certificate, spec.key), lambda files: _read(files, spec))
+                renewed = Renewed(place, (spec.ca, spec.certificate, spec.key), lambda files: _read(files, spec))
             except ConfigError as error:
                 why = "; ".join(map(str, error.problems))
                 if (held := self._seldom.due(spec)) is not None:

@@ -202,7 +202,7 @@ class Listening(MultiService):
                                                          places=self._places, hellos=self._hellos)
         alone = len(services) == 1 and services[leader].sni is None
         if alone or router is None:
-            listener.give_to(frontends[leader])
+            listener.give_to(frontends[leader], speaking=services[leader].tls is not None)
         else:
             listener.give_to(router, speaking=True)
         try:

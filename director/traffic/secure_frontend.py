@@ -63,13 +63,14 @@ class SecureFrontend(Frontend):
         self._handshakes = Handshakes(reactor=reactor, monotonic=monotonic)
         self._shaking: dict[SecureConnection, None] = {}
         self._files = _Files()
-        self._hosts = Contexts("tls of hosts", "clients are closed")
+        self._hosts = Contexts("clients are closed")
         super().__init__(*arguments, reactor=reactor, monotonic=monotonic, **more)
 
     def reconfigure(self) -> None:
         super().reconfigure()
         if self.service.spec.tls is not None:
             self._handshakes.start()
+        self._hosts.keep(group.tls for group in self.service.spec.groups.values() if group.tls is not None)
         self._files.configure(self.service.spec.tls, join("services", self.service.name, "tls"), self._monotonic())
 
     @property
@@ -117,7 +118,7 @@ class SecureFrontend(Frontend):
         if spec is not None and entry is not None:
             agreed = b"" if connection.client_tls is None else connection.client_tls.get_alpn_proto_negotiated()
             try:
-                context = self._hosts.context(spec)
+                context = self._hosts.context(spec, join("services", ref.service, "groups", ref.group, "tls"))
             except Unfit:
                 self._leave(connection, Reason.OUT_OF_RESOURCES)
                 return

@@ -140,7 +140,7 @@ class ProbeTLSTests(TestCase):
 
     def test_bounds(self) -> None:
         """However often the configuration changes, few contexts are kept; one way to probe has one."""
-        contexts, target = Contexts("here", "nothing is done"), Address("127.0.0.1", 1)
+        contexts, target = Contexts("nothing is done"), Address("127.0.0.1", 1)
         for number in range(2 * MAX_CONTEXTS):
             contexts.dialling(ProbeTLS(ca=self.authority.path, server_name=f"host{number}"), target)
         self.assertLessEqual(len(contexts._of), MAX_CONTEXTS)

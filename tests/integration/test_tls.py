@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shutil
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHandshakeListener, IOpenSSLServerConnectionCreator
@@ -24,8 +26,9 @@ from director.config.files import checked
 from director.core.proxy_protocol import Header, decode
 from director.ports.tls import ServerTLS, server_options
 from director.service import DirectorService
-from tests.contract.relay_kit import receive
+from tests.contract.relay_kit import receive, receive_until_reset
 from tests.contract.tls_kit import TLSPeer
+from tests.etcd_server import free_port
 from tests.integration.kit import DEADLINE_S, Backend, BackendSite, DirectorTestCase, reactor, until
 from tests.integration.pki import Authority
 
@@ -188,7 +191,7 @@ class ListenerTests(TLSTestCase):
         await until(lambda: self.ended(director, Reason.BAD_HANDSHAKE) == 1, "no TLS")
         self.connect().close()
         await until(lambda: self.ended(director, Reason.CLIENT_RESET) == 1, "gone")
-        self.connect()
+        self.connect().sendall(b"\x16")
         await until(lambda: self.ended(director, Reason.HANDSHAKE_TIMEOUT) == 1, "silent")
         self.assertEqual(self.site.connections, [])
         await self.balanced(director)
@@ -197,8 +200,10 @@ class ListenerTests(TLSTestCase):
         """The oldest handshake makes room."""
         director = await self.serve(handshake_s=60, max_handshakes=3)
         clients = [self.connect() for _ in range(4)]
+        for client in clients:
+            client.sendall(b"\x16")  # the kernel hands over who has said something
         await until(lambda: self.ended(director, Reason.HANDSHAKE_TIMEOUT) == 1, "one is closed")
-        self.assertEqual(await deferToThread(clients[0].recv, 1), b"")
+        self.assertEqual((await deferToThread(receive_until_reset, clients[0]))[0], b"")
         frontend = director.node.frontends["web"]
         self.assertEqual((frontend.open, len(frontend.connections())), (3, 3))
         self.assertEqual(frontend.kill(lambda connection: True, Reason.KILLED), 3)
@@ -223,6 +228,30 @@ class ListenerTests(TLSTestCase):
                 "tls": {"certificates": [dict(zip(("certificate", "key"), self.issued["a.example.org"], strict=True))]},
             }}}).services["web"])
             self.assertIn("\none\nHI\n", await self.openssl(said="hi\n", until="\nHI\n"))
+        await self.balanced(director)
+
+    async def test_beside_sni_routing(self) -> None:
+        """Services may share a listener, of which one ends TLS and another passes it on untouched."""
+        port = free_port()
+        rest = await self.backend("rest")
+        shared = {"listen": [f"127.0.0.1:{port}"], "sni": {"names": ["a.example.org"]}}
+        director = await self.serve(service=shared)
+        passing = checked({"services": {"rest": {
+            "listen": shared["listen"], "groups": {"main": {"hosts": {"one": rest.address}}}}}}).services["rest"]
+        director.node.apply_service("rest", passing)
+        peer = await deferToThread(self.peer)
+        self.assertEqual(await deferToThread(peer.recv, 100), b"one\n")
+        other = self.connect()
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        hello = SSL.Connection(context, None)
+        hello.set_connect_state()
+        with contextlib.suppress(SSL.WantReadError):
+            hello.do_handshake()
+        said = hello.bio_read(65536)
+        other.sendall(said)
+        await until(lambda: rest.connections and rest.connections[0].received == said, "the hello, untouched")
+        for client in (peer, other):
+            client.close()
         await self.balanced(director)
 
     async def test_turning_it_on_and_off(self) -> None:
@@ -400,6 +429,21 @@ class HostTests(TLSTestCase):
         site = self.listen("127.0.0.1", client_ca=self.authority.path)
         director = await self.relay(site, certificate=certificate, key=key)
         await self.answers(self.connect())
+        await self.balanced(director)
+
+    async def test_watched(self) -> None:
+        """What is configured now is watched, under its place, and nothing of before."""
+        site = self.listen("127.0.0.1")
+        director = await self.relay(site)
+        await self.answers(self.connect())
+        frontend: Any = director.node.frontends["web"]
+        self.assertEqual([each.place for each in frontend.certificates], ["services.web.groups.main.tls"])
+        spec = director.node.inventory.services["web"].spec
+        group = spec.groups["main"]
+        assert group.tls is not None
+        changed = replace(group, tls=replace(group.tls, server_name="127.0.0.1"))
+        director.node.apply_service("web", replace(spec, groups={"main": changed}))
+        self.assertEqual(frontend.certificates, ())
         await self.balanced(director)
 
     async def test_files_that_cannot_be_read(self) -> None:

@@ -57,7 +57,7 @@ ELSEWHERE = {
     "director/handover/giving.py": "integration/test_upgrade.py", "director/handover/taking.py": "integration/test_upgrade.py",
     "director/ports/activation.py": "integration/test_activation.py", "director/ports/passing.py": "integration/test_upgrade.py",
     "director/ports/sockets.py": "integration/test_listener.py",
-    "director/ports/twisted_ports.py": "unit/reports/test_agents.py", "director/reports/listening.py": "unit/reports/test_agents.py",
+    "director/reports/listening.py": "unit/reports/test_agents.py",
     "director/traffic/departures.py": "integration/test_departures.py", "director/traffic/listener.py": "integration/test_listener.py",
     "director/traffic/listening.py": "integration/test_listener.py", "director/traffic/proxy_in.py": "integration/test_listener.py",
     "director/traffic/peeking.py": "integration/test_sni.py", "director/traffic/sni_router.py": "integration/test_sni.py",
