@@ -20,7 +20,7 @@ from cluster.errors import OutcomeUnknown, StoreUnavailable
 from cluster.keys import Keys
 from cluster.model import Leader, Member
 from cluster.peer_wire import Bye, OwnerAck, OwnerBeat
-from cluster.store import Committed, Compare, Event, Lease, Operation, Record, Resync, Store, Watch
+from cluster.store import Committed, Compare, Event, Lease, Listing, Operation, Record, Resync, Store, Watch
 from cluster.takeover import (
     Ack,
     Beat,
@@ -254,7 +254,12 @@ class Reigning(Service):
 
     def _beat(self, peer: str, said: OwnerBeat) -> None:
         beat = Beat(said.term, said.incarnation, said.sent, said.counts_ns)
-        if self._turn is not None:
+        if not self._timing.covers(said.counts_ns):
+            held = self._seldom.due(f"counts of {peer}")
+            if held is not None:
+                self.log.error("{peer} is promised nothing: its node.takeover_s is longer than here, and they must be the "
+                               "same{more}", peer=peer, more=more(held))
+        elif self._turn is not None:
             self._follow(self._machine.beat(peer, beat, self._now()))
 
     def _ack(self, peer: str, said: OwnerAck) -> None:
@@ -327,8 +332,16 @@ class Reigning(Service):
     def _read_now(self) -> None:
         self._reading_at = self._now()
         self._read_again = False
+        machine = self._machine
+
+        def found(listing: Listing) -> None:
+            if machine is self._machine:  # R2: what was asked for before the start says nothing after it
+                self._sight(listing.records, listing.revision)
+            else:
+                self._read_again = True
+
         listing = self._store.list(self._keys.leader()).addTimeout(READ_TIMEOUT_S, self._reactor)
-        listing.addCallback(lambda found: self._sight(found.records, found.revision))
+        listing.addCallback(found)
         listing.addErrback(lambda failure: self._hindered("who leads cannot be read", failure))
         listing.addBoth(self._has_read)
 

@@ -329,6 +329,35 @@ class GivingWayTests(ReigningTestCase):
         lab.run(0.1)
         self.assertEqual(first.told, ["gained", "lost"])
 
+    def test_read_before_the_start(self) -> None:
+        """R2: what was asked of the store before a start is no sight of it after."""
+        lab = self.lab("d1", "d2")
+        second = lab.directors["d2"].reigning
+        answers: list[Deferred[Any]] = []
+        plain = lab.store.list
+        lab.store.list = lambda prefix: answers.append(Deferred()) or answers[-1]  # type: ignore[method-assign, func-returns-value]
+        second._read()
+        lab.run(0.2)
+        old = self.successResultOf(plain(KEYS.leader()))
+        self.successResultOf(Deferred.fromCoroutine(second.give_way()))
+        second.go_on()
+        second._watch.stop()  # type: ignore[union-attr]
+        answers[0].callback(old)
+        lab.run(0.05)
+        self.assertFalse(second._machine.has_read())
+        lab.store.list = plain  # type: ignore[method-assign]
+        lab.run(1.5)  # until the read without an answer is given up
+        self.assertTrue(second._machine.has_read())
+
+    def test_other_constants(self) -> None:
+        """A director with a shorter promise promises nothing, and says why; the owner stays by the store."""
+        lab = self.lab("d1", "d2")
+        second = lab.directors["d2"].reigning
+        second._timing = Timing.of(0.3)
+        lab.run(2.0)
+        self.assertEqual(len(self.flushLoggedErrors()), 0)
+        self.assertTrue(lab.directors["d1"].answers)
+
     def test_by_a_lease(self) -> None:
         """A director that leads by leases leaves the record alone, and says what is missing."""
         lab = self.lab("d1", "d2")

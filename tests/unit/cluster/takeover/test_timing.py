@@ -37,6 +37,15 @@ class TimingTests(SynchronousTestCase):
 
         return Unchecked(**change)
 
+    def test_in_proportion(self) -> None:
+        """An operator sets the promise; all the rest follows. What is too short for a clock's margin is refused."""
+        self.assertEqual(Timing.of(0.45), Timing())
+        for promise_s in (0.2, 2.0, 60.0):
+            self.assertEqual(Timing.of(promise_s).broken(), [])
+        with self.assertRaises(Misuse) as raised:
+            Timing.of(0.01)
+        self.assertIn("takeover", str(raised.exception))
+
     def test_tickets(self) -> None:
         """What nftables alone costs of the fence is part of I5."""
         Timing(ticket_ns=30 * MS)
