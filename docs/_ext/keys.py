@@ -44,7 +44,8 @@ _INSIDE: tuple[type[Any], ...] = (CapShare,)
 
 def keys_page() -> str:
     """A table of keys, then of each record's keys, as Markdown from the second heading on."""
-    rows = [f"| `{key}` | {_link(record)} | {told} |" for _, key, record, told in RECORDS]
+    rows = [f"| `{key}` | {'a time' if place is keys.LeaderBeatKey else _link(record)} | {told} |"
+            for place, key, record, told in RECORDS]
     parts = ["## Keys", "\n".join(("| key | record | written by; gone when |", "|---|---|---|", *rows)), "## Records"]
     for record in (*dict.fromkeys(record for _, _, record, _ in RECORDS if record), *_INSIDE):
         parts += [f"### {record.__name__}", *_record(record)]

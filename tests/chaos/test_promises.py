@@ -130,7 +130,7 @@ class MovingTests(PromisesTestCase):
         self.await_owner(heir)
         owner.stop()
         self.restart(owner)
-        heir.call("POST", "process/upgrade", timeout_s=60.0)
+        heir.call("POST", "process/upgrade", {}, timeout_s=60.0)
         self.await_owner(owner)
         until(lambda: all(peer["connected"] for peer in owner.status()["peers"]), "linked with the new process")
         owner.kill()
