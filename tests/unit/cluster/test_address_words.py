@@ -21,6 +21,8 @@ class WordsTests(SynchronousTestCase):
             ("app.example\n:80", "neither an IP address nor a host name"),
             ("10.0.0.1\n:80", "neither an IP address nor a host name"),
             ("10.0.0.256:80", "'10.0.0.256' is not an IPv4 address"),
+            ("[::1:80", "'[::1' is neither an IP address nor a host name"),
+            ("::1]:80", "'::1]' is neither an IP address nor a host name"),
             ("[10.0.0.1]:80", "'10.0.0.1' is not an IPv6 address"),
             ("unix:run/app", "a UNIX socket's path is absolute"),
             ("unix:/" + "a" * 107, "at most 107 bytes"),

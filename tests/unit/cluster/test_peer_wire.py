@@ -281,6 +281,15 @@ class LineTests(LinkTestCase):
         """Are part of the protocol: a director of another version refuses what is above its own."""
         self.assertEqual((MAX_REFS, MAX_COUNTS, MAX_ENTRIES, MAX_LINE_BYTES), (300, 150, 400, 65536))
 
+    def test_numbers(self) -> None:
+        """No larger than JSON's numbers are the same everywhere (RFC 8259, 6)."""
+        for number, fits in ((0, True), (2**53 - 1, True), (2**53, False), (2**53 + 1, False), (-1, False)):
+            data = {"type": "ask", "number": number, "for_s": 6.0}
+            if fits:
+                self.assertEqual(msgspec.convert(data, Ask).number, number)
+            else:
+                self.assertRaises(msgspec.ValidationError, msgspec.convert, data, Ask)
+
     def test_too_long_to_send(self) -> None:
         """A message that with its seal is longer than a line is not sent, and the link stays as it was."""
         one, two = dialer(), acceptor()

@@ -10,7 +10,7 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster import peer_wire, wire
-from cluster.model import base, directors, kept, node, report, services
+from cluster.model import HostRef, base, directors, kept, node, report, services
 
 
 def records(*modules: ModuleType) -> Iterator[type[msgspec.Struct]]:
@@ -25,6 +25,20 @@ class RecordTests(SynchronousTestCase):
         """Whoever is given a record cannot change what others hold, stored, configured or sent."""
         for each in records(base, directors, kept, node, report, services, wire, peer_wire):
             self.assertTrue(each.__struct_config__.frozen, each)
+
+    def test_shares(self) -> None:
+        """What part of new clients each group gets: of the weights' sum, or all for the enabled group."""
+        groups = {"blue": services.Group(), "green": services.Group()}
+        for split, shares in (({"blue": 1.0, "green": 3.0}, {"blue": 0.25, "green": 0.75}), ({"green": 5.0}, {"green": 1.0}),
+                              ({"blue": 0.0}, {"blue": 1.0}), ({}, {"blue": 1.0})):
+            self.assertEqual(services.Service(groups=groups, split=split).shares, shares)
+        self.assertEqual(services.Service().shares, {})
+
+    def test_names_of_hosts(self) -> None:
+        """Three parts, none of them empty; anything else is told to be none."""
+        self.assertEqual(HostRef.parse("web/blue/app1"), HostRef("web", "blue", "app1"))
+        for text in ("", "web", "web/blue", "web/blue/", "/blue/app1", "web//app1", "web/blue/app1/"):
+            self.assertIn("is not service/group/host", str(self.assertRaises(ValueError, HostRef.parse, text)), text)
 
     def test_unknown_keys(self) -> None:
         """A mistake in what an operator writes; of another release where directors and agents speak with each other."""

@@ -26,6 +26,16 @@ class HistoryTests(SynchronousTestCase):
                 table.apply(each)
             self.assertEqual(table.past, tuple(ones[1:]))
 
+    def test_what_is_remembered(self) -> None:
+        """16 MiB of keys and values, unless the store says otherwise."""
+        whole = [Transaction(revision, 0.0, (Record("k", bytes(2**20 - 1), revision, revision),)) for revision in range(1, 17)]
+        table = Table()
+        for each in whole:
+            table.apply(each)
+        self.assertEqual(table.past, tuple(whole))
+        table.apply(Transaction(17, 0.0, deleted=("k",)))
+        self.assertEqual(len(table.past), 16)
+
     def test_size(self) -> None:
         """Of a transaction: its keys and values."""
         transaction = Transaction(1, 0.0, (Record("/a", b"value", 1, 1),), ("/cc",))

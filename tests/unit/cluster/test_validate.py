@@ -36,6 +36,10 @@ class Root(Record, frozen=True):
     few: Annotated[tuple[Leaf, ...], Meta(max_length=2)] = ()
 
 
+class Only(Record, frozen=True):
+    kind: Literal["tcp"] = "tcp"
+
+
 class Lenient(msgspec.Struct, frozen=True):
     known: int = 0
 
@@ -130,6 +134,7 @@ class ConvertTests(SynchronousTestCase):
                 'expected one of "http", "tcp", got "htp"',
                 "did you mean http?",
             ),
+            ({"inner": {"address": "a", "kind": "größe"}}, 'expected one of "http", "tcp", got "größe"', ""),
             ({"inner": {"address": "a", "state": "gone"}}, 'expected one of "up", "drain", "down", got "gone"', ""),
             (
                 {"values": {"v": [1]}},
@@ -145,6 +150,11 @@ class ConvertTests(SynchronousTestCase):
         ]
         for data, message, hint in cases:
             self.assertEqual([(problem.message, problem.hint) for problem in problems(data)], [(message, hint)], data)
+
+    def test_one_choice(self) -> None:
+        """Where one word alone may be, that is what is expected, and not one of several."""
+        (problem,) = convert({"kind": "udp"}, Only)[1]
+        self.assertEqual(problem.message, 'expected "tcp", got "udp"')
 
     def test_secrets_stay_unsaid(self) -> None:
         """The text of a string that breaks a pattern is not repeated: it may be a password."""

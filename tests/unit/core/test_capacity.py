@@ -345,6 +345,13 @@ class PropertyTests(SynchronousTestCase):
             capacity.reported("b", working(1000 * (1 + 2 * moved)), 0.0)  # of two, the median is their mean
             self.assertEqual(set(capacity.news(0.0)), told, moved)
 
+    def test_after_errors(self) -> None:
+        """A report full of errors ends what was gathered: nothing of it, its time neither, is in the next sample."""
+        capacity: Capacity[str] = Capacity()
+        for now, errors in ((0.0, 0.5), (1.0, 0.0)):
+            capacity.reported("a", LoadReport(utilisation=0.05, rate=50.0, errors=errors, completions=50.0), now)
+        self.assertAlmostEqual(capacity.bases(1.0)["a"].capacity, 1000.0)
+
     def test_no_news(self) -> None:
         """Who did not report is not in the news while the median stays, and the news are told once."""
         capacity: Capacity[str] = Capacity()

@@ -103,7 +103,9 @@ class PlanTests(SynchronousTestCase):
         lower = next_caps(60, settled(50, 50), views)
         self.assertEqual(grants(lower), {"d1": 30, "d2": 30})
         self.assertEqual(lower.shares["d1"].ceiling, 50)
-        self.assertEqual(grants(next_caps(200, settled(50, 50), views)), {"d1": 100, "d2": 100})
+        for wanted in (50, 3):  # whether anybody is pressed or not
+            views = {name: View(True, number=1, open=wanted, wanted=wanted) for name in NAMES[:2]}
+            self.assertEqual(grants(next_caps(200, settled(50, 50), views)), {"d1": 100, "d2": 100})
 
     def test_fewer_than_directors(self) -> None:
         """A maximum of one is somebody's."""

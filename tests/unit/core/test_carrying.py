@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 
 import msgspec
@@ -132,3 +133,10 @@ class CarryingTests(InventoryTestCase):
         self.assertIsNone(self.carried(spec).hosts[ref("a")].report)
         self.inventory.reported(ref("a"), LoadReport(), self.now)
         self.assertEqual(self.carried(spec).hosts[ref("a")].report, LoadReport())
+
+    def test_records_by_name(self) -> None:
+        """What is carried is made of named fields: a release that has one more takes none for another."""
+        for each in vars(carrying).values():
+            if isinstance(each, type) and issubclass(each, msgspec.Struct) and each.__module__ == carrying.__name__:
+                for parameter in inspect.signature(each).parameters.values():
+                    self.assertIs(parameter.kind, inspect.Parameter.KEYWORD_ONLY, (each, parameter))

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.errors import RemoteError
 from director.core.client_hello import MAX_HELLO_BYTES, MAX_RECORDS, Hello, NotTLS, decode
-from tests.unit.core.client_hellos import alpn, message, records, server_name, written_by_openssl
+from tests.unit.core.client_hellos import alpn, message, records, server_name, vector, written_by_openssl
 
 OPENSSL = [written_by_openssl("a.example.org", ["h2", "http/1.1"]), written_by_openssl(None)]
 NAMES = st.lists(st.from_regex(r"[a-zA-Z0-9_-]{1,20}", fullmatch=True), min_size=1, max_size=6).map(".".join)
@@ -51,6 +51,12 @@ class DecodeTests(SynchronousTestCase):
         ):
             self.assertEqual(decode(records(message(extensions))), Hello(expected))
 
+    def test_other_kinds_of_names(self) -> None:
+        """Names that are no host names are passed over, however long they are."""
+        for size in range(1, 9):
+            names = b"\1" + vector(bytes(size), 2) + b"\0" + vector(b"a.example.org", 2)
+            self.assertEqual(decode(records(message([(0, vector(names, 2))]))), Hello("a.example.org"), size)
+
     def test_more_behind_it(self) -> None:
         """What a client sends after its hello, in the same record or the next, does not count."""
         hello = message([server_name(b"a.example.org")])
@@ -80,6 +86,8 @@ class DecodeTests(SynchronousTestCase):
             records(message([(0, b"\0\0")])),
             records(message([alpn(b"")])),
             records(message([(16, b"\0\5\1a")])),
+            records(message([(16, b"\0\2\1a\1b")])),  # a list that ends before its extension does
+            records(message([alpn(b"h2", b"")])),
             records(message()[:-2] + b"\0\5"),
             records(b"\x01\0\0\x05" + bytes(5)),
         ):

@@ -52,6 +52,18 @@ class EjectingTestCase(InventoryTestCase):
 
 
 class EjectingTests(EjectingTestCase):
+    def test_its_own_open_connections(self) -> None:
+        """Those that it has open say nothing of the others, whose clients have all ended."""
+        self.group("a", "b", "c")
+        self.wait(HEALTH.timeout_s)
+        for _ in range(60):
+            ticket = self.arrive()
+            assert isinstance(ticket, Ticket)
+            if ticket.host.name != "b":
+                ticket.release(Reason.HOST_CLOSED, self.now)
+        self.clients(18, "b")
+        self.assertTrue(self.entry("b").conduct.ejected)
+
     def test_out_and_back(self) -> None:
         """The host takes no clients for a while, says why, and joins again as one that is new."""
         self.group("a", "b", "c")

@@ -94,6 +94,14 @@ class PeakEwmaTests(SynchronousTestCase):
         pool.pick(None, 0.0, [one])
         self.assertIs(pool.explain(None, 0.0).chosen, one)
 
+    def test_nobody_known_of_great_weights(self) -> None:
+        """The same where weights are so large that a connection adds little."""
+        pool = pool_of(PeakEwma(), [100, 100])
+        few, many = pool.hosts.values()
+        for beside in (few, few, many):
+            pool.pick(None, 0.0, [beside])
+        self.assertIs(pool.explain(None, 0.0).chosen, few)
+
     @given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 100), st.floats(0, 1e3)), max_size=30), st.floats(0, 1e4))
     def test_time_changes_no_order(self, ends: list[tuple[int, float, float]], later: float) -> None:
         """The order by the kept keys is that of decayed latencies times connections, at any time after."""

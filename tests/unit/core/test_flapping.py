@@ -38,3 +38,11 @@ class FlappingTests(SynchronousTestCase):
         """Without a longest hold nobody is held."""
         policy, flapping = Health(flap_hold_s=0.0), Flapping(0.0)
         self.assertEqual([flapping.went_down(0.0, policy) for _ in range(4)], [0.0] * 4)
+
+    def test_at_the_bound(self) -> None:
+        """A penalty of which half an interval is left is one still: then it is out for twice that."""
+        for after_s, held in ((FLAP_HALF_LIFE_S, 2.0), (1.2 * FLAP_HALF_LIFE_S, 0.0)):
+            flapping = Flapping(0.0)
+            flapping.went_down(0.0, POLICY)
+            flapping.came_back(0.0)
+            self.assertEqual(flapping.went_down(after_s, POLICY), held)

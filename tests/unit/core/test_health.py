@@ -350,6 +350,18 @@ class CheckTests(HealthTestCase):
                 self.connect(True)
             self.assert_state(DOWN, "3 probes")
 
+    def test_failed_probe_outweighs_traffic_before_it(self) -> None:
+        """Clients that reached a host before it failed its last probe, or in the same moment, do not speak for it."""
+        for before_s in (0.5, 0.0):
+            self.begin(HTTP)
+            self.host.heartbeat(0.0)
+            self.pass_time(4.0)
+            self.connect(True)
+            self.now += before_s
+            self.fail_probe()
+            self.pass_time(5.0)
+            self.assert_state(DOWN, "and the last check failed")
+
     def test_traffic_outweighs_one_failed_http_probe(self) -> None:
         """While clients still reach it, silence and one failed HTTP probe do not take a host out."""
         self.begin(HTTP)
@@ -455,6 +467,19 @@ class WithoutProbeTests(HealthTestCase):
         self.assert_state(DOWN)
         self.beat()
         self.assert_state(UP, "2 heartbeats in a row")
+
+    def test_silence_of_a_host_that_clients_reach(self) -> None:
+        """A client that reached it at its last heartbeat or later speaks for it; one before that does not."""
+        for reached_at, state in ((9.5, DOWN), (10.0, SUSPECT), (10.5, SUSPECT)):
+            self.begin(NO_PROBE)
+            for at in (9.5, 10.0, 10.5):
+                self.now = at
+                if at == 10.0:
+                    self.host.heartbeat(at)
+                if at == reached_at:
+                    self.connect(True)
+            self.pass_time(10.0)
+            self.assert_state(state)
 
     def test_traffic_reaches_it(self) -> None:
         """A connect that succeeded since the silence began keeps the host in rotation."""

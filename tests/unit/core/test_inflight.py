@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from unittest import TestCase
 
 from cluster.model import LoadReport
@@ -25,6 +26,14 @@ class InFlightTests(TestCase):
         ):
             blend = record.blend(mean_s, at)
             self.assertTrue(low <= blend <= high, f"{mean_s} {at} {blend}")
+
+    def test_far_apart(self) -> None:
+        """How far apart reports are is learnt, whatever the clock's time: on average one is half as old."""
+        record = InFlight()
+        for number in range(200):
+            record.reported(LoadReport(utilisation=0.5), 5, 1e5 + 4.0 * number)
+        self.assertAlmostEqual(record.interval_s, 4.0, 3)
+        self.assertAlmostEqual(record.blend(2.0, record.at), math.exp(-1.0), 3)
 
     def test_no_utilisation(self) -> None:
         """An agent that does not know how busy its host is implies nothing."""

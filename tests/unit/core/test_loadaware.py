@@ -166,6 +166,15 @@ class FactorTests(SynchronousTestCase):
         pool.pick(None, 101.0)
         self.assertGreater({each.host.name: each.factors["x"] for each in pool.explain(None, 101.2).hosts}["h2"], 3)
 
+    def test_turnarounds_of_seconds(self) -> None:
+        """Connections that end after a second or two still tell by themselves."""
+        pool = pool_of("loadaware", [1.0] * 4)
+        for name, host in pool.hosts.items():
+            serve(pool, host, 1.9 if name == "h2" else 1.1, 60, 100.0)
+            pool.turned(host, 60, 60 * 0.05, 100.0)
+        pool.pick(None, 101.0)
+        self.assertGreater({each.host.name: each.factors["x"] for each in pool.explain(None, 101.2).hosts}["h2"], 1.2)
+
     def test_failing_host(self) -> None:
         """What fails fast looks idle at every pick, and still gets three clients between two reports; healed, it gets its share."""
         pool = pool_of("loadaware", [1.0] * 4)

@@ -225,6 +225,14 @@ class KnownTests(ComparisonTestCase):
             self.at(0, between, failed)
             self.assertIn(row, self.until_found(), (before, failed, between))
 
+    def test_later_row(self) -> None:
+        """A row that begins anew, since clients were served, counts from that failure on, and who was served after it."""
+        self.begin(2)
+        self.at(1, 1000)
+        self.at(0, 3, 1)
+        self.at(0, 1, 1)
+        self.assertIn("5 of its last 6", self.until_found())
+
     def test_rare(self) -> None:
         """The first failure after a return is enough where at most a tenth of the others fail."""
         for others, why in ((8, "1 of its last 1 clients failed, of others 10% at most"),
@@ -396,7 +404,7 @@ class EjectionTests(ComparisonTestCase):
         for _ in range(3):
             self.eject(0)
             self.comparison.release(self.conducts[0], self.now)
-        for after_s, left in ((29.0, 3), (1.0, 2), (30.0, 1), (30.0, 0), (30.0, 0)):
+        for after_s, left in ((29.0, 3), (1.0, 2), (1.0, 2), (30.0, 1), (29.0, 0), (30.0, 0)):
             self.now += after_s
             self.assertEqual([look(self.now, self.policy) for look in (self.conducts[0].counted, self.conducts[0].times)],
                              [left, left])

@@ -69,6 +69,15 @@ class FactorTests(SynchronousTestCase):
             self.weights.answered(host, 3.0, self.now)
         self.assertEqual(self.weights.factor("h2", self.now + 1), 1.0)
 
+    def test_what_is_too_old_to_compare_with(self) -> None:
+        """From the limit on, however long ago: a host that alone said something since is compared with itself."""
+        for age_s, factor in ((EXPIRY_S - 1.0, 4.0), (EXPIRY_S, 1.0), (EXPIRY_S + 1.0, 1.0), (10 * EXPIRY_S, 1.0)):
+            self.setUp()
+            self.said(1.0, 1.0)
+            now = 100.0 + age_s
+            self.weights.answered("h2", 4.0, now)
+            self.assertEqual(self.weights.factor("h2", now), factor)
+
     def test_says_no_more(self) -> None:
         """An answer without it, or a host that has gone, is forgotten."""
         self.said(4.0, 1.0, 1.0)

@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from itertools import combinations, pairwise, permutations
-from math import sqrt
+from math import inf, nan, sqrt
 from types import FrameType
 
 from hypothesis import given, settings
@@ -329,6 +329,9 @@ class RegistryTests(SynchronousTestCase):
                 make_scheduler(name, parameters, random=random.random)
             self.assertEqual(str(raised.exception), "; ".join(expected))
         self.assertIn("one of: auto, ewma", check_parameters("xyz", {})[0])
+        for value in (0.0, 0.05, 600.1, 601, inf, nan, True, "1"):
+            [error] = check_parameters("ewma", {"decay_s": value})
+            self.assertIn("at least 0.1 and at most 600", error, value)
         for value in (True, 2.0, "2", 65536, 7, 251, 655_379, 1_000_003):
             [error] = check_parameters("maglev", {"table_size": value})
             self.assertIn("a prime from 257 to 655373", error, value)

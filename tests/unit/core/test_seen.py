@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from director.core.schedulers.loadaware import inflight
 from director.core.seen import LEAST_EVIDENCE, MOST_SCALE, MOST_WINDOW_S, Seen, Totals, Window
 
 
@@ -222,3 +223,9 @@ class PlausibilityTests(SeenTestCase):
         self.assertEqual(self.windows, {})
         self.second(finished=3)
         self.assertEqual(self.windows["a"], [Window("connections", 4, 2.0, 0.5, 0.0, None)])
+
+
+class ScaleTests(SynchronousTestCase):
+    def test_one_bound(self) -> None:
+        """As many directors are believed as by the scheduler that follows the same reports."""
+        self.assertEqual(MOST_SCALE, inflight.MOST_SCALE)

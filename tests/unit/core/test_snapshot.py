@@ -27,6 +27,11 @@ class DirectorPictureTests(SynchronousTestCase):
         for unknown in (("ftp", "blue", "host-1"), ("web", "green", "host-1"), ("web", "blue", "host-3")):
             self.assertIsNone(picture.host(*unknown))
 
+    def test_of_no_store(self) -> None:
+        """Without a store that counts, nothing was written and nothing takes room."""
+        picture = DirectorPicture("one", "1", 0.0, 0.0, False, False, "memory:", True, ())
+        self.assertEqual((picture.store_bytes, picture.store_writes, picture.store_written_bytes), (0, 0, 0))
+
 
 class PictureTests(SynchronousTestCase):
     def test_immutable(self) -> None:

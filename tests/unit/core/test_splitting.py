@@ -60,6 +60,11 @@ class SharesTests(SynchronousTestCase):
         turn = (2**64 - 1) * pow(_STEP, -1, 2**64) % 2**64
         self.assertEqual(Shares({"blue": 1, "green": 1, "red": 0}).of_turn(turn), "green")
 
+    def test_last_turn_of_three(self) -> None:
+        """The same where the parts' own rounding leaves something over."""
+        turn = (2**64 - 1) * pow(_STEP, -1, 2**64) % 2**64
+        self.assertEqual(Shares({"blue": 1, "green": 1, "grey": 1, "red": 0}).of_turn(turn), "grey")
+
     @given(SPLITS, st.binary(min_size=4, max_size=16), st.sampled_from([0.01, 3.0]), st.randoms(use_true_random=False))
     def test_stable(self, weights: dict[str, float], client: bytes, factor: float, shuffle: random.Random) -> None:
         """The order of the groups and the unit of the shares do not matter."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from cluster.model import AdminState, Host, HostState, Registered, Registration, Service
 from director.core.pictures import picture_services
 from director.core.snapshot import ServicePicture, totals_of
@@ -57,3 +59,13 @@ class TotalsTests(InventoryTestCase):
             self.take_down(name)
         self.agree()
         self.assertEqual((totals(self.inventory).hosts, totals(self.inventory).connections), (4, 1))
+
+    def test_notable(self) -> None:
+        """A group that fails open, uses its backups, or has hosts that wait: each by itself is enough."""
+        mail, _ = self.pictures()
+        (calm,) = mail.groups
+        self.assertEqual(totals_of((mail,)).notable, ())
+        for changes in ({"failing_open": True}, {"backups_in_use": True}, {"waiting": ("n",)}):
+            (notable,) = totals_of((replace(mail, groups=(replace(calm, **changes),)),)).notable
+            self.assertEqual((notable.failing_open, notable.backups_in_use, notable.waiting),
+                             ("failing_open" in changes, "backups_in_use" in changes, len(changes.get("waiting", ()))))
