@@ -419,6 +419,15 @@ class HealthTests(InventoryTestCase):
                                       (101, Reason.HOST_RESET, False), (0, Reason.CLIENT_CLOSED, False)):
             self.assertIs(self.inventory.client_ended(self.entry("a").host, reason, sent, 0.1, self.now), at_once, (sent, reason))
 
+    def test_resetting(self) -> None:
+        """A host that resets clients at once does so until one was served: a client that leaves at once tells nothing."""
+        self.web("a", "b")
+        host = self.entry("a").host
+        for sent, reason, resetting in ((0, Reason.HOST_RESET, {host}), (0, Reason.CLIENT_CLOSED, {host}),
+                                        (10_000, Reason.CLIENT_CLOSED, set())):
+            self.inventory.client_ended(host, reason, sent, 0.1, self.now)
+            self.assertEqual(self.inventory.resetting, resetting, (sent, reason))
+
     def test_every_turn_is_told(self) -> None:
         """Of each verdict that turns, down and up."""
         self.web("a", "b")

@@ -447,6 +447,7 @@ class EjectionTests(ComparisonTestCase):
         for index in range(3):
             self.eject(index)
             self.now += 1
+        self.assertEqual(self.comparison.due(self.now, self.policy), [])
         for conduct in self.conducts[4:]:
             self.comparison.discard(conduct.host)
         self.assertEqual(self.comparison.due(self.now, self.policy), self.conducts[:2])

@@ -107,6 +107,10 @@ class ScaleTests(SeenTestCase):
             self.second(turnarounds=100, in_flight=in_flight, own=own)
         return self.windows["a"][-1].rate / 100.0
 
+    def test_one_bound(self) -> None:
+        """As many directors are believed as by the scheduler that follows the same reports."""
+        self.assertEqual(MOST_SCALE, inflight.MOST_SCALE)
+
     def test_half_of_the_connections(self) -> None:
         """Who has half of the connections sees half of what happens."""
         self.assertApproximates(self.scaled(200, 100), 2.0, 0.03)
@@ -223,9 +227,3 @@ class PlausibilityTests(SeenTestCase):
         self.assertEqual(self.windows, {})
         self.second(finished=3)
         self.assertEqual(self.windows["a"], [Window("connections", 4, 2.0, 0.5, 0.0, None)])
-
-
-class ScaleTests(SynchronousTestCase):
-    def test_one_bound(self) -> None:
-        """As many directors are believed as by the scheduler that follows the same reports."""
-        self.assertEqual(MOST_SCALE, inflight.MOST_SCALE)
