@@ -32,7 +32,7 @@ class HistoryTests(SynchronousTestCase):
         table = Table()
         for each in whole:
             table.apply(each)
-        self.assertEqual(table.past, tuple(whole))
+        self.assertEqual([each.revision for each in table.past], list(range(1, 17)))
         table.apply(Transaction(17, 0.0, deleted=("k",)))
         self.assertEqual(len(table.past), 16)
 

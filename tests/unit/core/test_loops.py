@@ -31,3 +31,5 @@ class ReachesTests(SynchronousTestCase):
         self.assertTrue(leads_back("a", "a", {}))
         self.assertTrue(leads_back("a", "b", edges))
         self.assertFalse(leads_back("b", "c", edges))
+        for start, leads in (("web", True), ("ftp", False)):
+            self.assertIs(leads_back("".join([*start]), "mail", {"mail": ["web"]}), leads)  # equal, not the same

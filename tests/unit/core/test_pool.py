@@ -11,6 +11,18 @@ from tests.unit.core.core_pools import EVERY_KIND, address, pool_of, ref, schedu
 DONE = Reason.CLIENT_CLOSED
 
 
+class TurnTests(SynchronousTestCase):
+    def test_never_picked(self) -> None:
+        """Hosts that were never picked come first, in the order in which they joined, however many there are."""
+        pool = pool_of("leastconns", [1] * 300)
+        for host in pool.hosts.values():
+            self.assertEqual(host.last_turn, 0)
+            ticket = pool.pick(None, 0.0)
+            assert ticket is not None
+            self.assertIs(ticket.host, host)
+            ticket.release(DONE, 0.0)
+
+
 class TierTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.pool = pool_of("leastconns", [1, 1])
