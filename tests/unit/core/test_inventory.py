@@ -419,6 +419,17 @@ class HealthTests(InventoryTestCase):
                                       (101, Reason.HOST_RESET, False), (0, Reason.CLIENT_CLOSED, False)):
             self.assertIs(self.inventory.client_ended(self.entry("a").host, reason, sent, 0.1, self.now), at_once, (sent, reason))
 
+    def test_goodbye(self) -> None:
+        """The silence of an agent that said goodbye means nothing; one of a host that nobody knows is no error."""
+        self.web("a", "b")
+        for name in ("a", "b"):
+            self.inventory.agent_connected(ref(name), f"agent-{name}", "boot", self.now)
+        self.inventory.agent_left(ref("a"), self.now)
+        self.inventory.agent_left(ref("x"), self.now)
+        self.assertEqual([self.entry(name).agent is None for name in ("a", "b")], [True, False])
+        self.inventory.tick(self.now + HEALTH.suspect_after_s + 0.1)
+        self.assertEqual([self.entry(name).health.state for name in ("a", "b")], [HostState.UP, HostState.SUSPECT])
+
     def test_resetting(self) -> None:
         """A host that resets clients at once does so until one was served: a client that leaves at once tells nothing."""
         self.web("a", "b")
