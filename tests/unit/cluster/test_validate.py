@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.errors import Problem
 from cluster.model import AdminState, Moment, Name, Record, Seconds, Sni
-from cluster.validate import convert, did_you_mean, join
+from cluster.validate import attempt, convert, did_you_mean, join
 
 
 class Leaf(Record, frozen=True):
@@ -38,6 +38,17 @@ class Root(Record, frozen=True):
 
 class Only(Record, frozen=True):
     kind: Literal["tcp"] = "tcp"
+
+
+class Required(Record, frozen=True):
+    """What has no default, of each kind."""
+
+    count: Annotated[int, Meta(ge=1)]
+    ratio: float
+    on: bool
+    text: str
+    tags: tuple[str, ...]
+    leaf: Leaf
 
 
 class Lenient(msgspec.Struct, frozen=True):
@@ -155,6 +166,13 @@ class ConvertTests(SynchronousTestCase):
         """Where one word alone may be, that is what is expected, and not one of several."""
         (problem,) = convert({"kind": "udp"}, Only)[1]
         self.assertEqual(problem.message, 'expected "tcp", got "udp"')
+
+    def test_blanks(self) -> None:
+        """What is missing or wrong and has no default is blank, so that the rest can be looked at."""
+        blank = Required(count=0, ratio=0, on=False, text="", tags=(), leaf=Leaf(address=""))
+        for data, wrong in (({}, 6), ({"count": "x", "ratio": "x", "on": 1, "text": 1, "tags": 1, "leaf": 1}, 6)):
+            value, found = attempt(data, Required)
+            self.assertEqual((value, len(found)), (blank, wrong))
 
     def test_secrets_stay_unsaid(self) -> None:
         """The text of a string that breaks a pattern is not repeated: it may be a password."""
