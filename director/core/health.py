@@ -183,9 +183,7 @@ class HostHealth:
         Call it again, instead of `agent_lost`, when a connection ends that carried more reports after the goodbye.
         """
         self._advance(now)
-        self._expected = False
-        self._lost = ""
-        self._beats = 0
+        self._expected, self._lost, self._beats = False, "", 0
         if self.state is HostState.DOWN:
             self._plan_trial()
         return self._settle("its agent said goodbye")
