@@ -48,9 +48,12 @@ class Terminal:
         deadline = time.monotonic() + DEADLINE_S
         while self._read(deadline):
             pass
+        status = os.waitpid(self.pid, 0)[1]
+        while self._read(deadline):  # what the kernel had not passed on when it said that nobody is there
+            pass
         self._at, at = -1, self._at
         os.close(at)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return os.waitstatus_to_exitcode(status)
 
     def end(self) -> None:
         """For cleanup."""

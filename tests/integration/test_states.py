@@ -23,8 +23,10 @@ from cluster.address import Address
 from cluster.keys import Keys
 from cluster.memory import MemoryStore
 from cluster.model import Configuration
+from cluster.takeover import Timing
 from director.config.files import checked
 from director.ha.keeping import Keeping
+from director.ha.reigning import Reigning
 from director.ha.summarising import Summarising
 from director.ports.binding import BindError, bind
 from director.service import DirectorService, make_service
@@ -99,6 +101,12 @@ class StatesTests(TestCase):
             return Summarising(self.store, Keys("c"), tree.node.inventory, tree.clustering.membership, director="d",
                                every_s=1.0, reactor=reactor, wall=time.time)
 
+        def reigning() -> Reigning:
+            tree = self.on(make_service(self.configuration(), reactor=reactor))
+            assert tree.clustering.peers is not None
+            return Reigning(self.store, Keys("c"), tree.clustering.peers, director="d", timing=Timing(), reactor=reactor,
+                            members=dict)
+
         def listeners() -> Listeners:
             return Listeners(Address("127.0.0.1", 0), _Nobody(), reactor=reactor)
 
@@ -112,6 +120,7 @@ class StatesTests(TestCase):
             "Node": part(lambda tree: tree.node),
             "Resolver": part(lambda tree: tree.node.resolver),
             "Listening": part(lambda tree: tree.node.listeners),
+            "Discovering": part(lambda tree: tree.node.discovering),
             "Probing": part(lambda tree: tree.node.probing),
             "Prober": part(lambda tree: tree.node.probing.prober),
             "ProbeLoop": part(lambda tree: tree.node.probing.loop),
@@ -140,6 +149,7 @@ class StatesTests(TestCase):
             "Capping": part(lambda tree: tree.clustering.capping),
             "Keeping": keeping,
             "Summarising": summarising,
+            "Reigning": reigning,
             "Listeners": listeners,
             "Listener": listener,
             "LoadReporter": lambda: agent.service.LoadReporter(config, reactor=reactor),

@@ -180,7 +180,7 @@ class UnitsTests(SynchronousTestCase):
         self.drop_in("txdirector", (ROOT / "deploy/systemd/txdirector.service.d/vips.conf").read_text())
         pid = self.begin()
         self.until(lambda: VIP in self.machine.run("ip", "address", "show", "dev", "vip0"))
-        self.assertIn("CapEff:\t0000000000003400", self.machine.read(f"/proc/{pid}/status"))
+        self.assertIn("CapEff:\t0000008000003400", self.machine.read(f"/proc/{pid}/status"))
         self.machine.run("systemctl", "stop", "txdirector")
         self.assertNotIn(VIP, self.machine.run("ip", "address", "show", "dev", "vip0"))
 
