@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from cluster.address import parse_address
+from cluster.address import Address, parse_address
 
 
 class WordsTests(SynchronousTestCase):
@@ -48,6 +48,10 @@ class WordsTests(SynchronousTestCase):
         self.assertEqual(parse_address("unix:/" + "a" * 106).path, "/" + "a" * 106)
         self.assertEqual(parse_address("unix:@" + "é" * 53).path, "@" + "é" * 53)
         self.assertRaises(ValueError, parse_address, "unix:@" + "é" * 54)
+
+    def test_unix(self) -> None:
+        """A UNIX socket has a path, no name and no port."""
+        self.assertEqual(parse_address("unix:/run/app"), Address("", 0, "/run/app"))
 
 
 class LoopbackTests(SynchronousTestCase):

@@ -34,6 +34,19 @@ class RecordTests(SynchronousTestCase):
             self.assertEqual(services.Service(groups=groups, split=split).shares, shares)
         self.assertEqual(services.Service().shares, {})
 
+    def test_tls(self) -> None:
+        """With clients or with a group's hosts, either is enough."""
+        plain, secret = services.Group(), services.Group(tls=services.HostTLS())
+        for groups, found in (({"blue": plain}, False), ({"blue": plain, "green": secret}, True)):
+            self.assertIs(services.Service(groups=groups).has_tls, found)
+
+    def test_keepalive_count(self) -> None:
+        """Linux takes 1 to 127."""
+        for count in (1, 127):
+            self.assertEqual(msgspec.convert({"count": count}, services.Keepalive).count, count)
+        for count in (0, 128):
+            self.assertRaises(msgspec.ValidationError, msgspec.convert, {"count": count}, services.Keepalive)
+
     def test_names_of_hosts(self) -> None:
         """Three parts, none of them empty; anything else is told to be none."""
         self.assertEqual(HostRef.parse("web/blue/app1"), HostRef("web", "blue", "app1"))

@@ -40,3 +40,10 @@ class HistoryTests(SynchronousTestCase):
         """Of a transaction: its keys and values."""
         transaction = Transaction(1, 0.0, (Record("/a", b"value", 1, 1),), ("/cc",))
         self.assertEqual(transaction.size_bytes, 2 + 5 + 3)
+
+    def test_in_order(self) -> None:
+        """A transaction of a revision that was applied, or of one before it, is a mistake."""
+        table = Table()
+        table.apply(Transaction(2, 0.0))
+        for revision in (1, 2):
+            self.assertRaises(AssertionError, table.apply, Transaction(revision, 0.0))

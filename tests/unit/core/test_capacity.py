@@ -120,6 +120,11 @@ class FactorTests(PoolTestCase):
         self.run_for(1, a=LoadReport(utilisation=0.5, rate=1.0, completions=1.0))
         self.assertAlmostEqual(self.capacity.bases(self.now)["a"].capacity, 3 / 5.5)
 
+    def test_no_median(self) -> None:
+        """Where no host gave a sample there is nothing to compare with: 0."""
+        self.run_for(1, a=IDLE)
+        self.assertEqual(self.capacity.bases(self.now)["a"].median, 0.0)
+
     def test_believed(self) -> None:
         """Up to four times the median; everything where there is none."""
         for capacity, middle, believed in ((0.0, 0.0, True), (1e9, 0.0, True), (400.0, 100.0, True), (401.0, 100.0, False)):

@@ -57,6 +57,14 @@ class DecodeTests(SynchronousTestCase):
             names = b"\1" + vector(bytes(size), 2) + b"\0" + vector(b"a.example.org", 2)
             self.assertEqual(decode(records(message([(0, vector(names, 2))]))), Hello("a.example.org"), size)
 
+    def test_missing(self) -> None:
+        """Amid a record: its rest, and another record's header where it cannot hold all that is missing."""
+        whole = message([server_name(b"a.example.org")])
+        half = len(whole) // 2 + 1
+        for size in (half, len(whole)):
+            data = records(whole, size)
+            self.assertEqual(decode(data[: 5 + half - 1]), len(data), size)
+
     def test_more_behind_it(self) -> None:
         """What a client sends after its hello, in the same record or the next, does not count."""
         hello = message([server_name(b"a.example.org")])

@@ -34,6 +34,11 @@ class CrowdTests(SynchronousTestCase):
         self.come(crowd, "b1", "a1", "a2", "a3", "a4", "a5")
         self.assertEqual(self.come(crowd, "a6", "a7", "c1", "b2"), ["a1", "a2", "a3", "a4"])
 
+    def test_above_its_share(self) -> None:
+        """A newcomer whose network has more than its share of the room costs that network, even where another has more."""
+        crowd: Crowd[str] = Crowd(8)
+        self.assertEqual(self.come(crowd, "a1", "a2", "a3", "a4", "a5", "b1", "b2", "c1", "b3")[-1], "b1")
+
     def test_many_networks(self) -> None:
         """Where none has much, the oldest of all."""
         crowd: Crowd[str] = Crowd(3)

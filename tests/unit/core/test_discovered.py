@@ -43,6 +43,11 @@ class DiscoveredTests(SynchronousTestCase):
         self.assertEqual(list(hosts), ["b-80", "c-80"])
         self.assertEqual(hosts_of(SRV, ()), {})
 
+    def test_most_of_many(self) -> None:
+        """A bound of some hundreds holds as one of two does."""
+        known = [f"10.0.{number // 250}.{number % 250 + 1}" for number in range(310)]
+        self.assertEqual(len(hosts_of(Discover(name="x.example", port=80, max_hosts=300), known)), 300)
+
     @given(st.lists(SERVICES, max_size=20))
     def test_sound(self, services: list[Service]) -> None:
         """Names are names, addresses are addresses, weights are above 0, somebody is no backup; the order of records is nothing."""

@@ -43,6 +43,17 @@ class PeakEwmaTests(SynchronousTestCase):
         self.assertAlmostEqual(latency(self.pool, "h0", 1.1 + DECAY_S), expected)
         self.assertAlmostEqual(latency(self.pool, "h0", 1.1 + 2 * DECAY_S), expected / math.e)
 
+    def test_of_other_times(self) -> None:
+        """Latencies of different times are compared as they are by now, each decayed since its own."""
+        once(self.pool, "h0", 0.1, 1.0)
+        once(self.pool, "h1", 0.05, 1.0 + DECAY_S / 2)
+        h0, h1 = self.pool.hosts["h0"], self.pool.hosts["h1"]
+        self.assertLess(self.scheduler.score(h1), self.scheduler.score(h0))
+        once(self.pool, "h1", 0.05, 1.0 + 2 * DECAY_S)
+        now = 1.0 + 2 * DECAY_S
+        ratio = self.scheduler.worth(h0, now) / self.scheduler.worth(h1, now)
+        self.assertAlmostEqual(ratio, latency(self.pool, "h1", now) / latency(self.pool, "h0", now))
+
     def test_shown(self) -> None:
         """What an operator is shown of a host: what its latency makes of one connection more, for its weight."""
         once(self.pool, "h0", 0.1, 1.0)

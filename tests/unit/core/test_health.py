@@ -207,6 +207,19 @@ class SilenceTests(HealthTestCase):
         self.assert_state(DOWN)
         self.assertIs(self.host.evidence(self.now), Evidence.FAILED)
 
+    def test_refused_long_ago(self) -> None:
+        """A refusal counts for as long as silence is borne, and not at the end of that."""
+        for after_s, state in ((4.5, DOWN), (5.0, SUSPECT)):
+            self.setUp()
+            self.beat(4)
+            self.connect(False, refused=True)
+            began = self.now
+            self.beat(4)
+            self.now = began + after_s
+            self.host.heartbeat(self.now)
+            self.host.agent_lost(self.now, "reset")
+            self.assert_state(state)
+
     def test_not_killed(self) -> None:
         """Each of the two alone is not enough; nor is a connect that failed otherwise or long ago, one that was answered since, or an
         agent that said goodbye, or whose silence is one of many."""
@@ -260,6 +273,12 @@ class ResetTests(HealthTestCase):
         self.assertEqual([self.host.resets(10.0 + after_s) for after_s in (0.0, 59.9, 60.0)], [True, True, False])
         self.host.served(11.0)
         self.assertFalse(self.host.resets(11.0))
+
+
+    def test_resets_in_a_row(self) -> None:
+        """Each is a failed connect."""
+        self.host.reset_at_once(self.now)
+        self.assertEqual(self.host.connect_failures, 1)
 
 
 class IsolationTests(HealthTestCase):

@@ -131,6 +131,11 @@ class DisagreementsTests(SynchronousTestCase):
         with_third = disagreements({WEB: {"d1": DOWN, "d3": BLIND}}, ["d1", "d2", "d3"])
         self.assertEqual(with_third, (Disagreement(WEB, {"d1": "down", "d3": "unseen"}),))
 
+    def test_blind_and_down(self) -> None:
+        """Who took it out before it went blind speaks neither way: all others agree."""
+        blind = record(HostState.DOWN, blind=True)
+        self.assertEqual(disagreements({WEB: {"d1": blind, "d2": DOWN}}, ["d1", "d2"]), ())
+
     def test_order(self) -> None:
         """By host."""
         other = HostRef("web", "blue", "b")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import Access, Group, Health, Host, Limits, Probe, Service, Sticky
-from director.core.plan import ABSENT, Difference, KeyOrder, perform, plan
+from director.core.plan import ABSENT, Difference, KeyOrder, perform, plan, values
 
 NAMES = st.sampled_from(["a", "b", "c"])
 HOSTS = st.builds(Host, address=st.sampled_from(["10.0.0.1:80", "10.0.0.2:80"]), weight=st.sampled_from([0.0, 1.0, 2.5]),
@@ -148,3 +148,17 @@ class OrderTests(SynchronousTestCase):
         """Two services that swap addresses still give a plan of both."""
         one, two = Service(listen=("127.0.0.1:1",)), Service(listen=("127.0.0.1:2",))
         self.assertEqual([step.service for step in plan({"a": one, "b": two}, {"a": two, "b": one})], ["a", "b"])
+
+
+class ValuesTests(SynchronousTestCase):
+    def test_values(self) -> None:
+        """What there was and is, on one line; nothing for what is not set."""
+        for before, after, line in (("random", None, "random → nothing"), (None, 2.5, "nothing → 2.5"), (ABSENT, None, "nothing")):
+            self.assertEqual(values(Difference(("a",), before, after)), line)
+
+    def test_equal_names(self) -> None:
+        """A plan is performed on equal services, whichever objects these are."""
+        before, same = ({"web": Service(groups={"blue": Group(hosts={"".join(["app", name]): Host(address="10.0.0.1:80")
+                                                                     for name in "12"})})} for _ in range(2))
+        after = {"web": Service(groups={"blue": Group(hosts={"app2": Host(address="10.0.0.1:80")})})}
+        self.assertEqual(perform(same, plan(before, after)), after)

@@ -44,6 +44,18 @@ class SlownessTests(TestCase):
         self.assertGreater(many.factor(math.log(0.01), 0.65), 1.3)
         self.assertLess(one.factor(math.log(0.01), 0.65), 1.1)
 
+    def test_counted_up_moves_as_many(self) -> None:
+        """Two at once move the mean as two that come one after the other, but for their common time."""
+        moved = []
+        for count, times in ((2, 1), (1, 2)):
+            slowness = Slowness()
+            for number in range(60):
+                slowness.sample(0.01, number * 0.01)
+            for _ in range(times):
+                slowness.sample(0.08, 0.6, count)
+            moved.append(slowness.mean - math.log(0.01))
+        self.assertAlmostEqual(moved[0], moved[1], delta=0.02)
+
     def test_noise(self) -> None:
         """Of hosts alike, next to none is told from the others."""
         pool = [fed(0.01, 300, seed=seed)[0] for seed in range(40)]
