@@ -7,6 +7,7 @@ import hmac
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -142,6 +143,16 @@ class HandshakeTests(LinkTestCase):
         one.hello("d2")
         welcome = msgspec.json.encode(Welcome(director="d2", boot_id="x", proof="0" * 64)) + b"\n"
         self.refused("unauthenticated", lambda: tell(one, welcome))
+
+    def test_another_answers(self) -> None:
+        """A director that knows the secret is not taken for another that was dialled, whichever of their names is less."""
+        for director in ("d0", "d3"):
+            one, two = dialer(), acceptor()
+            tell(one, two.challenge())
+            said = ("txdirector peer", "welcome", json.loads(one.hello("d2"))["proof"], director, "x")
+            proof = hmac.digest(SECRET, "\n".join(said).encode(), "sha256").hex()
+            welcome = msgspec.json.encode(Welcome(director=director, boot_id="x", proof=proof)) + b"\n"
+            self.refused("unauthenticated", partial(tell, one, welcome))
 
     def test_an_agent_is_no_director(self) -> None:
         """An agent's hello, with whatever token, is garbage here; so are its reports."""

@@ -172,6 +172,11 @@ class Garbage(SynchronousTestCase):
         self.assert_fails("oversized", at_most + b" ")
         self.assert_fails("oversized", at_most + b" \n")
 
+    def test_last_number(self) -> None:
+        """Reports are numbered as far as every JSON implementation can count."""
+        messages, why = heard([wire.encode(HELLO), line(type="report", seq=2**53 - 1)])
+        self.assertEqual((messages[1:], why), ([wire.Report(seq=2**53 - 1)], None))
+
     def test_out_of_turn(self) -> None:
         """A report before the hello, a second hello, a director's message from an agent."""
         self.assert_fails("unexpected", wire.encode(REPORT), greeted=False)

@@ -338,6 +338,11 @@ class RegistryTests(SynchronousTestCase):
         for value in (257, 655_373):
             self.assertEqual(check_parameters("maglev", {"table_size": value}), [], value)
 
+    def test_bounds_are_allowed(self) -> None:
+        """The least and the most that are told are taken themselves."""
+        for key, bounds in (("fade_s", (0.1, 60.0)), ("stall_after", (2.0, 1000.0)), ("most_share", (1.1, 1000.0))):
+            self.assertEqual([check_parameters("loadaware", {key: value}) for value in bounds], [[], []], key)
+
 
 class _Reads(Host):
     """A host that counts how often anybody looks at any host."""
