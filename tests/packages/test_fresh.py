@@ -1,7 +1,7 @@
 """`make test` on a fresh Debian brings what it needs: in a chroot with make, git and python3-venv, and nothing else.
 
 The suite of the sanitizers, a compiler, stands for all in CI. ``FRESH_SUITE=test`` installs what `make test` needs, and runs
-some of its tests there, with real servers: that is part of `make soak`.
+some of its tests there, with real servers: that is part of `make soak`; with an empty ``FRESH_TESTS`` it runs all of them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ SUITE = os.environ.get("FRESH_SUITE", "sanitizers")
 #: Of each suite, what is there afterwards.
 PROGRAMS = {"sanitizers": "gcc", "test": "etcd etcdctl faketime fish gcc haproxy ip nft nginx prometheus promtool ssh systemd-analyze zsh"}
 #: Some of each kind of server; a fresh machine with all of the suite takes as long as any other.
-SOME = ("tests/integration/test_proxy_protocol_haproxy.py tests/integration/test_etcd_store.py tests/integration/test_ctl_completion.py "
-        "tests/integration/test_clock.py tests/contract/test_relay_faults.py")
+SOME = os.environ.get("FRESH_TESTS", "tests/integration/test_proxy_protocol_haproxy.py tests/integration/test_etcd_store.py "
+                      "tests/integration/test_ctl_completion.py tests/integration/test_clock.py tests/contract/test_relay_faults.py")
 #: Seconds that it may take where all is there. It takes a tenth; the rest is for busy machines.
 QUICK_S = 10.0
 
