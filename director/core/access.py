@@ -82,16 +82,17 @@ class AccessList:
     :raises ValueError: naming the network that doesn't parse.
     """
 
-    __slots__ = ("_allow", "_deny")
+    __slots__ = ("_allow", "_anybody", "_deny")
 
     def __init__(self, access: Access) -> None:
         self._deny = parse_networks(access.deny)
         self._allow = parse_networks(access.allow)
+        self._anybody = not (self._deny or self._allow)
 
     def allows(self, client: bytes | None) -> bool:
         """Whether *client* (packed address) may connect. UNIX clients (None) always may: their socket's file mode
         guards them."""
-        if client is None:
+        if client is None or self._anybody:
             return True
         if self._deny and client in self._deny:
             return False

@@ -21,6 +21,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.utils import floatToGoString
 
 from cluster.model import HostRef, HostState, Reason
+from director.core.host import Host
 from director.core.seen import Tallied
 from director.metrics.families import Part, Table
 from director.metrics.hellos import Hellos
@@ -171,6 +172,18 @@ class ServiceMetrics:
         found = self.hosts.get((group, host))
         if found is None:
             found = self.hosts[group, host] = HostMetrics()
+        return found
+
+
+class OfHosts(dict[Host, HostMetrics]):
+    """Counters of the hosts of *service*, found once each: the name of a host is no key for every connection's events."""
+
+    def __init__(self, service: ServiceMetrics) -> None:
+        super().__init__()
+        self._service = service
+
+    def __missing__(self, host: Host) -> HostMetrics:
+        found = self[host] = self._service.host(host.ref.group, host.ref.host)
         return found
 
 

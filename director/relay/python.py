@@ -359,11 +359,14 @@ class PythonRelay:
         assert self._events is not None
         self._forget(link)
         for end in (link.client, link.host):
-            end.discard(self._pipes)
+            if end.pipe is not None:
+                end.discard(self._pipes)
             if reset and not end.broken:
                 reset_on_close(end.fd)
             os.close(end.fd)
-        to_host, to_client = max(link.client.moved, 0), max(link.host.moved, 0)
+        to_host, to_client = link.client.moved, link.host.moved
+        if to_host < 0:  # a preface, not all of which was taken
+            to_host = 0
         self._closed_to_host += to_host
         self._closed_to_client += to_client
         self._outbox.append((self._events.closed, (link.token, reason, to_host, to_client)))

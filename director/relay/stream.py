@@ -48,7 +48,7 @@ def pump(source: End, target: End, pipes: PipePool, now_s: float) -> bool:
     :returns: whether it stopped only because its turn was over.
     :raises OSError: the kernel refused memory or the like; the peers are not to blame.
     """
-    start, fresh = source.moved, source.empty
+    start, fresh = source.moved, source.hold is None and not source.piped
     turn_is_over = False
     while target.writable:
         if source.piped:
@@ -69,7 +69,8 @@ def pump(source: End, target: End, pipes: PipePool, now_s: float) -> bool:
         source.pipe = None
     if source.bulk and source.moved - start < CHUNK_BYTES and target.writable:
         source.bulk = False  # small messages again: two splices cost more than one copy
-    source.moved_since(start, fresh, now_s)
+    if source.moved != start or source.hold is not None or source.piped:
+        source.moved_since(start, fresh, now_s)
     return turn_is_over
 
 

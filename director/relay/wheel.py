@@ -38,9 +38,10 @@ class Wheel(Generic[T]):
 
         :returns: whether this opened a bucket, which may be the earliest one.
         """
-        ticks = min(int((at_s - now_s) / TICK_S) + 1, _HORIZON_TICKS) if at_s - now_s < HORIZON_S else _HORIZON_TICKS
-        step = 1 << max(ticks.bit_length() - 4, 0)  # 1/16 to 1/8 of the wait
-        bucket = -(-(int(now_s / TICK_S) + max(ticks, 1)) // step) * step
+        wait_s = at_s - now_s
+        ticks = _HORIZON_TICKS if wait_s >= HORIZON_S else int(wait_s / TICK_S) + 1 if wait_s > 0 else 1
+        step = 1 << ticks.bit_length() - 4 if ticks > 8 else 1  # 1/16 to 1/8 of the wait
+        bucket = -(-(int(now_s / TICK_S) + ticks) // step) * step
         item.bucket = bucket
         items = self._buckets.get(bucket)
         if items is None:

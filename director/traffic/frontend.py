@@ -30,7 +30,7 @@ from director.core.inventory import Inventory
 from director.core.pool import Ticket
 from director.core.proxy_protocol import Header
 from director.core.seen import Tallied
-from director.metrics.counters import PICK_SAMPLE, ServiceMetrics
+from director.metrics.counters import PICK_SAMPLE, OfHosts, ServiceMetrics
 from director.ports.sockets import lacked, packed_name
 from director.relay.interface import Relay
 from director.relay.turnarounds import HostTally
@@ -75,6 +75,7 @@ class Frontend:
         self.relay = relay
         self.open = 0  #: connections that have not ended
         self._no_port: dict[Host, float] = {}  # to be passed over until then
+        self._counted = OfHosts(metrics)
         self._failing = Failing()
         self._retrying: set[Connection] = set()  # those that wait for a UNIX socket's backlog
         self._inventory = inventory
@@ -100,6 +101,7 @@ class Frontend:
     def reconfigure(self) -> None:
         """Take over the service's configuration as it is now; open connections keep the limits they began with."""
         self._no_port.clear()  # some of the hosts may be gone, or be reached from more addresses
+        self._counted.clear()
         spec = self.service.spec
         self._admission: Admission = self.service.admission
         self._limits = TimeLimits(spec.timeouts, random=self._random)
@@ -322,8 +324,8 @@ class Frontend:
         """The host did not take the connect."""
         ticket = connection.ticket
         assert ticket is not None
-        tail, host = self._tail_of(connection, ticket), ticket.host
-        self._metrics.host(host.ref.group, host.ref.host).connect_failures += 1
+        tail, host, metrics = self._tail_of(connection, ticket), ticket.host, self._counted[ticket.host]
+        metrics.connect_failures += 1
         self._failing.failed(host, now)
         self._inventory.connect_failed(host, why, now, refused=error == errno.ECONNREFUSED)
         tail.failed += 1
@@ -365,7 +367,7 @@ class Frontend:
         assert ticket is not None
         connection.tail, connection.fd = None, ESTABLISHED
         host, now = ticket.host, self._monotonic()
-        metrics = self._metrics.host(host.ref.group, host.ref.host)
+        metrics = self._counted[host]
         metrics.connections += 1
         metrics.connect.observe(now - ticket.picked_at)
         self._inventory.connect_succeeded(host, ticket.picked_at, now)
@@ -378,7 +380,7 @@ class Frontend:
         ticket = connection.ticket
         assert ticket is not None
         host, inventory, now = ticket.host, self._inventory, self._monotonic()
-        metrics = self._metrics.host(host.ref.group, host.ref.host)
+        metrics = self._counted[host]
         metrics.to_host_bytes += to_host
         metrics.to_client_bytes += to_client
         connection.handle = 0
@@ -392,9 +394,8 @@ class Frontend:
 
     # --- the end
 
-    def _leave(
-        self, connection: Connection, reason: Reason, to_host: int = 0, to_client: int = 0, now: float | None = None
-    ) -> None:
+    def _leave(self, connection: Connection, reason: Reason, to_host: int = 0, to_client: int = 0,
+               now: float | None = None) -> None:
         """A client that had been admitted ends."""
         now = self._monotonic() if now is None else now
         served = self._admission.leave(connection.ticket, reason, now)
@@ -402,9 +403,8 @@ class Frontend:
         if served:
             self.serve(served)
 
-    def _end(
-        self, connection: Connection, reason: Reason, to_host: int = 0, to_client: int = 0, now: float | None = None
-    ) -> None:
+    def _end(self, connection: Connection, reason: Reason, to_host: int = 0, to_client: int = 0,
+             now: float | None = None) -> None:
         """Count and forget *connection*, closing its descriptor if it is still ours."""
         if connection.fd >= 0:
             self._departures.forget(connection.fd)

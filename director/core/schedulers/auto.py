@@ -28,6 +28,7 @@ class Auto(Around):
         self._hosts: Collection[Host] = ()
         self._eligible: dict[Host, None] = {}
         self._reported_at = -math.inf
+        self._put_in_front(self._inner)
 
     @property
     def resolved(self) -> str:
@@ -38,6 +39,13 @@ class Auto(Around):
         scheduler.configure(self._hosts)
         for host in self._eligible:
             scheduler.add(host)
+        self._put_in_front(scheduler)
+
+    def _put_in_front(self, scheduler: Scheduler) -> None:
+        """What every connection calls is the scheduler's own, without a call in between."""
+        self.pick = scheduler.pick  # type: ignore[method-assign]
+        self.picked = scheduler.picked  # type: ignore[method-assign]
+        self.closed = scheduler.closed  # type: ignore[method-assign]
 
     def configure(self, hosts: Collection[Host]) -> None:
         self._hosts = hosts
