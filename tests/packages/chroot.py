@@ -15,8 +15,10 @@ from deploy.packaging.deb import ROOT
 
 #: What has not ended by then never will: packages are fetched from a mirror, and a busy machine unpacks them slowly.
 DEADLINE_S = 1800.0
-#: Enters a chroot ($1), with processes of its own, and runs the shell's script $2 in it.
-_ENTER = 'mount -t proc proc "$1/proc"; exec chroot "$1" /bin/sh -euc "$2"'
+#: Makes a directory ($1) the root, as a machine has it: a mount, with the kernel's file systems and devices; and runs the
+#: shell's script $2 in it, with processes of its own.
+_ENTER = ('mount --bind "$1" "$1"; cd "$1"; mount -t proc proc proc; mount --rbind /sys sys; mount --rbind /dev dev; mkdir -p .before; '
+          'pivot_root . .before; umount -l .before; rmdir .before; exec chroot . /bin/sh -euc "$2"')
 #: The same with a network of its own: nothing but loopback, on which all ports are free.
 _ENTER_ALONE = f"ip link set lo up; {_ENTER}"
 
