@@ -50,6 +50,9 @@ packages-installed: $(READY)
 test-packages: servers-packages packages-installed ## Debian packages in a fresh Debian, wheels, containers, workflows; needs root
 	$(BIN)/pytest -n 2 --dist loadscope tests/packages $(PYTEST_ARGS)
 
+# Packages, and the dates in them, are the commit's, not those of the day on which they are made.
+deb man wheels: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date -r pyproject.toml +%s)
+
 deb: servers-packages $(READY) man ## the Debian packages of director and agent, for this machine's release; in dist
 	@$(BIN)/python -m deploy.packaging.deb
 
@@ -133,13 +136,14 @@ bench-schedulers: $(READY) ## schedulers in simulation, then live beside other b
 bench-scale: $(READY) ## a director of 200 services of 50 hosts: what answers, probes and its relay cost; writes bench/results
 	@$(BIN)/python -m bench.scale
 
-soak: servers-packages $(READY) ## 200,000 connections through each relay, every byte compared; 200 upgrades under load; a fresh Debian
+soak: servers-packages packages-installed ## 200,000 connections through each relay, every byte compared; 200 upgrades under load; a fresh Debian; packages twice
 	SOAK_CONNECTIONS=200000 $(BIN)/pytest -q tests/contract/test_relay_soak.py
 	UPGRADES=200 UPGRADE_PER_S=500 $(BIN)/pytest -q -s tests/integration/test_upgrade_soak.py
 	FENCE_ROUNDS=500 $(BIN)/pytest -q tests/integration/test_fence.py -k random
 	TAKEOVERS=50 $(BIN)/pytest -q -s tests/chaos/test_promises.py -k killed
 	UPGRADE_HANDSHAKE_S=0.05 $(BIN)/pytest -q -s tests/chaos/test_upgrade.py
 	FRESH_SUITE=test $(BIN)/pytest -q -s tests/packages/test_fresh.py
+	REPRODUCE=debian $(BIN)/pytest -q tests/packages/test_reproducible.py
 
 repeat: servers-test $(READY) ## what sockets and time could make flaky, twenty times over
 	@for n in $$(seq 20); do $(BIN)/pytest -q -x tests/contract tests/integration || exit 1; done

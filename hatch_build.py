@@ -42,8 +42,9 @@ def build(into: Path, options: tuple[str, ...] = ()) -> Path:
         raise BuildFailed("the native relay needs Linux: epoll and splice")
     extension = into / NAME
     into.mkdir(parents=True, exist_ok=True)
+    here = f"-ffile-prefix-map={PACKAGE.parents[1]}=."  # what is debugged does not tell where it was built
     command = [
-        *shlex.split(os.environ.get("CC", "cc")), *OPTIONS, *shlex.split(os.environ.get("CFLAGS", "")), *options,
+        *shlex.split(os.environ.get("CC", "cc")), *OPTIONS, here, *shlex.split(os.environ.get("CFLAGS", "")), *options,
         f"-I{sysconfig.get_paths()['include']}", "-shared", "-o", str(extension),
         *sorted(map(str, PACKAGE.glob("_relay*.c"))),
     ]

@@ -4,7 +4,7 @@ Each is a virtual environment below ``/opt`` with everything that Python has to 
 made with this machine's ``/usr/bin/python3``, whose minor version the package then depends on: a package is for the release
 that it was built on. Around it: commands in ``/usr/bin``, units, users, manual pages, completions, a first configuration.
 
-Two builds of one commit in the same place of the same release are the same bytes: times are the commit's
+Two builds of one commit on the same release are the same bytes, wherever they are made: times are the commit's
 (``SOURCE_DATE_EPOCH`` replaces them), and nothing in the package tells where it was built.
 """
 
@@ -34,6 +34,8 @@ MAINTAINER = "The txdirector developers <txdirector@users.noreply.github.com>"
 COMPRESSION = ("-Zzstd", "-z9", "--threads-max=1")
 #: What these bring for themselves only, and nobody imports: a third of their files.
 TESTS = ("twisted/**/test", "psutil/tests", "zope/**/tests")
+#: What pip keeps for itself, which is not there; sums of the scripts as they were at the place of the build are among it.
+TRACES = ("INSTALLER", "RECORD", "REQUESTED", "direct_url.json")
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def epoch() -> int:
 def wheel(into: Path) -> Path:
     """Ours, with the native relay."""
     run(sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "-w", into, ROOT,
-        TXDIRECTOR_NATIVE="require", CFLAGS=f"-ffile-prefix-map={ROOT}=.")
+        TXDIRECTOR_NATIVE="require")
     [built] = into.glob("txdirector-*.whl")
     return built
 
@@ -126,7 +128,7 @@ def environment(package: Package, tree: Path, built: Path) -> None:
     [packages] = here.glob("lib/python3*/site-packages")
     for useless in [*(found for pattern in TESTS for found in packages.glob(pattern)), *here.glob("include")]:
         shutil.rmtree(useless)
-    for trace in [*packages.glob("*.dist-info/direct_url.json"), *packages.glob("*.dist-info/REQUESTED")]:
+    for trace in [found for name in TRACES for found in packages.glob(f"*.dist-info/{name}")]:
         trace.unlink()
     for library in packages.rglob("_relay.abi3.so"):
         run("strip", "--strip-unneeded", library)
@@ -206,7 +208,8 @@ def control(package: Package, tree: Path, version: str, scratch: Path) -> None:
     _, at_least, before = python_version()
     depends = [f"python3 (>= {at_least})", f"python3 (<< {before})", "systemd-standalone-sysusers | systemd-sysusers",
                "systemd-standalone-tmpfiles | systemd-tmpfiles", *libraries(tree, scratch)]
-    size = sum(path.lstat().st_size for path in tree.rglob("*")) // 1024
+    # in KiB, as Debian's policy counts: a directory's size is its file system's affair
+    size = sum(-(-path.lstat().st_size // 1024) if path.is_file() and not path.is_symlink() else 1 for path in tree.rglob("*"))
     (debian / "control").write_text(
         f"Package: {package.name}\nVersion: {version}\nArchitecture: {run('dpkg', '--print-architecture').strip()}\n"
         f"Maintainer: {MAINTAINER}\nInstalled-Size: {size}\nDepends: {', '.join(depends)}\n"

