@@ -5,17 +5,15 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from deploy.lab import net
 from deploy.packaging.deb import PACKAGES, ROOT, debian_version
-from tests.chaos import guide_kit
 from tests.packages.chroot import Chroot, command, require, sources, without
+from tests.packages.once import once
 
 #: Sorts after every real one.
 NEXT = "999.0"
@@ -25,48 +23,44 @@ BEGIN = (f"{AS_DIRECTOR} director run /etc/txdirector/director.toml >/tmp/log 2>
          "until directorctl status 2>/dev/null; do kill -0 $director || { cat /tmp/log; exit 1; }; sleep 0.1; done")
 
 
-def build(tree: Path, into: Path, *packages: str) -> dict[str, Path]:
+def build(tree: Path, into: Path, manual: Path, *names: str) -> dict[str, Path]:
     """Packages of the sources *tree*, by name."""
-    words = [sys.executable, "-m", "deploy.packaging.deb", "--into", into, "--manual", into.parent / "man", *packages]
+    words = [sys.executable, "-m", "deploy.packaging.deb", "--into", into, "--manual", manual, *names]
     command(*words, cwd=tree, PYTHONPATH=str(tree), SOURCE_DATE_EPOCH="1700000000")
-    return {file.name.partition("_")[0]: file for file in into.glob("*.deb")}
+    return by_name(into)
+
+
+def by_name(folder: Path) -> dict[str, Path]:
+    return {file.name.partition("_")[0]: file for file in folder.glob("*.deb")}
+
+
+def packages() -> dict[str, Path]:
+    """Both packages, of this tree. Skip without what builds them, fail in CI."""
+    if find_spec("sphinx") is None:
+        without("Sphinx is not installed: make test-packages")
+    require("dpkg-shlibdeps", "cc")
+
+    def make(into: Path) -> None:
+        command(sys.executable, "-m", "sphinx", "-q", "-b", "man", "-d", into / "doctrees", ROOT / "docs", into / "man", cwd=ROOT)
+        build(sources(into / "sources"), into / "debs", into / "man")
+
+    return by_name(once("packages", make) / "debs")
 
 
 class DebTests(SynchronousTestCase):
     """One story: both packages on one machine, as in a laboratory."""
 
-    directory: ClassVar[Path]
     now: ClassVar[dict[str, Path]]
     later: ClassVar[dict[str, Path]]
 
     @classmethod
     def setUpClass(cls) -> None:
-        if find_spec("sphinx") is None:
-            without("Sphinx is not installed: make test-packages")
         require("mmdebstrap", "dpkg-shlibdeps", "cc", "ip")
-        cls.directory = Path(tempfile.mkdtemp())
-        cls.addClassCleanup(shutil.rmtree, cls.directory)
-        command(sys.executable, "-m", "sphinx", "-q", "-b", "man", ROOT / "docs", cls.directory / "man", cwd=ROOT)
-        cls.now = build(sources(cls.directory / "now"), cls.directory / "debs")
-        cls.later = build(sources(cls.directory / "later", version=NEXT), cls.directory / "later-debs", "txdirector-director")
-
-    def test_pair(self) -> None:
-        """The tutorial as printed, on bare machines with what the packages bring: a redundant pair, a takeover, a scrape."""
-        if reason := net.why_not() or guide_kit.why_not():
-            without(reason)
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-            unpacked = Path(name) / "unpacked"
-            for file in self.now.values():
-                command("dpkg-deb", "--extract", file, unpacked)
-            began = time.monotonic()
-            machines = guide_kit.Machines(Path(name), ("lb1", "lb2", "app1"), unpacked)
-            try:
-                machines.follow("tutorials/pair.md")
-                ran = machines.all["lb1"].types("readlink --canonicalize $(command -v director)")
-            finally:
-                machines.close()
-        print(f"\nthe pair's tutorial with the packages: {time.monotonic() - began:.0f} s", file=sys.__stdout__)
-        self.assertEqual(ran, "/opt/txdirector-director/bin/director\n")
+        cls.now = packages()
+        directory = Path(tempfile.mkdtemp())
+        cls.addClassCleanup(shutil.rmtree, directory)
+        cls.later = build(sources(directory / "later", version=NEXT), directory / "debs", next(iter(cls.now.values())).parents[1] / "man",
+                          "txdirector-director")
 
     def install(self, *files: Path) -> str:
         for file in files:
