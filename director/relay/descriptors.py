@@ -38,3 +38,9 @@ def unsent(fd: int) -> int:
     """Bytes in the send queue that the peer's kernel has not acknowledged (SIOCOUTQ)."""
     (size,) = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"))
     return int(size)
+
+
+def unread(fd: int) -> int:
+    """Bytes in the receive queue (FIONREAD)."""
+    (size,) = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0\0\0\0"))
+    return int(size)

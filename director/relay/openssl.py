@@ -3,13 +3,69 @@
 from __future__ import annotations
 
 import os
+import select
 from typing import Any
 
 from OpenSSL import SSL
-from OpenSSL._util import lib
+from OpenSSL._util import ffi, lib
 
 #: In place of an errno: FIN came where the protocol goes on.
 FIN = -1
+#: What one record holds at most (RFC 8446, 5.1), and so all that one read can give.
+RECORD_BYTES = 16_384
+
+# What every connection does a few times goes past pyOpenSSL's methods, which ask for an error where there is none, and raise
+# one where a connection only has to wait.
+_do_handshake, _read, _write, _error = lib.SSL_do_handshake, lib.SSL_read, lib.SSL_write, lib.SSL_get_error
+_WANT_READ, _WANT_WRITE = lib.SSL_ERROR_WANT_READ, lib.SSL_ERROR_WANT_WRITE
+_room = ffi.new("char[]", RECORD_BYTES)  # of every read: of one thread
+_bytes = ffi.buffer
+
+
+def shake(tls: SSL.Connection) -> int:
+    """A step of the handshake; answers the event that the next one waits for, 0: it is over.
+
+    :raises SSL.Error: it has failed.
+    """
+    result = _do_handshake(tls._ssl)
+    return 0 if result == 1 else _waits_for(tls, result)
+
+
+def receive(tls: SSL.Connection) -> bytes | None:
+    """What the next record holds; None: nothing has come.
+
+    :raises SSL.WantWriteError: it has to write first.
+    :raises SSL.Error: the stream has ended or is broken.
+    """
+    count = _read(tls._ssl, _room, RECORD_BYTES)
+    if count > 0:
+        data: bytes = _bytes(_room, count)[:]
+        return data
+    if _waits_for(tls, count) == select.EPOLLOUT:
+        raise SSL.WantWriteError
+    return None
+
+
+def send(tls: SSL.Connection, data: bytes) -> int:
+    """How many bytes were taken; 0: none, there is no room. They are to be offered again just so.
+
+    :raises SSL.Error: the stream is broken.
+    """
+    count: int = _write(tls._ssl, data, len(data))
+    if count > 0 or _waits_for(tls, count) == select.EPOLLOUT:
+        return max(count, 0)
+    raise SSL.WantReadError
+
+
+def _waits_for(tls: SSL.Connection, result: int) -> int:
+    """Of a call with *result*, which was not what it was for."""
+    error = _error(tls._ssl, result)
+    if error == _WANT_READ:
+        return select.EPOLLIN
+    if error == _WANT_WRITE:
+        return select.EPOLLOUT
+    tls._raise_ssl_error(tls._ssl, result)
+    raise SSL.Error("the connection waits for what nobody gives")  # certificates looked up elsewhere, which we have not
 
 
 def errno_of(error: SSL.SysCallError) -> int:

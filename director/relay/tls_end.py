@@ -6,7 +6,8 @@ As in `director.relay.stream`, *readable* and *writable* say "not known to block
 - A read may want to write (an answer to a key update): it is `stuck` until the descriptor is writable.
 - The end of a stream is a message, close_notify. FIN without it is a truncation: somebody on the way, or the peer's crash,
   cut bytes off. It breaks the end as RST does, so that it arrives as RST at the other end, behind all that came before. A
-  peer that we have said goodbye to need not answer that, and few do.
+  peer that we have said goodbye to need not answer that, and few do. OpenSSL is not told of such a FIN: it would send an
+  alert to somebody who has gone, and be answered by RST.
 """
 
 from __future__ import annotations
@@ -17,12 +18,11 @@ import os
 from OpenSSL import SSL
 
 from cluster.model import Reason
+from director.relay.descriptors import unread
 from director.relay.link import End
-from director.relay.openssl import FIN, errno_of, in_words
+from director.relay.openssl import FIN, errno_of, in_words, receive, send, shake
 from director.relay.stream import CHUNK_BYTES, PEER_ERRORS, cannot_read, write
 
-#: What one record holds at most (RFC 8446, 5.1), and so all that one read can give.
-RECORD_BYTES = 16_384
 #: What one direction may move before others get their turn: a tenth of a millisecond. Without TLS it is four times as much,
 #: which takes no longer.
 TURN_BYTES = 131_072
@@ -97,10 +97,12 @@ class TLSEnd(PlainEnd):
         self.truncated = False
 
     def take(self) -> bytes:
+        if self.finishing and not self.broken and not unread(self.fd):
+            self.eof = True
+            self._truncated()
+            return b""
         try:
-            data: bytes = self.tls.recv(RECORD_BYTES)
-        except SSL.WantReadError:
-            self.readable = False
+            data = receive(self.tls)
         except SSL.WantWriteError:
             self.readable = self.writable = False
             self.stuck = True
@@ -110,19 +112,22 @@ class TLSEnd(PlainEnd):
             self.eof = True
             self._breaks(error)
         else:
-            return data
+            if data is not None:
+                return data
+            self.readable = False
         return b""
 
     def put(self, source: PlainEnd, data: bytes) -> None:
         try:
-            sent = self.tls.send(data)
-        except SSL.WantWriteError:
-            source.hold = data  # to be offered again just so
-            self.writable = False
+            sent = send(self.tls, data)
         except SSL.Error as error:
             source.hold = data
             self.writable = False
             self._breaks(error)
+            return
+        if not sent:
+            source.hold = data  # to be offered again just so
+            self.writable = False
         else:  # a record, perhaps, of several: a part taken proves nothing
             source.moved += sent
             source.hold = data[sent:] if sent < len(data) else None
@@ -145,24 +150,24 @@ class TLSEnd(PlainEnd):
 
         :raises SSL.Error: it has failed.
         """
-        try:
-            self.tls.do_handshake()
-        except (SSL.WantReadError, SSL.WantWriteError):
-            return False
-        return True
+        return not shake(self.tls)
 
     def why_broken(self) -> Reason:
         if not self.truncated:
             return super().why_broken()
         return Reason.CLIENT_TRUNCATED if self.link is not None and self is self.link.client else Reason.HOST_TRUNCATED
 
+    def _truncated(self) -> None:
+        """FIN came before close_notify."""
+        if not self.said_goodbye:
+            self.truncated = not self.broken
+            self.broken = self.broken or errno.ECONNABORTED
+
     def _breaks(self, error: SSL.Error) -> None:
         number = errno_of(error) if isinstance(error, SSL.SysCallError) else errno.EPROTO
         if number == FIN:
-            if self.said_goodbye:
-                return
-            self.truncated = not self.broken
-            number = errno.ECONNABORTED
-        if number not in PEER_ERRORS:
+            self._truncated()
+        elif number in PEER_ERRORS:
+            self.broken = self.broken or number
+        else:
             raise OSError(number, os.strerror(number)) from error
-        self.broken = self.broken or number

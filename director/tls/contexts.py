@@ -34,8 +34,8 @@ class ServerContexts:
 
     def __init__(self, pairs: list[tuple[list[str], SSL.Context]]) -> None:
         self._of: dict[str, SSL.Context] = {}
-        for names, context in pairs:
-            context.set_tlsext_servername_callback(self._named)
+        for names, context in pairs:  # there must be a callback, so that a session remembers the name that was asked for
+            context.set_tlsext_servername_callback(self._named if len(pairs) > 1 else lambda connection: None)
             for name in names:
                 self._of.setdefault(name, context)
         self._default = pairs[0][1]

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from director.relay.openssl import in_words
+from director.relay.openssl import in_words, shake
 from director.relay.timed_wheel import TimedWheel
 
 #: Steps of handshakes in one turn of the reactor: an RSA signature takes half a millisecond, P-256 a tenth.
@@ -29,6 +29,9 @@ class Shaken(NamedTuple):
 
     how: Literal["well", "badly", "gone", "late"]
     why: str = ""  #: in words
+
+
+WELL = Shaken("well")
 
 
 class Handshake:
@@ -123,23 +126,18 @@ class Handshakes:
 
     def _step(self, handshake: Handshake) -> None:
         try:
-            handshake.tls.do_handshake()
-        except SSL.WantReadError:
-            self._await(handshake, select.EPOLLIN)
-        except SSL.WantWriteError:
-            self._await(handshake, select.EPOLLOUT)
+            mask = shake(handshake.tls)
         except SSL.SysCallError as error:
             self._over(handshake, Shaken("gone", in_words(error)))
         except SSL.Error as error:
             self._over(handshake, Shaken("badly", in_words(error)))
         else:
-            self._over(handshake, Shaken("well"))
-
-    def _await(self, handshake: Handshake, mask: int) -> None:
-        if handshake.mask != mask:
-            assert self._epoll is not None
-            handshake.mask = mask
-            self._epoll.modify(handshake.fd, mask)
+            if not mask:
+                self._over(handshake, WELL)
+            elif mask != handshake.mask:
+                assert self._epoll is not None
+                handshake.mask = mask
+                self._epoll.modify(handshake.fd, mask)
 
     def _look(self) -> None:
         now = self._monotonic()

@@ -64,13 +64,17 @@ class SecureFrontend(Frontend):
         self._shaking: dict[SecureConnection, None] = {}
         self._files = _Files()
         self._hosts = Contexts("clients are closed")
+        self._some_hosts = False  # speak TLS
         super().__init__(*arguments, reactor=reactor, monotonic=monotonic, **more)
 
     def reconfigure(self) -> None:
         super().reconfigure()
         if self.service.spec.tls is not None:
             self._handshakes.start()
-        self._hosts.keep(group.tls for group in self.service.spec.groups.values() if group.tls is not None)
+        self._metrics.count_handshakes(None if self.service.spec.tls is None else self._handshakes.__len__)
+        to_hosts = [group.tls for group in self.service.spec.groups.values() if group.tls is not None]
+        self._hosts.keep(to_hosts)
+        self._some_hosts = bool(to_hosts)
         self._files.configure(self.service.spec.tls, join("services", self.service.name, "tls"), self._monotonic())
 
     @property
@@ -111,10 +115,13 @@ class SecureFrontend(Frontend):
 
     def _connect(self, connection: Connection, now: float) -> None:
         assert isinstance(connection, SecureConnection) and connection.ticket is not None
+        connection.host_tls, connection.trouble = None, ""
+        if not self._some_hosts:
+            super()._connect(connection, now)
+            return
         ref = connection.ticket.host.ref
         entry, group = self._inventory.hosts.get(ref), self.service.spec.groups.get(ref.group)
         spec = None if group is None else group.tls
-        connection.host_tls, connection.trouble = None, ""
         if spec is not None and entry is not None:
             agreed = b"" if connection.client_tls is None else connection.client_tls.get_alpn_proto_negotiated()
             try:
