@@ -150,7 +150,7 @@ _PLAIN = ("connect_failures", "connections", "ejections", "probes_failed", "prob
 class ServiceMetrics:
     """The counters of one service, and of its hosts."""
 
-    __slots__ = ("accepted", "duration", "ended", "hosts", "networks", "pick", "queue_wait", "retries")
+    __slots__ = ("accepted", "duration", "ended", "handshakes", "hosts", "networks", "pick", "queue_wait", "retries")
 
     def __init__(self) -> None:
         self.accepted = 0
@@ -161,11 +161,16 @@ class ServiceMetrics:
         self.queue_wait = Distribution(QUEUE_WAIT_BUCKETS)  #: seconds; clients that queued only
         self.pick = Distribution(PICK_BUCKETS)  #: seconds; one pick in `PICK_SAMPLE`
         self.networks: Callable[[], int] | None = None
+        self.handshakes: Callable[[], int] | None = None
         self.hosts: dict[tuple[str, str], HostMetrics] = {}
 
     def count_networks(self, count: Callable[[], int] | None) -> None:
         """How many client networks are remembered; None: there is nobody who remembers them."""
         self.networks = count
+
+    def count_handshakes(self, count: Callable[[], int] | None) -> None:
+        """How many handshakes with clients are under way; None: clients speak no TLS."""
+        self.handshakes = count
 
     def host(self, group: str, host: str) -> HostMetrics:
         """The host's counters, created at first."""
@@ -336,6 +341,12 @@ class Metrics:
             if each.networks is not None:
                 networks.add_metric((name,), each.networks())
         yield networks
+        handshakes = GaugeMetricFamily("txdirector_client_handshakes", "TLS handshakes with clients that are under way.",
+                                       labels=("service",))
+        for name, each in services:
+            if each.handshakes is not None:
+                handshakes.add_metric((name,), each.handshakes())
+        yield handshakes
         yield _histogram("connection_duration_seconds", "Time from accept to end of a client connection.",
                          ((name, each.duration) for name, each in services))
         yield _histogram("queue_wait_seconds", "Time that queued clients waited for a host.",

@@ -12,8 +12,10 @@ from director.relay.interface import Relay
 from director.relay.pipes import MAX_PIPES
 from director.resources.places import OWN, PER_PIPE, Places, Room, divide, in_use, soft_limit
 
-#: Pipes only make bulk cheaper: one for so many descriptors.
-DESCRIPTORS_PER_PIPE = 32
+#: Pipes only make bulk cheaper, clients come first: one for so many descriptors, in each relay that splices.
+DESCRIPTORS_PER_PIPE = 64
+#: By its name: it has to look at every byte.
+_NEVER_SPLICES = "tls"
 
 
 def pipes_for(limit: float) -> int:
@@ -40,7 +42,8 @@ class Descriptors:
     def room(self) -> Room:
         """As things stand."""
         limit = soft_limit()
-        return divide(limit, own=self._own, agents=self._agents(), pipes=len(self._relays) * pipes_for(limit))
+        splicing = sum(name != _NEVER_SPLICES for name in self._relays)
+        return divide(limit, own=self._own, agents=self._agents(), pipes=splicing * pipes_for(limit))
 
     def resize(self) -> None:
         """Hosts came or went, or somebody changed the limit."""

@@ -206,6 +206,7 @@ class ListenerTests(TLSTestCase):
         self.assertEqual((await deferToThread(receive_until_reset, clients[0]))[0], b"")
         frontend = director.node.frontends["web"]
         self.assertEqual((frontend.open, len(frontend.connections())), (3, 3))
+        self.assertEqual(director.registry.get_sample_value("txdirector_client_handshakes", {"service": "web"}), 3)
         self.assertEqual(frontend.kill(lambda connection: True, Reason.KILLED), 3)
         await self.balanced(director)
 

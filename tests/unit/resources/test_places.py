@@ -37,8 +37,9 @@ class DivideTests(SynchronousTestCase):
         self.assertGreaterEqual(room.clients, 1)
 
     def test_pipes(self) -> None:
-        """One for 32 descriptors, up to what a relay would take."""
-        self.assertEqual([pipes_for(limit) for limit in (60, 1_024, 20_000, math.inf)], [1, 32, MAX_PIPES, MAX_PIPES])
+        """One for 64 descriptors, up to what a relay would take."""
+        self.assertEqual([pipes_for(limit) for limit in (60, 1_024, 20_000, 65_536, math.inf)],
+                         [0, 16, 312, MAX_PIPES, MAX_PIPES])
 
     def test_counted(self) -> None:
         """The kernel's count of what is open."""
@@ -80,6 +81,12 @@ class PlacesTests(SynchronousTestCase):
         room = descriptors.room()
         self.assertEqual((room.limit, descriptors.places.most), (soft_limit(), room.clients))
         self.assertGreaterEqual(room.reserve, in_use() + 3)
+
+    def test_pipes_are_kept_back(self) -> None:
+        """For each relay that splices, and not for the one that never does."""
+        relays = {name: mock.Mock() for name in ("native", "python", "tls")}
+        without, splicing = Descriptors({}, lambda: 0).room(), Descriptors(relays, lambda: 0).room()
+        self.assertEqual(splicing.reserve - without.reserve, 2 * 2 * pipes_for(soft_limit()))
 
 
 class Readers:
