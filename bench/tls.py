@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import SSL
 
+from bench import sni
 from bench.machine import HERE, LOAD_CORE, PROXY_CORE, Load, Running, facts, free_ports
 from tests.integration.pki import Authority
 
@@ -150,6 +151,23 @@ def issue(authority: Authority, kind: str, folder: Path) -> Files:
     return Files(str(certificate), str(path), authority.path)
 
 
+def routing(backend: Load, folder: Path, files: Files, sizes: Sizes, count: int) -> dict[str, list[dict[str, float]]]:
+    """What is passed through, by server name and not."""
+    (port,) = free_ports(1)
+    passing = sni.Passing(folder, bare(folder, port, backend.port, files), port)
+    try:
+        return sni.rounds(passing, load, files.authority, seconds=sizes.seconds, megabytes=sizes.megabytes, count=count)
+    finally:
+        passing.stop()
+
+
+def show_routing(found: dict[str, list[dict[str, float]]]) -> None:
+    print(f"{'passed through by the native relay':62}" + "".join(f"{way:>14}" for way in sni.WAYS))
+    for measure, text in sni.MEASURES.items():
+        plain, named = (statistics.median(each[measure] for each in found[way]) for way in sni.WAYS)
+        print(f"{text:62}{plain:14.1f}{f'{named:.1f} ({named / plain:.2f})':>14}")
+
+
 def show(rounds: dict[str, dict[str, list[dict[str, float]]]]) -> dict[str, Any]:
     """Medians by key and peer."""
     medians = {kind: {peer: {measure: statistics.median(each[measure] for each in runs if measure in each)
@@ -187,15 +205,17 @@ def main() -> None:
                 if kind == "p256":
                     for peer in PEERS:
                         rounds[kind][peer][0]["idle_kb"] = idle(peer, backend, folder, files, sizes.idle)
+                    passed = routing(backend, folder, files, sizes, 2 * (options.rounds or (1 if options.quick else 3)))
         finally:
             backend.stop()
     medians = show(rounds)
+    show_routing(passed)
     if not options.quick:
         path = HERE / "results" / f"tls-{datetime.now(UTC):%Y%m%d}.json"
         linked = subprocess.run(["haproxy", "-vv"], capture_output=True, text=True, check=False).stdout
         at = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "openssl": SSL.SSLeay_version(0).decode(),
               "haproxy_openssl": [line for line in linked.splitlines() if "Running on OpenSSL" in line]}
-        path.write_text(json.dumps({"medians": medians} | at | facts() | {"rounds": rounds}, indent=1) + "\n")
+        path.write_text(json.dumps({"medians": medians} | at | facts() | {"rounds": rounds, "routing": passed}, indent=1) + "\n")
         print(f"\nwritten to {path.relative_to(HERE.parent)}")
 
 

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
 from cluster.errors import RemoteError
+from director.timing.courtesy import give_way
 
 T = TypeVar("T")
 
@@ -87,6 +88,7 @@ class Peek(Generic[T]):
 
     def doRead(self) -> None:
         self._look()
+        give_way()
 
     # inside
 
