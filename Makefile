@@ -139,6 +139,7 @@ bench-scale: $(READY) ## a director of 200 services of 50 hosts: what answers, p
 soak: servers-packages packages-installed ## 200,000 connections through each relay, every byte compared; 200 upgrades under load; a fresh Debian; packages twice
 	SOAK_CONNECTIONS=200000 $(BIN)/pytest -q tests/contract/test_relay_soak.py
 	UPGRADES=200 UPGRADE_PER_S=500 $(BIN)/pytest -q -s tests/integration/test_upgrade_soak.py
+	TLS_TRANSFERS=1000 TLS_RENEWALS=100 $(BIN)/pytest -q tests/integration/test_tls_endurance.py
 	FENCE_ROUNDS=500 $(BIN)/pytest -q tests/integration/test_fence.py -k random
 	TAKEOVERS=50 $(BIN)/pytest -q -s tests/chaos/test_promises.py -k killed
 	UPGRADE_HANDSHAKE_S=0.05 $(BIN)/pytest -q -s tests/chaos/test_upgrade.py

@@ -1,6 +1,6 @@
 """sslyze finds that every port of a director with TLS is as Mozilla's intermediate configuration says.
 
-The peers' port, which listens only beside etcd, has its TLS made as that of metrics is, by `director.ports.tls.server_options`.
+The peers' port listens only beside etcd: it is another director's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import ClassVar
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.clients.kit import CLIENT_S, PATIENCE_S, free_ports, go_without, is_listened_at, wait_until
+from tests.etcd_server import EtcdCluster
 from tests.integration.pki import Authority
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +44,19 @@ silent = "127.0.0.1:{host}"
 silent = "127.0.0.1:{host}"
 """
 PORTS = ("agents", "metrics", "admin", "web", "mutual")
+BESIDE_ETCD = """
+[node]
+name = "d1"
+store = "etcd:"
+log.level = "error"
+admin.endpoints = []
+[node.etcd]
+endpoints = ["{etcd}"]
+[node.peers]
+listen = "127.0.0.1:{peers}"
+certificate_domain = "example"
+tls = {{ {files}, client_ca = "{ca}" }}
+"""
 
 
 class SslyzeTests(SynchronousTestCase):
@@ -59,22 +73,22 @@ class SslyzeTests(SynchronousTestCase):
         certificate, key = cls.authority.issue("localhost", "d1.example", days=30)
         host = socket.create_server(("127.0.0.1", 0), backlog=512)  # who connects there waits
         cls.addClassCleanup(host.close)
-        cls.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+        cls.ports = dict(zip((*PORTS, "peers"), free_ports(len(PORTS) + 1), strict=True))
+        etcd = EtcdCluster()
+        cls.addClassCleanup(etcd.stop)
+        etcd.start()
         files = f'certificate = "{certificate}", key = "{key}"'
-        path = Path(folder.name) / "director.toml"
-        path.write_text(CONFIGURATION.format(files=files, ca=cls.authority.path, host=host.getsockname()[1],
-                                             **cls.ports))
-        process = subprocess.Popen([sys.executable, "-m", "director", "run", str(path)])
-
-        def end() -> None:
-            process.terminate()
-            process.wait(PATIENCE_S)
-
-        cls.addClassCleanup(end)
+        for name, text in (("all", CONFIGURATION), ("beside-etcd", BESIDE_ETCD)):
+            path = Path(folder.name) / f"{name}.toml"
+            path.write_text(text.format(files=files, ca=cls.authority.path, host=host.getsockname()[1],
+                                        etcd=etcd.endpoints[0], **cls.ports))
+            process = subprocess.Popen([sys.executable, "-m", "director", "run", str(path)])
+            cls.addClassCleanup(process.wait, PATIENCE_S)
+            cls.addClassCleanup(process.terminate)
         wait_until(lambda: all(map(is_listened_at, cls.ports.values())), "the director listens")
 
     def test_every_port(self) -> None:
-        """Clients', agents', operators', and one that wants certificates as the peers' does: nothing weaker is spoken."""
+        """Clients', agents', operators' and other directors': nothing weaker is spoken."""
         targets = [f"localhost:{port}" for port in self.ports.values()]
         certificate, key = self.authority.issue("client.example")
         options = ("--cert", certificate, "--key", key, "--mozilla_config", "intermediate", "--certinfo_ca_file", self.authority.path)
