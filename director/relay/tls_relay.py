@@ -24,6 +24,9 @@ from director.relay.python import PythonRelay
 from director.relay.tls_end import PlainEnd, TLSEnd, flow
 
 
+_OUT = select.EPOLLOUT
+
+
 class Dials(Protocol):
     """TLS with one host, for one connection."""
 
@@ -106,14 +109,14 @@ class TLSRelay(PythonRelay):
         super()._host_answered(link, select.EPOLLOUT)
 
     def _ready(self, end: End, mask: int) -> None:
-        if mask & select.EPOLLOUT and cast(PlainEnd, end).stuck:
+        if mask & _OUT and cast(PlainEnd, end).stuck:
             cast(TLSEnd, end).stuck = False
             mask |= select.EPOLLIN  # what it wanted to read waits there still
-        super()._ready(end, mask)
+        PythonRelay._ready(self, end, mask)
 
     def _move(self, source: End) -> None:
-        super()._move(source)
-        if cast(PlainEnd, source).stuck and source.link is not None:
+        PythonRelay._move(self, source)
+        if source.stuck and source.link is not None:  # type: ignore[attr-defined]  # a cast is a call, on the hottest way
             self._await_writable(source)
 
     def _pass_end(self, link: Link, source: End) -> None:

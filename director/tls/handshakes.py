@@ -13,16 +13,17 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from OpenSSL import SSL
-from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from director.relay.openssl import in_words, shake
-from director.relay.timed_wheel import TimedWheel
 from director.timing.courtesy import give_way
 
 #: Steps of handshakes in one turn of the reactor: with RSA one takes up to a millisecond, with P-256 a third of that.
 STEPS_PER_TURN = 4
+#: Between looks for those that take too long, all of them: a client that is late is late by so much more.
+LOOK_S = 0.25
 
 
 class Shaken(NamedTuple):
@@ -38,7 +39,7 @@ WELL = Shaken("well")
 class Handshake:
     """One that is under way."""
 
-    __slots__ = ("bucket", "deadline", "done", "fd", "mask", "tls")
+    __slots__ = ("deadline", "done", "fd", "mask", "tls")
 
     def __init__(self, fd: int, tls: SSL.Connection, done: Callable[[Shaken], None], deadline: float) -> None:
         self.fd = fd
@@ -46,7 +47,6 @@ class Handshake:
         self.done = done
         self.deadline = deadline
         self.mask = select.EPOLLIN
-        self.bucket = 0  #: the wheel's
 
 
 @implementer(IReadDescriptor)
@@ -63,7 +63,7 @@ class Handshakes:
         self._monotonic = monotonic
         self._epoll: select.epoll | None = None
         self._under_way: dict[int, Handshake] = {}  # by descriptor, in the order of time
-        self._wheel: TimedWheel[Handshake] = TimedWheel(self._look, reactor=reactor)
+        self._timer: IDelayedCall | None = None  # while any is under way
 
     def __len__(self) -> int:
         return len(self._under_way)
@@ -79,12 +79,13 @@ class Handshakes:
 
         :param done: called once.
         :param most: under way; the oldest makes room.
+        :raises OSError: the kernel has no memory for one more.
         """
         assert self._epoll is not None
-        now = self._monotonic()
-        handshake = self._under_way[fd] = Handshake(fd, tls, done, now + timeout_s)
         self._epoll.register(fd, select.EPOLLIN)
-        self._wheel.put(handshake, handshake.deadline, now)
+        self._under_way[fd] = Handshake(fd, tls, done, self._monotonic() + timeout_s)
+        if self._timer is None:
+            self._timer = self._reactor.callLater(LOOK_S, self._look)
         if len(self._under_way) > most:
             oldest = next(iter(self._under_way.values()))
             self._over(oldest, Shaken("late", f"{most} others are under way"))
@@ -98,7 +99,9 @@ class Handshakes:
 
     def stop(self) -> None:
         """Those that are under way are to be abandoned before."""
-        self._wheel.stop()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._epoll is not None:
             self._reactor.removeReader(self)
             self._epoll.close()
@@ -142,13 +145,13 @@ class Handshakes:
                 self._epoll.modify(handshake.fd, mask)
 
     def _look(self) -> None:
+        self._timer = None
         now = self._monotonic()
-        for handshake in self._wheel.due(now):
-            if now < handshake.deadline:
-                self._wheel.put(handshake, handshake.deadline, now)
-            else:
+        for handshake in [each for each in self._under_way.values() if each.deadline <= now]:
+            if self._under_way.get(handshake.fd) is handshake:  # what followed another one did not end it
                 self._over(handshake, Shaken("late", "it did not end in time"))
-        self._wheel.wind(now)
+        if self._under_way and self._timer is None and self._epoll is not None:
+            self._timer = self._reactor.callLater(LOOK_S, self._look)
 
     def _over(self, handshake: Handshake, shaken: Shaken) -> None:
         self._forget(handshake)
@@ -160,5 +163,4 @@ class Handshakes:
     def _forget(self, handshake: Handshake) -> None:
         assert self._epoll is not None
         self._epoll.unregister(handshake.fd)
-        self._wheel.discard(handshake)
         del self._under_way[handshake.fd]

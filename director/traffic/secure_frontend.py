@@ -94,8 +94,12 @@ class SecureFrontend(Frontend):
             return
         tls = connection.client_tls = contexts.connection(connection.fd)
         self._shaking[connection] = None
-        self._handshakes.begin(connection.fd, tls, lambda shaken: self._shaken(connection, shaken),
-                               timeout_s=spec.handshake_s, most=spec.max_handshakes)
+        try:
+            self._handshakes.begin(connection.fd, tls, lambda shaken: self._shaken(connection, shaken),
+                                   timeout_s=spec.handshake_s, most=spec.max_handshakes)
+        except OSError:  # ENOMEM, ENOSPC (max_user_watches)
+            del self._shaking[connection]
+            self._end(connection, Reason.OUT_OF_RESOURCES)
 
     def _shaken(self, connection: SecureConnection, shaken: Shaken) -> None:
         del self._shaking[connection]

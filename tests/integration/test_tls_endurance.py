@@ -190,12 +190,12 @@ class TLSEnduranceTests(SynchronousTestCase):
 
     def test_renewals(self) -> None:
         """Certificates that are renewed while clients come: each of these sees the old one or the new, and is served."""
-        over = threading.Event()
+        over, served = threading.Event(), threading.Event()
 
         def serve() -> None:
             with ThreadPoolExecutor(2 * CLIENTS) as echoing:
                 self.listener.settimeout(0.2)
-                while not over.is_set():
+                while not served.is_set():
                     with contextlib.suppress(TimeoutError):
                         echoing.submit(echo, self.listener.accept()[0])
 
@@ -218,10 +218,12 @@ class TLSEnduranceTests(SynchronousTestCase):
                         director.process.send_signal(signal.SIGHUP)
                         wait_until(lambda: self.seen(director) == new, "it is in use")  # noqa: B023
                         exchange(first)
+                    over.set()
+                    self.assertGreaterEqual(sum(each.result(PATIENCE_S) for each in visiting), RENEWALS)
             finally:
                 over.set()
+                served.set()
             serving.result(PATIENCE_S)
-            self.assertGreaterEqual(sum(each.result(PATIENCE_S) for each in visiting), RENEWALS)
 
     def seen(self, director: Director) -> int:
         """The number of the certificate that a new client gets."""
