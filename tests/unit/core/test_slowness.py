@@ -11,6 +11,13 @@ from hypothesis import strategies as st
 
 from director.core.schedulers.loadaware.slowness import FLOOR, Slowness, median
 
+#: Gaps before a sample, how long it took, and of how many it is the mean.
+SAMPLES = st.lists(
+    st.tuples(st.sampled_from([0.0, 0.001, 0.015, 0.03, 0.04, 0.5, 29.0, 30.0, 31.0]),
+              st.sampled_from([0.0, 1e-6, 1e-5, 2e-5, 0.01, 0.08, 1.0, 40.0]), st.sampled_from([1, 1, 2, 3, 20])),
+    min_size=1, max_size=70,
+)
+
 
 def fed(mean_s: float, count: int, *, seed: int = 1, gap_s: float = 0.01) -> tuple[Slowness, float]:
     """After *count* exponential samples; and when the last one was."""
@@ -93,6 +100,47 @@ class SlownessTests(TestCase):
             now += gap
             slowness.sample(seconds, now)
             self.assertTrue(math.exp(FLOOR) <= slowness.factor(usual, now) < math.inf)
+
+    @given(SAMPLES, st.floats(-6, 3), st.floats(0, 29.9), st.sampled_from([1.0, 2.5, 6.0]))
+    def test_formula(self, samples: list[tuple[float, float, int]], usual: float, idle_s: float, fade_s: float) -> None:
+        """X as it is defined, from each sample's share in the mean of all since the host was last forgotten."""
+        slowness, now, before = Slowness(), 1000.0, 0
+        steps: list[tuple[float, float, int]] = []
+        for gap, seconds, count in samples:
+            gap, now = now + gap - now, now + gap  # as exact as clocks are
+            slowness.sample(seconds, now, count)
+            value = math.log(max(seconds, 1e-5))
+            if not steps or gap > 30.0:
+                steps, before = [(1.0, value, 1)], count
+                variance = math.pi**2 / 6
+            else:
+                step = 1.0 - (1.0 - min(max(1.0 - math.exp(-gap / 0.5), 0.02), 0.1)) ** count
+                if before < 50:
+                    step = max(step, count / (before + count))
+                off = value - sum(share * each for share, each, _ in steps)
+                variance = (1.0 - step) * (variance + step * off**2 * count)
+                steps = [(share * (1.0 - step), each, of) for share, each, of in steps] + [(step, value, count)]
+                before += count
+        mean = sum(share * value for share, value, _ in steps)
+        noise = 2.0 * math.sqrt(variance * sum(share**2 / count for share, _, count in steps))
+        off = (mean - usual) * math.exp(-idle_s / fade_s)
+        beyond = math.copysign(max(abs(off) - noise, 0.0), off)
+        x = slowness.factor(usual, now + idle_s, fade_s)
+        self.assertAlmostEqual(math.log(x), max(beyond + (off - beyond) / 4, -0.35), 6)
+        self.assertEqual((slowness.factor(None, now), slowness.factor(usual, now + 30.1)), (1.0, 1.0))
+        self.assertEqual(slowness.factor(usual, now + 1.0), slowness.factor(usual, now + 1.0, 2.5))
+
+    def test_forgotten(self) -> None:
+        """What is known counts for 30 s, for the host itself and in the median; the next sample begins anew after more."""
+        for gap, mean, x_known in ((30.0, math.log(0.1), True), (30.5, math.log(0.4), False)):
+            slowness = Slowness()
+            for seconds in (0.1, 0.1, 0.1):
+                slowness.sample(seconds, 100.0)
+            self.assertEqual(slowness.factor(-9.0, 100.0 + gap) > 1.0, x_known)
+            self.assertEqual(median([slowness], 100.0 + gap), math.log(0.1) if x_known else None)
+            slowness.sample(0.4, 100.0 + gap)
+            self.assertEqual(slowness.mean > (mean + math.log(0.4)) / 2 - 1e-9, not x_known)
+            self.assertEqual(slowness.samples, 4 if x_known else 1)
 
     def test_median(self) -> None:
         """Hosts without fresh samples do not count."""
