@@ -76,6 +76,36 @@ class KeysTests(SynchronousTestCase):
         if place is not None:
             self.assertEqual(build(self.keys, place), text)
 
+    def test_no_keys(self) -> None:
+        """What looks like a key and is none: too few parts or too many, of another kind, no names, no addresses, no times."""
+        for text in (
+            "", "nothing", "services", "services/", "services/a/b", "services/a b", "service/a", "boot/a/b", "registered/s/g",
+            "registered/s/g/h/i", "registered/s//h", "admin/s/g/h", "admin/s/g/h/else", "admin/s/g/h/agent/x", "observed/d/s/g",
+            "observed/d/s/g/h/i", "load/a/b", "directors/a/b", "leader/beats", "leader/beat/x", "caps/a/b", "users/a/b",
+            "vips/a", "vips/", "vips/10.0.0.1/24", "vips/10.0.0.01", "vips/10.0.0.1:80", "audit/now",
+            "audit/2024-02-31T00:00:00.000000Z", "audit/20240231T000000.000000Z", "audit/2024-02-28T00:00:00.000000Z/x",
+        ):
+            self.assertIsNone(self.keys.parse(self.keys.root + text), text)
+        for key in ("/txdirector/mai/services/a", "txdirector/main/services/a", "/txdirector/main", "/txdirector/mainservices/a"):
+            self.assertIsNone(self.keys.parse(key), key)
+        impossible = self.keys.audit(0).replace("01", "31", 1).replace("01", "31", 1)
+        self.assertIsNone(self.keys.parse(impossible), impossible)
+
+    def test_spelling(self) -> None:
+        """Each kind's key as other programs know it."""
+        keys, ref = self.keys, HostRef("s", "g", "h")
+        self.assertEqual(
+            [key.removeprefix("/txdirector/main/") for key in (
+                keys.service("s"), keys.boot("s"), keys.registered(ref), keys.admin(ref, "agent"), keys.observed("d", ref), keys.load("d"),
+                keys.director("d"), keys.leader(), keys.leader_beat(), keys.vip("10.0.0.1"), keys.caps("s"), keys.user("u"),
+                keys.registered_hosts("s"), keys.orders("s", "g"), keys.observations("d"))],
+            ["services/s", "boot/s", "registered/s/g/h", "admin/s/g/h/agent", "observed/d/s/g/h", "load/d", "directors/d", "leader",
+             "leader/beat", "vips/10.0.0.1", "caps/s", "users/u", "registered/s/", "admin/s/g/", "observed/d/"],
+        )
+        at = 1_700_000_000_123_456
+        self.assertEqual(keys.parse(keys.audit(at)), AuditKey(at))
+        self.assertEqual(keys.parse(keys.audit(-1)), AuditKey(-1))
+
     @given(names, names)
     def test_prefixes_do_not_meet(self, one: str, other: str) -> None:
         """A key lies under the prefix of its own service and under no other's."""
