@@ -185,58 +185,106 @@ class IsolationTests(SynchronousTestCase):
 HOSTS = st.integers(0, 7)
 
 
-class IsolationMachine(RuleBasedStateMachine):
-    """Any sequence of events, against counts taken afresh."""
+class Silence:
+    """One silent host, as the definitions have it."""
 
-    @initialize(fraction=st.sampled_from([0.0, 0.25, 0.5, 0.9]))
-    def begin(self, fraction: float) -> None:
+    def __init__(self, onset: float) -> None:
+        self.onset = onset
+        self.failed_at: float | None = None  # the first of the failed probes in a row
+        self.dead = False
+
+
+class IsolationMachine(RuleBasedStateMachine):
+    """Any sequence of events, against the definitions and rules, counted afresh each time."""
+
+    @initialize(fraction=st.sampled_from([0.0, 0.25, 0.5, 0.9]), hosts=st.integers(0, 8))
+    def begin(self, fraction: float, hosts: int) -> None:
         self.fraction = fraction
         self.isolation = Isolation(fraction)
         self.heard: dict[int, float] = {}
-        self.silent: set[int] = set()
+        self.silent: dict[int, Silence] = {}
         self.now = 0.0
+        self.since: float | None = None
+        self.covered_from = 0.0
+        self.passed_at = -1.0
+        for host in range(hosts):
+            self.hear(host)
 
-    def follow(self, before: bool, flipped: bool) -> None:
-        assert flipped == (before != self.isolation.isolated)
+    def living(self) -> list[float]:
+        """Onsets of those that are silent and not dead."""
+        return [each.onset for each in self.silent.values() if not each.dead]
 
-    @rule(pause=st.sampled_from([0.5, 1.0, 5.0, 70.0]))
+    def covered(self) -> int:
+        return 0 if self.since is None else sum(onset >= self.covered_from for onset in self.living())
+
+    def is_bulk(self, silent: int, base: int) -> bool:
+        return silent >= LEAST_HOSTS and silent > self.fraction * base
+
+    def hears(self) -> int:
+        return len(self.heard.keys() - self.silent.keys())
+
+    def follow(self, before: float | None, flipped: bool) -> None:
+        if before is not None and not self.is_bulk(self.covered(), self.hears() + self.covered()):  # rule 3
+            self.since = None
+        assert flipped == ((before is None) != (self.since is None))
+
+    @rule(pause=st.sampled_from([0.5, 1.0, WINDOW_S, 5.0, RECENT_S - WINDOW_S, RECENT_S, 70.0]))
     def pass_time(self, pause: float) -> None:
         self.now += pause
 
     @rule(host=HOSTS)
     def hear(self, host: int) -> None:
-        before = self.isolation.isolated
-        self.follow(before, self.isolation.heard(host, self.now))
+        flipped = self.isolation.heard(host, self.now)
         self.heard[host] = self.now
-        self.silent.discard(host)
+        self.silent.pop(host, None)
+        self.follow(self.since, flipped)
 
     @rule(host=HOSTS)
     def fall_silent(self, host: int) -> None:
-        if host in self.heard:
-            before = self.isolation.isolated
-            self.follow(before, self.isolation.fell_silent(host, self.heard[host], self.now))
-            self.silent.add(host)
+        if host not in self.heard:
+            return
+        flipped = self.isolation.fell_silent(host, self.heard[host], self.now)
+        before = self.since
+        if host not in self.silent:
+            onset = self.heard[host] if before is None else max(self.heard[host], self.covered_from)
+            self.silent[host] = Silence(onset)
+            if before is None:  # rule 1
+                at_once = [each for each in self.living() if abs(each - onset) <= WINDOW_S]
+                recent = [each for each in self.living() if each >= self.now - RECENT_S]
+                if self.is_bulk(len(at_once), self.hears() + max(len(recent), len(at_once))):
+                    self.since, self.covered_from = self.now, min(at_once)
+        assert flipped == (before is None and self.since is not None)
 
     @rule(host=HOSTS)
     def goodbye(self, host: int) -> None:
-        before = self.isolation.isolated
-        self.follow(before, self.isolation.gone(host, self.now))
+        flipped = self.isolation.gone(host, self.now)
         self.heard.pop(host, None)
-        self.silent.discard(host)
+        self.silent.pop(host, None)
+        self.follow(self.since, flipped)
 
-    @rule(host=HOSTS, ok=st.booleans())
+    @rule(host=HOSTS, ok=st.sampled_from([True, False, False]))
     def probe(self, host: int, ok: bool) -> None:
-        before = self.isolation.isolated
-        self.follow(before, self.isolation.probed(host, ok, self.now))
+        flipped = self.isolation.probed(host, ok, self.now)
+        silence = self.silent.get(host)
+        if silence is not None:
+            if ok:
+                silence.failed_at, silence.dead = None, False
+            elif silence.failed_at is None:
+                silence.failed_at = self.now
+            elif self.passed_at > silence.failed_at:
+                silence.dead = True
+        if ok:
+            self.passed_at = self.now
+        self.follow(self.since, flipped)
 
     @invariant()
-    def covered_are_silent(self) -> None:
-        """It lasts only while enough hosts are silent, and its count is theirs."""
-        if self.isolation.isolated:
-            assert LEAST_HOSTS <= self.isolation.silent <= len(self.silent)
-            assert self.isolation.silent > self.fraction * (len(self.heard) - len(self.silent) + self.isolation.silent)
-        else:
-            assert self.isolation.silent == 0
+    def as_the_rules_say(self) -> None:
+        if hasattr(self, "isolation"):
+            assert self.isolation.isolated == (self.since is not None)
+            assert self.isolation.since == self.since
+            assert self.isolation.silent == self.covered()
+            for host in range(8):
+                assert self.isolation.is_silent(host) == (host in self.silent)
 
     def teardown(self) -> None:
         """Whatever went before, it ends when all are heard again."""
@@ -247,4 +295,4 @@ class IsolationMachine(RuleBasedStateMachine):
 
 
 TestIsolationMachine = IsolationMachine.TestCase
-TestIsolationMachine.settings = settings(max_examples=100, stateful_step_count=40)
+TestIsolationMachine.settings = settings(max_examples=150, stateful_step_count=40)
