@@ -93,7 +93,7 @@ ELSEWHERE = {
     "director/core/judging.py": "unit/core/test_inventory_others.py", "director/core/others.py": "unit/core/test_merge.py",
     "director/core/placing.py": "unit/core/test_inventory.py",
     "director/core/transitions.py": "unit/core/test_health.py",
-    "director/core/weighing.py": "unit/core/test_inventory.py", "director/core/schedulers/base.py": "unit/core/test_schedulers.py",
+    "director/core/schedulers/base.py": "unit/core/test_schedulers.py",
     "director/core/schedulers/loadaware/scheduler.py": "unit/core/test_loadaware.py",
     "director/core/schedulers/least.py": "unit/core/test_schedulers.py",
     "director/core/schedulers/registry.py": "unit/core/test_schedulers.py",
