@@ -188,6 +188,19 @@ class FactorTests(PoolTestCase):
         self.assertEqual(self.capacity.bases(0.06)["c"].capacity, 3.0)
         self.assertEqual(self.capacity.factor("c", 0.06), 1.0)
 
+    def test_recalled(self) -> None:
+        """What another process knew of a host counts at once, beside a median that it is part of."""
+        self.capacity.reported("a", working(100), self.now)
+        self.assertEqual(self.capacity.factor("a", self.now), 1.0)
+        other: Capacity[str] = Capacity()
+        other.reported("b", working(300), self.now)
+        known = other.known("b")
+        assert known is not None
+        self.capacity.recall("b", {**known, "of a later release": 1})
+        self.assertEqual([self.capacity.factor(key, self.now) for key in "ab"], [0.5, 1.5])
+        self.assertEqual(set(self.capacity.news(self.now)), {"a", "b"})
+        self.assertIsNone(self.capacity.known("c"))
+
     def test_idle_alone(self) -> None:
         """An idle host that is compared with nobody, however long, keeps the capacity that it had."""
         self.run_for(1, a=working(0.5, seconds=100))
