@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import Caps, CapShare
-from director.core.caps import View, next_caps, share_of, split
+from director.core.caps import View, _settled, next_caps, share_of, split
 
 NAMES = ("d1", "d2", "d3")
 
@@ -110,6 +110,41 @@ class PlanTests(SynchronousTestCase):
     def test_fewer_than_directors(self) -> None:
         """A maximum of one is somebody's."""
         self.assertEqual(grants(next_caps(1, None, {name: View(True) for name in NAMES})), {"d1": 1, "d2": 0, "d3": 0})
+
+    def test_pressed(self) -> None:
+        """Grants move once nine tenths of one are wanted, and for a twentieth of the maximum at least, but for one always."""
+        for parts, wanted, moved in (
+            ((50, 50), (44, 10), None), ((50, 50), (45, 10), {"d1": 50, "d2": 32}),
+            ((50, 50), (200, 46), None), ((50, 50), (200, 45), {"d1": 50, "d2": 45}),
+            ((5, 5), (9, 4), {"d1": 5, "d2": 4}), ((5, 5), (9, 5), None), ((15, 15), (29, 13), {"d1": 15, "d2": 13}),
+            ((15, 15), (29, 14), None), ((30, 70), (27, 40), {"d1": 30, "d2": 56}), ((30, 70), (26, 40), None),
+        ):
+            views = {name: View(True, number=1, open=0, wanted=each) for name, each in zip(NAMES, wanted, strict=False)}
+            caps = settled(*parts)
+            # what was taken is given in the next step: here nobody has said yet that it knows
+            after = next_caps(sum(parts), caps, {name: view._replace(number=0) for name, view in views.items()})
+            self.assertEqual(None if after is None else grants(after), moved, (parts, wanted))
+            if after is not None:
+                self.assertEqual({name: share.ceiling for name, share in after.shares.items()}, dict(zip(NAMES, parts, strict=False)))
+
+    def test_ceilings(self) -> None:
+        """A ceiling comes down to the grant or to what is open, for who lives and says that it keeps to this record or a later one."""
+        for view, ceiling in (
+            (View(True, number=2, open=3), 20), (View(True, number=2, open=20), 20), (View(True, number=2, open=31), 31),
+            (View(True, number=3, open=31), 31), (View(True, number=2, open=90), 50), (View(True, number=1, open=3), 50),
+            (View(False, number=2, open=3), 50),
+        ):
+            self.assertEqual(_settled(CapShare(grant=20, ceiling=50), view, 2), CapShare(grant=20, ceiling=ceiling), view)
+
+    def test_least_first(self) -> None:
+        """What is free goes to who has least; in the order of names where they have alike."""
+        caps = Caps(number=1, maximum=90, shares={"d1": CapShare(grant=30, ceiling=30), "d2": CapShare(grant=10, ceiling=10),
+                                                  "d3": CapShare(grant=20, ceiling=45)})
+        views = {"d1": View(True, number=1, wanted=30), "d2": View(True, number=1, wanted=30), "d3": View(True, number=1, open=45, wanted=30)}
+        self.assertEqual(grants(next_caps(90, caps, views)), {"d1": 30, "d2": 15, "d3": 30})
+        caps = Caps(number=1, maximum=90, shares={name: CapShare(grant=10, ceiling=10) for name in NAMES[:2]})
+        views = {name: View(True, number=1, wanted=90) for name in NAMES[:2]} | {"d3": View(False)}
+        self.assertEqual(grants(next_caps(90, caps, views)), {"d1": 45, "d2": 45})
 
     def test_share(self) -> None:
         """Without a grant nobody is let in; a maximum that was just lowered counts at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 from hypothesis import given, settings
@@ -71,7 +72,7 @@ class Model:
             if lasted >= 10.0:
                 del looks[:-1]
             return None
-        known = [(one.at - before.at, one.utilisation) for before, one in zip(looks, looks[1:], strict=False)
+        known = [(one.at - before.at, one.utilisation) for before, one in pairwise(looks)
                  if one.utilisation is not None]
         known_s = sum(seconds for seconds, _ in known)
         self.windows[key] = Window(
