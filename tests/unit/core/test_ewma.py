@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import Reason
+from director.core.host import Host
 from director.core.pool import Pool
 from director.core.schedulers.ewma import DECAY_S, PeakEwma
+from director.core.schedulers.least import turns
 from tests.unit.core.core_pools import pool_of
 
 DONE = Reason.HOST_CLOSED
@@ -127,3 +129,75 @@ class PeakEwmaTests(SynchronousTestCase):
             for other in known:
                 if one.factors["load"] < other.factors["load"] * (1 - 1e-6):
                     self.assertLess(scheduler.score(one.host), scheduler.score(other.host))
+
+    @settings(max_examples=80, deadline=None)
+    @given(st.lists(st.tuples(st.sampled_from(["end", "end", "turn", "cut", "pick", "weigh"]), st.integers(0, 2),
+                              st.sampled_from([0.0, 1e-6, 1e-5, 0.01, 0.1, 2.0, 40.0]), st.sampled_from([0.0, 0.01, 1.0, 29.0, 31.0, 300.0])),
+                    min_size=1, max_size=30), st.sampled_from([10.0, 10.0, 3.0]))
+    def test_formula(self, events: list[tuple[str, int, float, float]], decay_s: float) -> None:
+        """Each host's latency, cost, turns and worth as they are defined, whatever ended before."""
+        scheduler = PeakEwma() if decay_s == 10.0 else PeakEwma(decay_s)
+        pool = pool_of(scheduler, [1, 2, 0.5])
+        hosts = list(pool.hosts.values())
+        latencies: dict[Host, tuple[float, float]] = {}  # as of when
+        turned: dict[Host, float] = {}
+        usual, usual_at, now = 0.0, 0.0, 1000.0
+
+        def sample(host: Host, seconds: float) -> None:
+            nonlocal usual, usual_at
+            seconds = max(seconds, 1e-5)
+            latency_s, at = latencies.get(host, (seconds, now))
+            kept = math.exp((at - now) / decay_s)
+            latencies[host] = max(seconds, latency_s * kept + seconds * (1 - kept)), now
+            usual, usual_at = usual + (math.log(seconds) - usual) / 16, now
+
+        for what, number, seconds, gap in events:
+            now += gap
+            host = hosts[number]
+            match what:
+                case "end" | "cut":
+                    if what == "end" and now - turned.get(host, -math.inf) > 30.0:
+                        sample(host, now - (now - seconds))
+                    once(pool, host.name, seconds, now, DONE if what == "end" else Reason.DRAIN_DEADLINE)
+                case "turn":
+                    pool.turned(host, number + 1, (number + 1) * seconds, now)
+                    sample(host, (number + 1) * seconds / (number + 1))
+                    turned[host] = now
+                case "pick":
+                    pool.pick(None, now, [each for each in hosts if each is not host])
+                case _:
+                    pool.set_weight(host, 0.5 + gap)
+            for each in hosts:
+                shown = scheduler.factors(each, None, now)
+                if each not in latencies:
+                    self.assertNotIn("latency_s", shown)
+                    self.assertEqual(scheduler.worth(each, now), each.weight)
+                    self.assertEqual(scheduler.share(each), turns(each.weight / each.capacity, each.capacity))
+                    continue
+                latency_s, at = latencies[each]
+                fresh_s = latency_s * math.exp((at - now) / decay_s)
+                self.close(shown["latency_s"], fresh_s)
+                self.close(shown["load"], fresh_s * (each.in_flight + 1) / each.weight)
+                self.close(scheduler.share(each), turns(each.weight / each.capacity, each.capacity * math.exp(usual) / latency_s))
+                faster = min(usual - math.log(latency_s) + (usual_at - at) / decay_s, 50.0)
+                self.close(scheduler.worth(each, now), each.weight * math.exp(faster))
+            known = [each for each in hosts if each in latencies]
+            for one in known:  # the keys differ as the logarithms of the costs do
+                for other in known:
+                    cost = [math.log(latency_s * (each.in_flight + 1) / each.weight) + at / decay_s
+                            for each, (latency_s, at) in ((one, latencies[one]), (other, latencies[other]))]
+                    self.assertAlmostEqual(scheduler.score(one) - scheduler.score(other), cost[0] - cost[1], 6)
+
+    def close(self, one: float, other: float) -> None:
+        self.assertTrue(math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-300), f"{one} {other}")
+
+    def test_unknown_ones(self) -> None:
+        """Idle and unknown comes before all that are known, busy and unknown after them, by connections for the weight."""
+        once(self.pool, "h0", 1e4, 1e4)
+        scheduler, (slow, one, other) = self.scheduler, self.pool.hosts.values()
+        self.assertEqual(scheduler.score(one), -math.inf)
+        self.pool.pick(None, 1e4, [slow, other])
+        self.pool.set_weight(other, 2.0)
+        self.pool.pick(None, 1e4, [slow, one])
+        self.assertGreater(scheduler.score(one), scheduler.score(slow))
+        self.assertEqual((scheduler.score(one), scheduler.score(other)), (2e15, 1e15))
