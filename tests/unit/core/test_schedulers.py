@@ -20,7 +20,7 @@ from cluster.model import Reason
 from director.core.host import Host
 from director.core.pool import Pool
 from director.core.schedulers import SCHEDULERS, check_parameters, make_scheduler
-from director.core.schedulers.structures import LeastTree, ShareTree
+from director.core.schedulers.structures import HostArray, LeastTree, ShareTree
 from tests.unit.core.core_pools import EVERY_KIND, address, pool_of, ref, scheduler_of
 
 DONE = Reason.CLIENT_CLOSED
@@ -275,6 +275,53 @@ class TreeTests(SynchronousTestCase):
             self.assertEqual(model.get(least.least()), min(model.values(), default=None))
             self.assertIsNone(least.least(model))
             self.assertIsNone(shares.draw(lambda: 0.5, model))
+
+    @given(st.lists(st.integers(0, 12), max_size=40), st.sets(st.integers(0, 12), max_size=4))
+    def test_draws(self, toggled: list[int], tried: set[int]) -> None:
+        """Each equal part of chance draws another member, or, by weight, as many parts as it weighs; nobody who was tried."""
+        hosts = [Host(ref(f"h{n}")) for n in range(13)]
+        array, shares, there = HostArray(), ShareTree(), set[int]()
+        for number in toggled:
+            if number in there:
+                array.remove(hosts[number])
+                shares.remove(hosts[number])
+            else:
+                array.add(hosts[number])
+                shares.put(hosts[number], number)
+            there ^= {number}
+        self.assertEqual((len(array), len(shares)), (len(there), len(there)))
+        self.assertEqual([host in array for host in hosts], [number in there for number in range(13)])
+        left = sorted(there - tried)
+        exclude = [hosts[number] for number in tried]
+        for each, parts in ((array, dict.fromkeys(left, 1)), (shares, {number: number for number in left if number})):
+            whole = sum(parts.values())
+            chances = [(part + 0.5) / whole for part in range(whole)]
+            drawn = Counter(each.draw(chances.pop, exclude) for _ in range(whole))
+            self.assertEqual(drawn, {hosts[number]: count for number, count in parts.items()})
+            if not whole:
+                self.assertIsNone(each.draw(lambda: 0.5, exclude))
+            self.assertIs(each.only(), hosts[min(there)] if len(there) == 1 else None)
+        self.assertEqual(shares.total(), sum(there))
+        self.assertEqual(set(shares), {hosts[number] for number in there})
+
+    @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from([1.0, 2.0]), st.integers(0, 3)), min_size=1, max_size=30),
+           st.sets(st.integers(0, 9), max_size=3))
+    def test_least(self, puts: list[tuple[int, float, int]], tried: set[int]) -> None:
+        """The least key outside those tried, among equals the longest not picked."""
+        hosts = [Host(ref(f"h{n}")) for n in range(10)]
+        tree, keys = LeastTree(), dict[Host, tuple[float, int]]()
+        for number, key, turn in puts:
+            hosts[number].turn = turn
+            tree.put(hosts[number], key)
+            keys[hosts[number]] = key, turn
+        for exclude in ([], [hosts[number] for number in tried], hosts):
+            left = [host for host in keys if host not in exclude]
+            least = tree.least(exclude)
+            self.assertEqual(least is None, not left)
+            if least is not None:
+                self.assertIn(least, left)
+                self.assertEqual(keys[least], min(keys[host] for host in left))
+        self.assertEqual(tree.least_key(), min(keys.values())[0])
 
     def test_no_drift(self) -> None:
         """However often fractional weights change, they leave no trace in the sums."""
