@@ -10,6 +10,9 @@
     /txdirector/<cluster>/leader                                            who leads
     /txdirector/<cluster>/leader/beat                                       that it lives, while a promise is missing
     /txdirector/<cluster>/vips/<address>                                    a virtual IP address and its owner
+    /txdirector/<cluster>/reigns/<address>                                  who owns it, where each has an owner of its own
+    /txdirector/<cluster>/reigns/<address>/beat                             that the owner lives, while a promise is missing
+    /txdirector/<cluster>/placements/<address>                              where operators want it
     /txdirector/<cluster>/caps/<service>                                    shares of a service's maximum
     /txdirector/<cluster>/users/<name>                                      an operator
     /txdirector/<cluster>/audit/<time>                                      what somebody did
@@ -82,6 +85,18 @@ class VipKey(NamedTuple):
     address: str  #: as `ipaddress` writes it
 
 
+class ReignKey(NamedTuple):
+    address: str
+
+
+class ReignBeatKey(NamedTuple):
+    address: str
+
+
+class PlacementKey(NamedTuple):
+    address: str
+
+
 class CapsKey(NamedTuple):
     service: str
 
@@ -96,8 +111,13 @@ class AuditKey(NamedTuple):
 
 Place: TypeAlias = (
     ServiceKey | BootKey | RegisteredKey | AdminKey | ObservedKey | LoadKey | DirectorKey | LeaderKey
-    | LeaderBeatKey | VipKey | CapsKey | UserKey | AuditKey
+    | LeaderBeatKey | VipKey | ReignKey | ReignBeatKey | PlacementKey | CapsKey | UserKey | AuditKey
 )
+
+
+_OF_ADDRESSES: dict[str, type[VipKey | ReignKey | PlacementKey]] = {
+    "vips": VipKey, "reigns": ReignKey, "placements": PlacementKey,
+}
 
 
 class Keys:
@@ -138,10 +158,16 @@ class Keys:
         return self._key("leader", "beat")
 
     def vip(self, address: str) -> str:
-        try:
-            return f"{self.root}vips/{ipaddress.ip_address(address)}"
-        except ValueError:
-            raise Misuse(f"{address!r} is not an IP address") from None
+        return f"{self.root}vips/{_ip(address)}"
+
+    def reign(self, address: str) -> str:
+        return f"{self.root}reigns/{_ip(address)}"
+
+    def reign_beat(self, address: str) -> str:
+        return f"{self.root}reigns/{_ip(address)}/beat"
+
+    def placement(self, address: str) -> str:
+        return f"{self.root}placements/{_ip(address)}"
 
     def caps(self, service: str) -> str:
         return self._key("caps", service)
@@ -183,6 +209,9 @@ class Keys:
     def vips(self) -> str:
         return f"{self.root}vips/"
 
+    def placements(self) -> str:
+        return f"{self.root}placements/"
+
     def all_caps(self) -> str:
         return f"{self.root}caps/"
 
@@ -199,8 +228,8 @@ class Keys:
         if not key.startswith(self.root):
             return None
         kind, *parts = key.removeprefix(self.root).split("/")
-        if kind == "vips" and len(parts) == 1:
-            return VipKey(parts[0]) if _canonical_ip(parts[0]) else None
+        if kind in _OF_ADDRESSES:
+            return _of_address(kind, parts)
         if not all(_NAME.search(part) for part in parts):
             return None
         match kind, *parts:
@@ -240,10 +269,32 @@ class Keys:
         return self._key(kind, *given) + "/"
 
 
+class AddressKeys(Keys):
+    """Of one virtual address that has an owner of its own: its record and beat lie where `cluster.takeover` looks for those
+    of the leadership."""
+
+    def __init__(self, keys: Keys, address: str) -> None:
+        self.root = keys.root
+        self.address = _ip(address)
+
+    def leader(self) -> str:
+        return self.reign(self.address)
+
+    def leader_beat(self) -> str:
+        return self.reign_beat(self.address)
+
+
 def _name(text: str) -> str:
     if not _NAME.search(text):
         raise Misuse(f"{text!r} is not a name: 1 to 63 letters, digits, '.', '_' or '-'")
     return text
+
+
+def _ip(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise Misuse(f"{text!r} is not an IP address") from None
 
 
 def _canonical_ip(text: str) -> bool:
@@ -251,6 +302,15 @@ def _canonical_ip(text: str) -> bool:
         return str(ipaddress.ip_address(text)) == text
     except ValueError:
         return False
+
+
+def _of_address(kind: str, parts: list[str]) -> VipKey | ReignKey | ReignBeatKey | PlacementKey | None:
+    match parts:
+        case address,:
+            return _OF_ADDRESSES[kind](address) if _canonical_ip(address) else None
+        case address, "beat" if kind == "reigns":
+            return ReignBeatKey(address) if _canonical_ip(address) else None
+    return None
 
 
 def _parse_audit(text: str) -> AuditKey | None:

@@ -5,7 +5,7 @@ Theory of operation
 Of two directors the one whose name sorts first dials. Each side keeps one `PeerConversation` per connection::
 
     IDLE --challenge--> CHALLENGED --hello--> GREETED --welcome--> OPEN --alive, missing, reports, entries, ask, promise,
-                                                                                          beat, ack, bye
+                                                                                          beat, ack, bye, addresses
                                                     \\--refused--> CLOSED
 
 A director proves who it is by the cluster's secret: hello and welcome each carry an HMAC over both sides' nonces and all
@@ -44,11 +44,14 @@ SEAL_DIGITS = 32
 MAX_REFS = 300
 MAX_COUNTS = 150
 MAX_ENTRIES = 400
+#: Of virtual addresses in one message, 260 bytes each at the most.
+MAX_SAID = 200
 #: Of the reports in one message; one alone may have 10 KB, of custom metrics.
 BATCH_BYTES = 32 * 1024
 
 Nonce = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Proof = Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")]
+IPAddress = Annotated[str, Meta(pattern=r"^[0-9a-f.:]{2,45}\Z")]
 Client = Annotated[str, Meta(pattern=r"^([0-9a-f]{8}|[0-9a-f]{32})\Z")]  #: a packed IP address, in hexadecimal
 Number = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 Nanoseconds = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -162,13 +165,20 @@ class OwnerAck(Message, frozen=True, kw_only=True, tag="ack"):
     incarnation: BootId
     sent: Nanoseconds
     own: BootId  #: the incarnation of who promises, so that it can be handed over to
+    held: bool = False  #: who promises would not answer now: it has no carrier, no fence, or was told to hold back
 
 
 class Bye(Message, frozen=True, kw_only=True, tag="bye"):
     """The sender answers for no address any more, and stops."""
 
 
-Traffic: TypeAlias = Alive | Missing | Reports | Entries | Ask | Promise | OwnerBeat | OwnerAck | Bye
+class Addresses(Message, frozen=True, kw_only=True, tag="addresses"):
+    """Beats, promises and good-byes about single virtual addresses, of those that each have an owner of its own."""
+
+    said: Annotated[list[tuple[IPAddress, OwnerBeat | OwnerAck | Bye]], Meta(max_length=MAX_SAID)]
+
+
+Traffic: TypeAlias = Alive | Missing | Reports | Entries | Ask | Promise | OwnerBeat | OwnerAck | Bye | Addresses
 
 
 class Role(enum.Enum):
@@ -185,7 +195,7 @@ class State(enum.Enum):
     ERROR = "error"  #: the peer sent garbage
 
 
-_TRAFFIC: tuple[type[Message], ...] = (Alive, Missing, Reports, Entries, Ask, Promise, OwnerBeat, OwnerAck, Bye)
+_TRAFFIC: tuple[type[Message], ...] = (Alive, Missing, Reports, Entries, Ask, Promise, OwnerBeat, OwnerAck, Bye, Addresses)
 
 #: Every message that a state allows, and the state after it.
 TRANSITIONS: dict[tuple[State, type[Message]], State] = {

@@ -31,7 +31,7 @@ from cluster.model.base import (
     UserName,
     Weight,
 )
-from cluster.model.directors import AuditEntry, Caps, CapShare, Leader, Member, Observed, VipOwner
+from cluster.model.directors import AuditEntry, Caps, CapShare, Leader, Member, Observed, Placement, VipOwner
 from cluster.model.kept import Order, Registered
 from cluster.model.node import (
     TLS,
@@ -89,7 +89,8 @@ __all__ = [
     "Health", "Hook", "Host", "HostName", "HostRef", "HostState", "HostTLS",
     "Identity", "Keepalive", "KeepaliveCount", "KeepaliveSeconds", "Leader", "Limits",
     "LoadReport", "Logging", "Manhole", "Member", "MetricsPort", "Moment", "Name", "Node", "NodeLimits", "Observed", "Order",
-    "Outliers", "Peers", "Port", "Positive", "Probe", "ProbeStep", "ProbeTLS", "Proxy", "Reason", "Record", "Registered",
+    "Outliers",
+    "Peers", "Placement", "Port", "Positive", "Probe", "ProbeStep", "ProbeTLS", "Proxy", "Reason", "Record", "Registered",
     "Registration", "Seconds", "SecondsOrOff", "Service", "ServiceTLS", "Shared", "Sni", "Sticky", "Timeouts", "UnixFile",
     "User", "UserName", "VipOwner", "Vips", "Weight",
 ]

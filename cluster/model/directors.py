@@ -20,6 +20,7 @@ class Member(Shared, frozen=True):
     admin: tuple[str, ...] = ()  #: where operators reach it
     roles: tuple[str, ...] = ("balance", "manage")
     promises: bool = False  #: it takes part in takeovers by promises
+    vips: dict[str, int] = {}  #: priorities of the addresses that it would take one by one (`node.vips.spread`)
     process: str = ""  #: which one it is, for others on its machine (`director.ha.whereabouts`)
 
 
@@ -34,6 +35,7 @@ class Leader(Shared, frozen=True):
     electors: tuple[Name, ...] = ()
     counts_ns: Count = 0  #: what the owner counts of a beat in the store
     term: Count = 0  #: 0: it began with this write
+    spread: bool = False  #: each virtual address has an owner of its own (``reigns/<address>``): who leads owns none by that
 
 
 class Observed(Shared, frozen=True):
@@ -54,6 +56,16 @@ class VipOwner(Shared, frozen=True):
     term: int  #: under which it was taken
     since: Moment  #: POSIX seconds
     linger_s: SecondsOrOff = 0.0  #: the address may outlive the owner's leader lease by this
+
+
+class Placement(Shared, frozen=True):
+    """Where operators want a virtual address (``placements/<address>``). Written along with the address's first record, and
+    never deleted: so nobody writes a first record twice."""
+
+    pinned: str = ""  #: the director that has it whenever it can
+    to: str = ""  #: a director. Younger than the owner's term it is an order to move; where the owner is, to stay
+    who: str = ""
+    at: Moment = 0.0  #: POSIX seconds
 
 
 class AuditEntry(Shared, frozen=True):

@@ -111,10 +111,12 @@ class Peers(Record, frozen=True):
 
 
 class Vips(Record, frozen=True):
-    """Addresses that the leading director owns."""
+    """Addresses that the leading director owns; with *spread*, each an owner of its own."""
 
     interface: str | None = None
     addresses: tuple[str, ...] = ()  #: ``10.0.0.100/24``, ``2001:db8::100/64``
+    spread: bool = False  #: over all directors, each address for itself
+    priorities: dict[str, Annotated[int, Meta(ge=0, le=1_000_000)]] = {}  #: of this director, by address; 100 is usual
 
 
 class Etcd(Record, frozen=True):

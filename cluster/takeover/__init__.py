@@ -25,6 +25,7 @@ from cluster.takeover.words import (
     Outcome,
     Read,
     Reign,
+    Seen,
     SendAck,
     SendBeat,
     SendBye,
@@ -33,6 +34,6 @@ from cluster.takeover.words import (
 
 __all__ = [
     "Ack", "Beat", "CloseFence", "Commit", "Effect", "Gained", "Kind", "Lost", "OpenFence", "Outcome", "Read", "Reign",
-    "SendAck", "SendBeat", "SendBye", "Takeover", "Timing", "Transaction", "as_written", "comparisons", "operations",
+    "Seen", "SendAck", "SendBeat", "SendBye", "Takeover", "Timing", "Transaction", "as_written", "comparisons", "operations",
     "sighted",
 ]

@@ -42,6 +42,11 @@ class Side:
         """Whether the virtual address is on its interface."""
         return f" {SIDE_VIP}/" in _run("ip", "-n", machine.namespace, "-o", "-4", "address", "show", "dev", INTERFACE)
 
+    def addresses(self, machine: Machine) -> set[str]:
+        """What its interface there answers to."""
+        out = _run("ip", "-n", machine.namespace, "-o", "-4", "address", "show", "dev", INTERFACE)
+        return {line.split()[3].partition("/")[0] for line in out.splitlines()}
+
     def _cable(self, machine: Machine) -> str:
         return f"{self._lab.prefix}s{machine.address.rpartition('.')[2]}"
 

@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 
 from cluster.validate import expected
-from director.admin import configuration, hosts, looking, people, runtime, together, trail
+from director.admin import configuration, hosts, looking, people, runtime, together, trail, vips
 from director.admin.offers import Operations
 from director.admin.operation import OPERATIONS, Caller, Operation, Parameters, Role
 from director.engine.errors import Forbidden, Invalid, NotFound, Refused
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 #: The modules that declare the operations; importing them fills `OPERATIONS`.
-DECLARED_IN = (looking, hosts, configuration, runtime, together, trail, people)
+DECLARED_IN = (looking, hosts, configuration, runtime, together, vips, trail, people)
 
 
 #: Of one argument or outcome in the audit, as JSON: a sentence fits, a whole service does not.

@@ -18,6 +18,7 @@ from director.core.snapshot import (
     PastPicture,
     TotalsPicture,
     TransitionPicture,
+    VipPicture,
 )
 
 
@@ -135,6 +136,20 @@ class Operations(Protocol):
 
     def history(self, ref: HostRef | None, limit: int) -> Deferred[tuple[PastPicture, ...]]:
         """Of one host, or of everything; newest first."""
+
+    # --- virtual addresses; all but the first fail with `NotFound`, and with `Conflict` where they cannot be moved singly
+
+    def vips(self) -> tuple[VipPicture, ...]: ...
+
+    def move_vip(self, address: str, director: str, *, who: str) -> Deferred[VipPicture]:
+        """Fires when it is there, or some seconds later."""
+
+    def pin_vip(self, address: str, director: str, *, who: str) -> Deferred[VipPicture]: ...
+
+    def unpin_vip(self, address: str, *, who: str) -> Deferred[VipPicture]: ...
+
+    def rebalance_vips(self, *, who: str) -> Deferred[tuple[VipPicture, ...]]:
+        """As `move_vip`."""
 
     # --- what runs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,8 @@ from director.config.addresses import WILDCARDS, address_errors, addresses_error
 ETCD = "etcd:"
 #: Each may have a program running.
 MAX_HOOKS = 16
+#: Each beats 20 times a second, with every other director.
+MAX_SPREAD = 64
 #: Says why a file cannot be read; empty when it can.
 Unreadable = Callable[[str], str]
 
@@ -71,6 +74,7 @@ def node_errors(node: Node, unreadable: Unreadable) -> Iterator[Problem]:
     yield from _agents_errors(node.agents, unreadable)
     yield from _peers_errors(node.peers, unreadable)
     yield from _vips_errors(node.vips)
+    yield from _spread_errors(node)
     yield from _manhole_errors(node.manhole, unreadable)
     yield from _metrics_errors(node.metrics, unreadable)
     yield from _hooks_errors(node.hooks, unreadable)
@@ -206,6 +210,34 @@ def _vips_errors(vips: Vips) -> Iterator[Problem]:
             yield Problem(place, f"{ip} cannot be moved between machines")
         if (owner := owners.setdefault(ip, place)) != place:
             yield Problem(place, f"{ip} is there already, as {owner}")
+
+
+def _spread_errors(node: Node) -> Iterator[Problem]:
+    vips = node.vips
+    if not vips.spread:
+        if vips.priorities:
+            yield Problem("node.vips.priorities", "only addresses that are spread have any", "set node.vips.spread")
+        return
+    place = "node.vips.spread"
+    if node.takeover != "promises":
+        yield Problem(place, "addresses can be spread by promises only", 'set node.takeover = "promises"')
+    if not vips.addresses:
+        yield Problem(place, "there are no addresses to spread", "set node.vips.addresses")
+    if "balance" not in node.roles:
+        yield Problem(place, "a director that does not balance takes no address", "leave [node.vips] out here")
+    if len(vips.addresses) > MAX_SPREAD:
+        yield Problem(place, f"{MAX_SPREAD} addresses at most can each have an owner of its own")
+    own = set()
+    for text in vips.addresses:
+        with contextlib.suppress(ValueError):  # is told of the addresses
+            own.add(ipaddress.ip_interface(text).ip)
+    for text in vips.priorities:
+        try:
+            missing = ipaddress.ip_address(text) not in own
+        except ValueError:
+            missing = True
+        if missing:
+            yield Problem(join("node.vips.priorities", text), "is not one of node.vips.addresses, without its prefix length")
 
 
 def _manhole_errors(manhole: Manhole, unreadable: Unreadable) -> Iterator[Problem]:

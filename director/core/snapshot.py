@@ -178,6 +178,9 @@ class VipPicture(Picture, frozen=True):
     owner: str | None  #: None: this director had it and gave it up; who has it now is not known
     since: float
     term: int
+    able: tuple[str, ...] = ()  #: where each has an owner of its own: the directors that may have it
+    pinned: str | None = None  #: and the one that has it whenever it can
+    moves: int = 0  #: and how often this director gave it to another since it started
 
 
 class DisagreementPicture(Picture, frozen=True):

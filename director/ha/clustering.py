@@ -7,7 +7,7 @@
       ├─ peers       links to the other directors, where an address for them is configured: reports that only one of them
       │              hears, sticky clients, promises
       ├─ capping     the services' maxima, shared out among the directors; on etcd
-      ├─ vips        the addresses that the leader owns, if there are any
+      ├─ vips        the addresses that the leader owns, if there are any; or `director.ha.spreading`, each with an owner
       ├─ leading     campaigns for the leadership, by a lease or by promises (`director.ha.reigning`); last, since whoever
       │              cannot serve must not lead
       └─ keeping     the store's content on disk, if a snapshot is configured
@@ -48,9 +48,10 @@ from director.ha.leading import Known, Leading
 from director.ha.leases import HeldLease, Leases
 from director.ha.membership import Membership
 from director.ha.observing import Observing
+from director.ha.owning import Presiding
 from director.ha.peers import Peers
 from director.ha.promising import Promising
-from director.ha.reigning import Reigning
+from director.ha.spreading import Spreading, priorities
 from director.ha.summarising import Summarising
 from director.ha.vips import Vips
 from director.ha.whereabouts import whereabouts
@@ -91,19 +92,21 @@ class Clustering(MultiService):
             peers=node.peers.advertise or node.peers.listen, agents=node.agents.listen,
             admin=tuple(endpoint.listen for endpoint in node.admin.endpoints), roles=node.roles,
             promises=node.takeover == "promises", process=whereabouts(),
+            vips=priorities(node.vips) if "balance" in node.roles else {},
         )
         self.membership = Membership(store, keys, self.member, reactor=reactor)
         keeps = node.vip_on_isolation == "keep"
         self.peers: Peers | None = None
         if node.peers.listen is not None:
             self.peers = Peers(node.peers, cluster=self.cluster, director=node.name, boot_id=self.boot_id, reactor=reactor)
-        self.reigning: Reigning | None = None  #: where one director follows another by promises
-        self.leading: Leading | Reigning
+        self.reigning: Presiding | None = None  #: where one director follows another by promises
+        self.leading: Leading | Presiding
         leading = None
         if node.takeover == "promises" and self.peers is not None:
-            self.leading = self.reigning = Reigning(
+            self.leading = self.reigning = Presiding(
                 store, keys, self.peers, director=node.name, timing=Timing.of(node.takeover_s), reactor=reactor,
                 members=lambda: self.membership.members, fit=self._unfit,
+                spread=node.vips.spread if node.vips.addresses else None,
             )
         else:
             self.leading = leading = Leading(
@@ -111,14 +114,26 @@ class Clustering(MultiService):
                 hold_back_s=PROMISE_S if keeps else 0.0,
             )
         self.leading.on_known.append(self._leader_known)
-        self.vips = Vips(node.vips, self.leading, store, keys, reactor=reactor, right_s=self._right_s,
-                         fence=lambda until_ns: fences([self.vips.virtual], until_ns, interface=node.vips.interface or "",
-                                                 reactor=reactor)[0],
-                         wanted=lambda: bool(balancer.inventory.services), rivals=lambda: bool(self._others()))
+        self.spreading: Spreading | None = None  #: where each address has an owner of its own
+        self.vips: Vips | Spreading
+        interface = node.vips.interface or ""
+        if node.vips.spread and node.vips.addresses and self.reigning is not None and self.peers is not None:
+            self.vips = self.spreading = Spreading(
+                node.vips, self.reigning, self.peers, store, keys, timing=Timing.of(node.takeover_s), reactor=reactor,
+                members=lambda: self.membership.members, wanted=lambda: bool(balancer.inventory.services),
+                rivals=lambda: bool(self._others()), turn_away=balancer.listeners.turn_away,
+                fence=lambda groups: fences(groups, interface=interface, reactor=reactor),
+            )
+        else:
+            self.vips = vips = Vips(
+                node.vips, self.leading, store, keys, reactor=reactor, right_s=self._right_s,
+                fence=lambda until_ns: fences([vips.virtual], until_ns, interface=interface, reactor=reactor)[0],
+                wanted=lambda: bool(balancer.inventory.services), rivals=lambda: bool(self._others()),
+            )
+            if self.reigning is not None:
+                self.reigning.openers.append(vips.open_fence)
+                self.reigning.closers.append(vips.close_fence)
         self.observing = Observing(store, keys, balancer, self.membership, boot_id=self.boot_id, reactor=reactor)
-        if self.reigning is not None:
-            self.reigning.openers.append(self.vips.open_fence)
-            self.reigning.closers.append(self.vips.close_fence)
         self.promising: Promising | None = None
         if self.peers is not None:
             self.exchange = Exchange(
@@ -210,12 +225,16 @@ class Clustering(MultiService):
     async def give_way(self) -> None:
         """Another process of this director is about to take over; `go_on` if it does not. By promises its addresses go to
         another director first, for no promise is handed from one process to the next."""
+        if self.spreading is not None:
+            await self.spreading.give_way()
         if self.reigning is not None:
             await self.reigning.give_way()
 
     def go_on(self) -> None:
         if self.reigning is not None:
             self.reigning.go_on()
+        if self.spreading is not None:
+            self.spreading.go_on()
 
     def leases(self) -> Leases:
         """What this process has in the shared store."""
@@ -241,7 +260,8 @@ class Clustering(MultiService):
             self.membership.adopt(self._store.adopt_lease(*msgspec.structs.astuple(leases.member)), leases.member_revision)
         if leases.leader is not None:
             self.leading.adopt(self._store.adopt_lease(*msgspec.structs.astuple(leases.leader)), leases.term)
-            self.vips.adopt(leases.vips, leases.vips_named)
+            if isinstance(self.vips, Vips):
+                self.vips.adopt(leases.vips, leases.vips_named)
 
     async def let_go(self) -> None:
         """Another process of this director has taken over: nothing is revoked, deleted or taken from the interface."""
@@ -286,7 +306,9 @@ class Clustering(MultiService):
         return self.promising.right_s() if self.promising is not None else 0.0
 
     def _unfit(self) -> str:
-        """Why this director must not own virtual addresses by promises; empty: it may."""
+        """Why this director must not own virtual addresses by leading; empty: it may, or owns none by that."""
+        if self.spreading is not None:
+            return ""
         kind, why = self.vips.fence
         return f"the kernel would not end their answers in time ({kind}): {why}" if why else ""
 
@@ -357,9 +379,9 @@ class Clustering(MultiService):
         """The leader's, whoever it is; 0 without one."""
         return self.leading.known.term if self.leading.known is not None else 0
 
-    def vip_owner(self, owner: str) -> str | None:
-        """Who has the addresses that the store says are *owner*'s; None: this director, which gave them up."""
-        if self.vips.held:
+    def vip_owner(self, address: str, owner: str) -> str | None:
+        """Who has the address that the store says is *owner*'s; None: this director, which gave it up."""
+        if address in self.vips_held or (self.spreading is None and self.vips.held):
             return self.member.name
         return None if owner == self.member.name else owner
 

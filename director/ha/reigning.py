@@ -32,6 +32,7 @@ from cluster.takeover import (
     OpenFence,
     Outcome,
     Read,
+    Seen,
     SendAck,
     SendBeat,
     SendBye,
@@ -76,6 +77,9 @@ class Reigning(Service):
     linger_s = 0.0
     names_first = False  #: the record itself names the owner
     lease: Lease | None = None
+    known_text = "{leader} leads, term {term}"
+    gained_text = "{director} leads, term {term}"
+    lost_text = "{director} leads no more, term {term}: {why}"
 
     def __init__(self, store: Store, keys: Keys, peers: Peers, *, director: str, timing: Timing, reactor: Any,
                  members: Callable[[], Mapping[str, Member]], fit: Callable[[], str] = lambda: "",
@@ -102,6 +106,8 @@ class Reigning(Service):
         self._wall = wall
         self._machine = self._new_machine()
         self._incarnations: dict[str, str] = {}  # of those that promise
+        self._about: dict[str, str] = {}  # fields of those texts
+        self._held: set[str] = set()  # of those, who would not answer now
         self._records: dict[str, Record] = {}  # as watched
         self._revision = 0  # of the newest sight
         self._watch: Watch | None = None
@@ -150,6 +156,9 @@ class Reigning(Service):
         if not to:
             self.log.warn("{director} does not resign: nobody promises who could follow", director=self.director)
             return succeed(None)
+        return self._hand_over(to, hold_s)
+
+    def _hand_over(self, to: str, hold_s: float) -> Deferred[None]:
         self._hold_until = max(self._hold_until, self._now() + int(hold_s * NS))
         over: Deferred[None] = Deferred()
         self._over = over
@@ -161,10 +170,13 @@ class Reigning(Service):
 
     def _successor(self) -> str:
         """Who promised last, among those that may."""
+        return max(self.able(), key=lambda each: self._machine.evidence[each], default="")
+
+    def able(self) -> list[str]:
+        """To whom this director could hand over now."""
         evidence = self._machine.evidence
-        able = [each for each in self._machine.others
+        return [each for each in self._machine.others - self._held
                 if evidence.get(each, 0) > self._now() and each in self._incarnations and each in self._peers.names]
-        return max(able, key=lambda each: evidence[each], default="")
 
     def _not_told(self, failure: Failure) -> None:
         self._over = None
@@ -234,15 +246,19 @@ class Reigning(Service):
         self._alarm.cancel()
 
     def _turned(self) -> None:
-        self._turn = self._reactor.callLater(self._timing.beat_ns / NS, self._turned)
+        beat_ns = self._timing.beat_ns  # in step with others of this process, so that all beats go as one message
+        past_ns = self._now() % beat_ns
+        self._turn = self._reactor.callLater((beat_ns * (1 + (2 * past_ns > beat_ns)) - past_ns) / NS, self._turned)
         members = self._members()
-        self._machine.directory(frozenset(members), frozenset(
-            name for name, each in members.items() if each.promises and "manage" in each.roles))
+        self._machine.directory(frozenset(members), self._wishing(members))
         if self._machine.owner or self._may_campaign():
             self._follow(self._machine.turn(self._now()))
         if self._machine.owner and (why := self._fit()):
             self.log.error("{director} owns no virtual address any more: {why}", director=self.director, why=why)
             self._follow(self._machine.step_down(why))
+
+    def _wishing(self, members: Mapping[str, Member]) -> frozenset[str]:
+        return frozenset(name for name, each in members.items() if each.promises and "manage" in each.roles)
 
     def _may_campaign(self) -> bool:
         return self._now() >= self._hold_until and not self._fit() and bool(self.running)
@@ -264,6 +280,7 @@ class Reigning(Service):
 
     def _ack(self, peer: str, said: OwnerAck) -> None:
         self._incarnations[peer] = said.own
+        (self._held.add if said.held else self._held.discard)(peer)
         self._follow(self._machine.ack(peer, Ack(said.term, said.incarnation, said.sent), self._now()))
 
     def _bye(self, peer: str, said: Bye) -> None:
@@ -302,7 +319,7 @@ class Reigning(Service):
         if revision < self._revision:
             return
         self._revision = revision
-        seen, why = sighted(records, self._keys)
+        seen, why = self._understood(records)
         key = self._keys.leader()
         if why and self.problems.get(key) != why:
             self.log.error("{key} in the store is nobody's by promises: {why}", key=key, why=why)
@@ -315,10 +332,16 @@ class Reigning(Service):
         if known != self.known:
             self.known = known
             if known is not None and known.leader.name != self.director:
-                self.log.info("{leader} leads, term {term}", leader=known.leader.name, term=known.term)
+                self.log.info(self.known_text, leader=known.leader.name, term=known.term, **self._about)
             tell_each(self.on_known, known)
         if self._watch is not None:
             self._follow(self._machine.seen(seen, self._now()))
+
+    def _understood(self, records: Sequence[Record]) -> tuple[Seen, str]:
+        return sighted(records, self._keys)
+
+    def _operations(self, transaction: Transaction) -> list[Operation]:
+        return operations(transaction, self._keys, self._wall())
 
     def _read(self) -> None:
         """One at a time; asked for meanwhile, once more afterwards."""
@@ -368,8 +391,7 @@ class Reigning(Service):
             certain = failure.check(StoreUnavailable) and not failure.check(OutcomeUnknown)
             told(Outcome.NOT_SENT if certain else Outcome.UNKNOWN, 0)
 
-        asked = self._store.commit(operations(transaction, self._keys, self._wall()),
-                                   when=comparisons(transaction, self._keys))
+        asked = self._store.commit(self._operations(transaction), when=comparisons(transaction, self._keys))
         asked.addCallbacks(committed, failed).addErrback(
             lambda failure: self.log.failure("the leadership failed", failure))
 
@@ -419,7 +441,8 @@ class Reigning(Service):
                                                      counts_ns=beat.counts_ns), droppable=True)
             case SendAck(to, ack):
                 self._peers.send(to, OwnerAck(term=ack.term, incarnation=ack.incarnation, sent=ack.sent,
-                                              own=self._machine.incarnation), droppable=True)
+                                              own=self._machine.incarnation, held=not self._may_campaign()),
+                                 droppable=True)
             case SendBye():
                 for name in self._listeners():
                     self._peers.send(name, Bye())
@@ -428,8 +451,8 @@ class Reigning(Service):
             case Commit(transaction):
                 self._commit(transaction)
             case Gained(term):
-                self.log.info("{director} leads, term {term}", director=self.director, term=term)
+                self.log.info(self.gained_text, director=self.director, term=term, **self._about)
                 tell_each(self.on_gained, term)
             case Lost(term, why):
-                self.log.warn("{director} leads no more, term {term}: {why}", director=self.director, term=term, why=why)
+                self.log.warn(self.lost_text, director=self.director, term=term, why=why, **self._about)
                 tell_each(self.on_lost)

@@ -43,6 +43,7 @@ from director.operations.past import told
 from director.operations.previous import Previous, cut_previous, with_previous
 from director.operations.services import ServiceChanges
 from director.operations.users import UserChanges
+from director.operations.vips import VipOrders
 from director.ports.tls import Renewal
 from director.traffic.frontend import Frontend
 from director.version import VERSION
@@ -75,6 +76,7 @@ class NodeOperations:
         self._certificates = certificates
         self._swapping = swapping
         self._echo = Echo(node, reactor=reactor)
+        self._vips = VipOrders(clustering, store, keys, reactor=reactor, wall=node.wall)
         self._changes = ServiceChanges(node, store, swapping, keys, boot.node)
 
     # --- looking
@@ -256,10 +258,7 @@ class NodeOperations:
                 MemberPicture(**_described(member), leads=name == leader, linked=linked.get(name))
                 for name, member in sorted(members.items())
             ),
-            vips=tuple(
-                VipPicture(address=address, owner=clustering.vip_owner(owner.owner), since=owner.since, term=owner.term)
-                for address, owner in sorted(clustering.vips.owners.items())
-            ),
+            vips=self._vips.listed(),
             disagreements=clustering.disagreements(), store_problems=self._unreadable(),
             store_writable=clustering.writable, problems=clustering.problems,
             last_known=clustering.shared and not clustering.available, leads=clustering.leading.leads,
@@ -267,6 +266,21 @@ class NodeOperations:
             takeover="lease" if clustering.reigning is None else "promises",
             electors=() if clustering.reigning is None else clustering.reigning.electors,
         )
+
+    def vips(self) -> tuple[VipPicture, ...]:
+        return self._vips.listed()
+
+    def move_vip(self, address: str, director: str, *, who: str) -> Deferred[VipPicture]:
+        return Deferred.fromCoroutine(self._vips.move(address, director, who))
+
+    def pin_vip(self, address: str, director: str, *, who: str) -> Deferred[VipPicture]:
+        return Deferred.fromCoroutine(self._vips.pin(address, director, who))
+
+    def unpin_vip(self, address: str, *, who: str) -> Deferred[VipPicture]:
+        return Deferred.fromCoroutine(self._vips.unpin(address, who))
+
+    def rebalance_vips(self, *, who: str) -> Deferred[tuple[VipPicture, ...]]:
+        return Deferred.fromCoroutine(self._vips.rebalance(who))
 
     def _unreadable(self) -> tuple[str, ...]:
         """What of the store is passed over, and why."""
@@ -291,7 +305,7 @@ class NodeOperations:
 
 def _described(member: Member) -> dict[str, Any]:
     """All but what is the directors' own business."""
-    own = ("process", "promises")
+    own = ("process", "promises", "vips")
     return {name: value for name, value in msgspec.structs.asdict(member).items() if name not in own}
 
 

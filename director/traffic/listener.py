@@ -10,7 +10,8 @@ import ctypes
 import errno
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Protocol
 
 from twisted.application.service import MultiService, Service
@@ -28,6 +29,7 @@ from director.resources.backlog import queue_of
 from director.resources.places import Places
 from director.resources.shortages import ACCEPT, Shortages
 from director.timing.courtesy import give_way
+from director.traffic.turning_away import program
 
 #: Clients taken in one turn of the reactor, so that a connect storm starves nobody: a millisecond or two.
 ACCEPTS_PER_TURN = 16
@@ -189,13 +191,17 @@ class Listener(Service):
         """Clients that wait to be accepted, and how many may; None where it is not known."""
         return queue_of(self._socket) if self._socket is not None else None
 
-    def turn_away(self) -> None:
+    def turn_away(self, at: Collection[IPv4Address | IPv6Address] | None = None) -> None:
         """Let the kernel drop clients that would connect now, unanswered: they try again after a second, and by then
-        somebody else answers at this address. Those that are connected or wait to be accepted go on."""
-        if self._socket is not None:
-            filter_ = ctypes.create_string_buffer(_DROP_SYN)
-            program = struct.pack("HP", len(_DROP_SYN) // 8, ctypes.addressof(filter_))
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        somebody else answers at this address. Those that are connected or wait to be accepted go on.
+
+        :param at: only those that come to one of these addresses; empty: nobody any more.
+        """
+        if self._socket is not None and not (self.address.is_unix and at is not None):
+            code = _DROP_SYN if at is None else program(at)
+            filter_ = ctypes.create_string_buffer(code)
+            attached = struct.pack("HP", len(code) // 8, ctypes.addressof(filter_))
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, attached)
 
     def pause(self, error: OSError) -> None:
         """Stop accepting for `PAUSE_S`; clients wait in the backlog."""
@@ -304,7 +310,7 @@ class Listeners(MultiService):
         for listener in self:
             listener.set_options(options)
 
-    def turn_away(self) -> None:
+    def turn_away(self, at: Collection[IPv4Address | IPv6Address] | None = None) -> None:
         """`Listener.turn_away`, at every address."""
         for listener in self:
-            listener.turn_away()
+            listener.turn_away(at)

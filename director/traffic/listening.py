@@ -7,7 +7,7 @@ gives to them. Any other is given straight to its service's frontend.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
@@ -46,6 +46,7 @@ class Listening(MultiService):
         self.setName("listening")
         self.errors: dict[tuple[str, str], BindError] = {}
         self._virtual = frozenset(virtual)
+        self._everybody = False  # is turned away
         self._reactor = reactor
         self._places = places
         self._shortages = shortages
@@ -93,10 +94,11 @@ class Listening(MultiService):
             self._open(service, text)
         return {service for service, _ in missing - self.errors.keys()}
 
-    def turn_away(self) -> None:
-        """See `Listener.turn_away`."""
+    def turn_away(self, at: Collection[IPv4Address | IPv6Address] | None = None) -> None:
+        """See `Listener.turn_away`. Once everybody is turned away that stays so."""
+        self._everybody = self._everybody or at is None
         for listener in set(self._listeners.values()):
-            listener.turn_away()
+            listener.turn_away(None if self._everybody else at)
 
     async def end(self) -> None:
         """Accept nobody any more, for good; those whose service is not known yet may go on until `cut`."""

@@ -1,0 +1,114 @@
+"""Two virtual addresses, each with an owner of its own, over two directors: who has which when one dies, comes back, is
+asked to give one up, stops. Never two who answer for one, watched packet by packet."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from bench.watching import Watchers, build, doubled_ms
+from deploy.lab.cluster import WEB, Cluster, Director, all_up, etcd_program, until
+from deploy.lab.net import why_not
+from deploy.lab.side import INTERFACE, NETWORK, SIDE_VIP, with_side
+
+SECOND_VIP = f"{NETWORK}.101"
+BOTH = (SIDE_VIP, SECOND_VIP)
+#: Any promise, and what a busy machine takes for it: nothing here depends on being fast.
+TAKEOVER_S = 15.0
+
+
+class SpreadTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        reason = why_not() or ("" if etcd_program() else "etcd is missing: apt-get install etcd-server")
+        if reason:
+            if os.environ.get("CI") == "true":
+                raise AssertionError(reason)
+            raise SkipTest(reason)
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.cluster = Cluster(Path(directory.name), etcd=1, backends=1, node='takeover = "promises"\ntakeover_s = 1.5')
+        self.addCleanup(self.cluster.close)
+        self.addCleanup(self._keep_tails)
+        self.side = with_side(self.cluster)
+        self.cluster._vip = False  # it is on the other side
+        for director in self.cluster.directors:
+            one = f'addresses = ["{SIDE_VIP}/24"]'
+            config = director.config.read_text()
+            assert one in config
+            director.config.write_text(
+                config.replace(one, f'addresses = ["{SIDE_VIP}/24", "{SECOND_VIP}/24"]\nspread = true'))
+        self.watched = [self.cluster.lab.machine(f"watcher{n}") for n in range(4)]
+        for machine in (*self.watched, self.cluster.client):
+            self.side.plug(machine)
+        self.cluster.start()
+
+    def _keep_tails(self) -> None:
+        """For the report of a failure (``conftest.py``)."""
+        self.tails = {each.name: "\n".join(each.log.splitlines()[-60:]) for each in self.cluster.directors if each.process}
+
+    def watch(self, program: Path, address: str) -> Watchers:
+        client, observer = self.watched[:2] if address == SIDE_VIP else self.watched[2:]
+        macs = {self.side.mac(each.machine): each for each in self.cluster.directors}
+        return Watchers(program, address, WEB, [client],
+                        [(observer, f"{NETWORK}.{observer.address.rpartition('.')[2]}")], INTERFACE, macs)
+
+    def has(self, director: Director) -> list[str]:
+        there = self.side.addresses(director.machine)
+        return [each for each in BOTH if each in there]
+
+    def await_spread(self) -> None:
+        until(lambda: all(len(self.has(each)) == 1 for each in self.cluster.directors), "one each", 30.0)
+
+    def await_all_at(self, director: Director) -> None:
+        until(lambda: self.has(director) == list(BOTH), f"{director.name} has both", TAKEOVER_S)
+        for address in BOTH:
+            until(lambda address=address: self.open(address) is not None, f"{address} is served").close()
+
+    def open(self, address: str) -> Any:
+        """A connection that is served; None when it is not."""
+        with self.cluster.client.inside():
+            sock = socket.socket()
+            sock.settimeout(1.5)
+            with contextlib.suppress(OSError):
+                sock.connect((address, WEB))
+                if sock.recv(64):
+                    return sock
+        sock.close()
+        return None
+
+    def restart(self, director: Director) -> None:
+        director.start()
+        until(lambda: all_up(director, 1), f"{director.name} is well")
+
+    def test_spread(self) -> None:
+        """One each. One is killed: the other has both. It comes back, while both are in use: nothing moves but by order. It is
+        killed again, and back when nothing is in use: one comes by itself. The other one stops, and gives its one away."""
+        first, second = self.cluster.directors
+        self.await_spread()
+        program = build(self.cluster.directory)
+        watchers = [self.watch(program, address) for address in BOTH]
+        first.kill()
+        self.await_all_at(second)
+        held = [self.open(address) for address in BOTH]
+        self.assertNotIn(None, held)
+        self.restart(first)
+        until(lambda: all(each["able"] == ["director1", "director2"] for each in second.call("GET", "vips")), "it may have them")
+        time.sleep(6.0)  # for longer than anything would move by itself
+        self.assertEqual(self.has(second), list(BOTH))
+        moved = first.call("POST", f"vips/{SECOND_VIP}/move", {"director": "director1"}, timeout_s=15.0)
+        self.assertEqual((moved["owner"], self.has(first), self.has(second)), ("director1", [SECOND_VIP], [SIDE_VIP]))
+        time.sleep(0.3)
+        for watching in watchers:
+            seen = watching.stop()
+            self.assertTrue(seen.answers)
+            self.assertEqual(doubled_ms(seen.answers), 0, "milliseconds with two owners")
+        for sock in held:
+            sock.close()
