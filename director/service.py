@@ -56,6 +56,7 @@ from director.metrics.carried import CarryingRegistry
 from director.metrics.certificates import CertificateCollector
 from director.metrics.counters import Metrics
 from director.metrics.gauges import SnapshotCollector
+from director.metrics.vips import VipCollector
 from director.operations.audit import AuditTrail
 from director.operations.node import NodeOperations
 from director.operations.previous import Previous
@@ -155,6 +156,7 @@ class DirectorService(MultiService):
         self.registry.register(SnapshotCollector(self.operations.picture, self.node.counters))
         self.registry.register(ResourceCollector(self.node.inventory, self.node.descriptors, self.node.shortages))
         self.registry.register(BacklogCollector(self.node.listeners.queues))
+        self.registry.register(VipCollector(self.operations.vips, node.name))
         self.registry.register(OwnProcess())
         for of_python in (GCCollector, PlatformCollector):
             of_python(registry=self.registry)

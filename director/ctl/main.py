@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from director.ctl import completion, configuring, hosts, looking, process, structure, together, users
+from director.ctl import completion, configuring, hosts, looking, process, structure, together, users, vips
 from director.ctl.command import Reports, client_of
 from director.version import VERSION
 
@@ -37,6 +37,6 @@ def main(context: click.Context, url: str, user: str | None, password_file: Any,
     context.obj = client_of(context)
 
 
-for _topic in (looking, hosts, structure, configuring, together, users, process, completion):
+for _topic in (looking, hosts, structure, configuring, together, vips, users, process, completion):
     for _command in _topic.COMMANDS:
         main.add_command(_command)

@@ -169,6 +169,18 @@ def vip_line(vip: dict[str, Any], cluster: dict[str, Any]) -> str:
     return f"{vip['address']} is at {vip['owner']} since {clock(vip['since'])}{' (last known)' if unsure else ''}"
 
 
+def vips_table(vips: list[dict[str, Any]]) -> Table:
+    """One row a virtual address."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("address", "owner", "since", "term", "may have it", "pinned to"):
+        table.add_column(name, no_wrap=name in ("address", "owner", "since"), overflow="fold")
+    for each in vips:
+        since = clock(each["since"]) if each["since"] else "-"
+        table.add_row(each["address"], each["owner"] or "-", since, str(each["term"]), " ".join(each["able"]) or "-",
+                      each["pinned"] or "-")
+    return table
+
+
 def members_table(members: list[dict[str, Any]], *, last_known: bool = False) -> Table:
     """One row a director that lives."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="last known" if last_known else None, title_justify="left")

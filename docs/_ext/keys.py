@@ -13,7 +13,7 @@ from typing import Any, get_args
 import msgspec
 
 from cluster import keys
-from cluster.model import Caps, HostRef, Leader, Member, Observed, Order, Registered, Service, User, VipOwner
+from cluster.model import Caps, HostRef, Leader, Member, Observed, Order, Placement, Registered, Service, User, VipOwner
 from cluster.model.directors import AuditEntry, CapShare
 
 _KEYS = keys.Keys("CLUSTER")
@@ -33,6 +33,11 @@ RECORDS: tuple[tuple[type, str, type[Any] | None, str], ...] = (
     (keys.LeaderKey, _KEYS.leader(), Leader, "who leads; with a lease of `leader_lease_s`, or by promises: stays"),
     (keys.LeaderBeatKey, _KEYS.leader_beat(), None, "who leads by promises, while one is missing; stays"),
     (keys.VipKey, _KEYS.root + "vips/ADDRESS", VipOwner, "the leader; stays when it dies, goes when it resigns"),
+    (keys.ReignKey, _KEYS.root + "reigns/ADDRESS", Leader,
+     "the address's owner, where each has one of its own; the first time by the leader. Stays"),
+    (keys.ReignBeatKey, _KEYS.root + "reigns/ADDRESS/beat", None, "the same, while a promise is missing; stays"),
+    (keys.PlacementKey, _KEYS.root + "placements/ADDRESS", Placement,
+     "operators; the first time by the leader. Stays: without it an address whose record is gone would get another one"),
     (keys.CapsKey, _KEYS.caps("SERVICE"), Caps, "the leader; with the service's maximum"),
     (keys.UserKey, _KEYS.user("NAME"), User, "operators; until deleted"),
     (keys.AuditKey, _KEYS.root + "audit/TIME", AuditEntry,
@@ -44,7 +49,7 @@ _INSIDE: tuple[type[Any], ...] = (CapShare,)
 
 def keys_page() -> str:
     """A table of keys, then of each record's keys, as Markdown from the second heading on."""
-    rows = [f"| `{key}` | {'a time' if place is keys.LeaderBeatKey else _link(record)} | {told} |"
+    rows = [f"| `{key}` | {'a time' if place in (keys.LeaderBeatKey, keys.ReignBeatKey) else _link(record)} | {told} |"
             for place, key, record, told in RECORDS]
     parts = ["## Keys", "\n".join(("| key | record | written by; gone when |", "|---|---|---|", *rows)), "## Records"]
     for record in (*dict.fromkeys(record for _, _, record, _ in RECORDS if record), *_INSIDE):

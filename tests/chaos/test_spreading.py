@@ -70,7 +70,7 @@ class SpreadTests(SynchronousTestCase):
     def await_all_at(self, director: Director) -> None:
         until(lambda: self.has(director) == list(BOTH), f"{director.name} has both", TAKEOVER_S)
         for address in BOTH:
-            until(lambda address=address: self.open(address) is not None, f"{address} is served").close()
+            until(lambda address=address: self.open(address), f"{address} is served").close()
 
     def open(self, address: str) -> Any:
         """A connection that is served; None when it is not."""
@@ -112,3 +112,19 @@ class SpreadTests(SynchronousTestCase):
             self.assertEqual(doubled_ms(seen.answers), 0, "milliseconds with two owners")
         for sock in held:
             sock.close()
+        first.kill()
+        self.await_all_at(second)
+        second.call("POST", "vips/rebalance", {}, timeout_s=15.0)  # or what was moved stays where it is when it is back
+        self.restart(first)
+        self.await_spread()  # by itself
+        self.assertIn("was moved to director1", second.log)
+        asking = [self.cluster.clients(20.0, address) for address in BOTH]
+        time.sleep(0.5)
+        second.signal(signal.SIGTERM)
+        self.await_all_at(first)
+        time.sleep(0.5)
+        for clients in asking:
+            seen = clients.stop()
+            self.assertGreater(len(seen), 10)
+            self.assertEqual([each for each in seen if each["error"] is not None], [])
+        second.stop()

@@ -60,6 +60,7 @@ from director.core.snapshot import (
     ServicePicture,
     TotalsPicture,
     TransitionPicture,
+    VipPicture,
     totals_of,
 )
 from director.engine.errors import Conflict, NotFound, Refused, Stale
@@ -101,6 +102,7 @@ class SmallDirector:
         self.available = True
         self.clients = {"192.0.2.7:4711", "[2001:db8::7]:4712"}
         self.did: list[str] = []
+        self.pinned: str | None = None
         self.shares: dict[str, float] = {}  # of groups that do not have all clients
         self.specs = {
             "web": Stored(revision=5, spec=Service(listen=("127.0.0.1:8000",), groups={
@@ -265,6 +267,25 @@ class SmallDirector:
     def cluster(self) -> ClusterPicture:
         return ClusterPicture(cluster="default", director="one", store="memory:", store_available=self.available,
                               cold_start=False, leader=None, term=0)
+
+    def vips(self) -> tuple[VipPicture, ...]:
+        return (VipPicture(address="10.0.0.100", owner="one", since=1000.0, term=7, able=("one", "two"), pinned=self.pinned),)
+
+    def move_vip(self, address: str, director: str, *, who: str) -> Deferred[VipPicture]:
+        self.did.append(f"move {address} {director}")
+        return succeed(self.vips()[0])
+
+    def pin_vip(self, address: str, director: str, *, who: str) -> Deferred[VipPicture]:
+        self.pinned = director
+        return succeed(self.vips()[0])
+
+    def unpin_vip(self, address: str, *, who: str) -> Deferred[VipPicture]:
+        self.pinned = None
+        return succeed(self.vips()[0])
+
+    def rebalance_vips(self, *, who: str) -> Deferred[tuple[VipPicture, ...]]:
+        self.did.append("rebalance")
+        return succeed(self.vips())
 
     def history(self, ref: HostRef | None, limit: int) -> Deferred[tuple[PastPicture, ...]]:
         past = PastPicture(revision=5, at=1000.0, key="/txdirector/default/services/web", what="service web changed",
