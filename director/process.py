@@ -267,7 +267,8 @@ class Process:
             self._stopping = True
             self._reactor.callLater(ANSWER_S, self._begin_to_stop, f"ordered by {who}")
         node = self._tree.node
-        return Stopping(connections=node.open_connections, at_most_s=node.longest_drain_s)
+        at_most_s = self._tree.configuration.node.leave_s + node.longest_drain_s
+        return Stopping(connections=node.open_connections, at_most_s=at_most_s)
 
     # --- stopping
 

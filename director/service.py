@@ -128,8 +128,7 @@ class DirectorService(MultiService):
             reactor=reactor, random=random.random, on_closed=on_closed, on_order=self._tell_agent,
             elsewhere=self._elsewhere,
         )
-        admin = configuration.node.admin
-        self.users = UserBook(admin.users, required=admin.htpasswd is not None)
+        self.users = UserBook(node.admin.users, required=node.admin.htpasswd is not None)
         self.sync = Sync(
             self.store, self.keys, self.node, self.users.set_stored, user_unreadable=self.users.require
         )
@@ -153,11 +152,11 @@ class DirectorService(MultiService):
             previous=lambda: self._previous,
         )
         self.control = Control(self.operations, audit=self.audit.record)
-        self.registry.register(SnapshotCollector(self.operations.picture, self.node.counters))
-        self.registry.register(ResourceCollector(self.node.inventory, self.node.descriptors, self.node.shortages))
-        self.registry.register(BacklogCollector(self.node.listeners.queues))
-        self.registry.register(VipCollector(self.operations.vips, node.name))
-        self.registry.register(OwnProcess())
+        for collector in (SnapshotCollector(self.operations.picture, self.node.counters), OwnProcess(),
+                          ResourceCollector(self.node.inventory, self.node.descriptors, self.node.shortages),
+                          BacklogCollector(self.node.listeners.queues), CertificateCollector(self.certificates),
+                          VipCollector(self.operations.vips, node.name)):
+            self.registry.register(collector)
         for of_python in (GCCollector, PlatformCollector):
             of_python(registry=self.registry)
         self.agents = AgentListener(
@@ -178,12 +177,11 @@ class DirectorService(MultiService):
         )
         reports = ReportResource(self.agents.roster, self.metrics.rejected, monotonic=self.node.monotonic)
         self.admin = admin_service(
-            admin, self.users, self.control, self.registry, in_thread=self._in_thread, credentials=credentials,
+            node.admin, self.users, self.control, self.registry, in_thread=self._in_thread, credentials=credentials,
             reactor=reactor,
             exact={b"/api/v1/report": reports},
         )
-        self.metrics_port = metrics_service(configuration.node.metrics, self.registry, reactor=reactor)
-        self.registry.register(CertificateCollector(self.certificates))
+        self.metrics_port = metrics_service(node.metrics, self.registry, reactor=reactor, ready=self.operations.unready)
         self.side_doors = MultiService()
         self.side_doors.setName("side doors")
         if self.node.origins is not None and configuration.node.control_socket is not None:

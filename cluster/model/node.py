@@ -167,6 +167,7 @@ class Node(Record, frozen=True):
     takeover_s: Annotated[float, Meta(gt=0, le=60)] = 0.45  #: by promises: how long one lasts
     leader_lease_s: Annotated[float, Meta(ge=1, le=60)] = 2.0  #: a dead leader is noticed after this and half a second
     relay_threads: Annotated[int, Meta(ge=1, le=16)] = 1  #: of the native relay
+    leave_s: SecondsOrOff = 0.0  #: before a stop: for so long ``/ready`` says so, and everybody is served as ever
     upgrade_ready_s: Seconds = 60.0  #: how long a new process may take until it could serve
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 from twisted.application.service import MultiService
 from twisted.internet.defer import maybeDeferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from cluster.errors import StoreUnavailable
@@ -81,6 +82,9 @@ class Clustering(MultiService):
         self.boot_id = boot_id or uuid.uuid4().hex
         self.last_known: Sequence[Record] = ()
         self.missing = ""
+        self.leaving = False  #: it stops, or is about to: no new clients should come
+        self._leave_s = node.leave_s
+        self._reactor = reactor
         self._beside: tuple[str, ...] = ()  #: other clusters of this etcd, when this one was empty at the start
         self._store = store
         self._balancer = balancer
@@ -214,6 +218,9 @@ class Clustering(MultiService):
     async def hand_over(self) -> None:
         """Lead no more, so that another takes new clients. Clients of a virtual address that need longer than
         `HAND_OVER_S` lose their connection with it."""
+        self.leaving = True
+        if self._balancer.running and self._leave_s:
+            await deferLater(self._reactor, self._leave_s)
         if self.vips.held:
             await self._balancer.turn_away(HAND_OVER_S)
         for child in (self.leading, self.vips):

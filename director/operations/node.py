@@ -41,6 +41,7 @@ from director.operations.explaining import explanation
 from director.operations.explaining_names import name_steps
 from director.operations.past import told
 from director.operations.previous import Previous, cut_previous, with_previous
+from director.operations.readiness import why_not_ready
 from director.operations.services import ServiceChanges
 from director.operations.users import UserChanges
 from director.operations.vips import VipOrders
@@ -111,6 +112,10 @@ class NodeOperations:
             retired=node.retired_connections(),
             previous_connections=None if previous is None else previous.connections,
         )
+
+    def unready(self) -> str:
+        """Empty, or why no new clients should come."""
+        return why_not_ready(self._node, stopping=self._clustering.leaving, balances="balance" in self._boot.node.roles)
 
     def refs(self) -> Iterable[HostRef]:
         return self._node.inventory.hosts.keys()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from http.client import HTTPConnection
 from typing import Any
 
@@ -15,6 +16,7 @@ from twisted.web.test.requesthelper import DummyRequest
 
 from director.admin.control import Caller, Role
 from director.admin.scraping import MAX_CONNECTIONS_PER_ADDRESS, MAX_SCRAPES, OnlyMetrics, OpenMetrics
+from tests.integration.kit import service, until
 from tests.integration.pki import Authority
 from tests.integration.test_admin_endpoints import EndpointCase, get
 
@@ -55,6 +57,26 @@ class PortTests(EndpointCase):
             self.assertEqual((await deferToThread(asked, address, method, "/metrics", b"x"))[0], 405, method)
         status, _, body = await deferToThread(asked, address, "POST", "/api/v1/apply", b"x" * 100_000)
         self.assertEqual((status, b"only /metrics is served here" in body), (404, True))
+
+    async def test_ready(self) -> None:
+        """New clients should come while the director serves; from the order to stop on they should not, and who comes all the
+        same, since nobody has told their router yet, is served as ever."""
+        backend = await self.backend("a")
+        data = service({"a": backend.address}, group={"health": {"probe": {"kind": "none"}}})
+        data["node"] = {"metrics": {"listen": "127.0.0.1:0"}, "leave_s": 1.0}
+        self.running = await self.director(data)
+        (listener,) = self.running.metrics_port
+        address = str(listener.address)  # type: ignore[attr-defined]
+        self.assertEqual((await deferToThread(asked, address, "GET", "/ready"))[::2], (200, b"ready\n"))
+        self.assertEqual((await deferToThread(asked, address, "POST", "/ready"))[0], 405)
+        begun = time.monotonic()
+        stopped = self.running.stopService()
+        late = await self.client(self.running)  # whom the stop waits for then
+        self.assertEqual((await deferToThread(asked, address, "GET", "/ready"))[::2], (503, b"it stops\n"))
+        await until(lambda: late.received, "the late client is served")
+        late.close()
+        await stopped
+        self.assertGreaterEqual(time.monotonic() - begun, 1.0)
 
     async def test_tls(self) -> None:
         """By a certificate of its own, whose end is watched as all are."""
