@@ -1,3 +1,3 @@
 """What makes a director one of several."""
 
-__all__ = ["clustering", "fence", "forgetting", "leases", "membership", "stores"]
+__all__ = ["clustering", "fence", "forgetting", "leases", "membership", "spreading", "stores"]

@@ -386,9 +386,12 @@ class Clustering(MultiService):
         """The leader's, whoever it is; 0 without one."""
         return self.leading.known.term if self.leading.known is not None else 0
 
-    def vip_owner(self, address: str, owner: str) -> str | None:
-        """Who has the address that the store says is *owner*'s; None: this director, which gave it up."""
-        if address in self.vips_held or (self.spreading is None and self.vips.held):
+    def vip_owner(self, owner: str, address: str = "") -> str | None:
+        """Who has the addresses that the store says are *owner*'s; None: this director, which gave them up.
+
+        :param address: which it is, where each has an owner of its own.
+        """
+        if address in self.vips_held if self.spreading is not None else self.vips.held:
             return self.member.name
         return None if owner == self.member.name else owner
 

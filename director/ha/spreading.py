@@ -28,6 +28,7 @@ from cluster.store import Compare, Put, Store, Watch
 from cluster.takeover import Kind, Reign, Timing, as_written
 from cluster.view import View
 from director.core.spreading import USUAL_PRIORITY, Place, spread
+from director.engine.telling import tell_each
 from director.ha.fence import Fence
 from director.ha.gathering import Gathering
 from director.ha.netlink import Interface
@@ -119,20 +120,12 @@ class Spreading(MultiService):
             vips.setName(f"vip {address}")
             owning.openers.append(vips.open_fence)
             owning.closers.append(vips.close_fence)
-            vips.on_taken.append(self._taken)
-            vips.on_released.append(self._released)
+            vips.on_taken.append(partial(tell_each, self.on_taken))
+            vips.on_released.append(partial(tell_each, self.on_released))
             self.owning[address], self.vips[address] = owning, vips
             vips.setServiceParent(self)
         for owning in self.owning.values():  # last, since what cannot be served must not be owned; the first to stop
             owning.setServiceParent(self)
-
-    def _taken(self, addresses: tuple[str, ...]) -> None:
-        for told in self.on_taken:
-            told(addresses)
-
-    def _released(self, addresses: tuple[str, ...]) -> None:
-        for told in self.on_released:
-            told(addresses)
 
     def _fence(self, number: int, until_ns: int) -> Fence:
         """All are made at once, for making some takes away the others."""

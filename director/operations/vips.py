@@ -41,11 +41,11 @@ class VipOrders:
         clustering = self._clustering
         owners = sorted(clustering.vips.owners.items())
         if clustering.spreading is None:
-            return tuple(VipPicture(address=address, owner=clustering.vip_owner(address, owner.owner), since=owner.since,
+            return tuple(VipPicture(address=address, owner=clustering.vip_owner(owner.owner), since=owner.since,
                                     term=owner.term) for address, owner in owners)
         since = {address: owner.since for address, owner in owners}
         return tuple(
-            VipPicture(address=each.address, owner=clustering.vip_owner(each.address, each.owner) or None,
+            VipPicture(address=each.address, owner=clustering.vip_owner(each.owner, each.address) or None,
                        since=since.get(each.address, 0.0), term=each.term, able=each.able, pinned=each.pinned or None,
                        moves=each.moves)
             for each in clustering.spreading.every()
@@ -110,13 +110,19 @@ class VipOrders:
             after = msgspec.structs.replace(change(before), who=who, at=self._wall())
             written = [Put(key, msgspec.json.encode(after))]
             if (await self._store.commit(written, when=[Compare(key, record.mod_revision)])).succeeded:
+                await self._until(partial(self._follows, address, after))
                 return
         raise Conflict("it kept changing; try again")
 
+    def _follows(self, address: str, placement: Placement) -> bool:
+        return self._spreading().placement(address) == placement
+
     async def _moved(self, target: dict[str, str]) -> None:
         """Wait until all are where they should be, for some seconds."""
+        await self._until(lambda: all(
+            each.owner == target.get(each.address, each.owner) for each in self._spreading().every()))
+
+    async def _until(self, happened: Callable[[], bool]) -> None:
         until = self._reactor.seconds() + MOVED_S
-        while self._reactor.seconds() < until:
-            if all(each.owner == target.get(each.address, each.owner) for each in self._spreading().every()):
-                return
+        while not happened() and self._reactor.seconds() < until:
             await deferLater(self._reactor, _POLL_S)

@@ -26,7 +26,8 @@ class ReferenceTests(SynchronousTestCase):
         for route in ROUTES:
             methods = " ".join(f"`{method}`" for method in route.methods if method != "HEAD")
             path = route.path
-            for name, letter in (("service", "S"), ("group", "G"), ("host", "H"), ("client", "C"), ("user", "U")):
+            for name, letter in (("service", "S"), ("group", "G"), ("host", "H"), ("client", "C"), ("user", "U"),
+                                 ("address", "A")):
                 path = path.replace(f"{{{name}}}", letter)
             expected[methods, f"`{path}`", f"`{route.operation}`"] = route
         self.assertEqual(set(rows), set(expected))

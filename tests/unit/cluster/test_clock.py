@@ -39,6 +39,7 @@ WALL = {
     "director/engine/node.py": "pictures, orders and the audit: shown to operators",
     "director/ha/peers.py": "since when a peer is linked: shown to operators",
     "director/ha/stores.py": "the history of the embedded stores",
+    "director/ha/spreading.py": "the same, of each address",
     "director/ha/vips.py": "since when an address is held: shown to operators",
 }
 #: The only modules that take Twisted's own reactor, and who gives it the clock of timers.

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.errors import Misuse
 from cluster.keys import (
+    AddressKeys,
     AdminKey,
     AuditKey,
     BootKey,
@@ -22,7 +23,10 @@ from cluster.keys import (
     LoadKey,
     ObservedKey,
     Place,
+    PlacementKey,
     RegisteredKey,
+    ReignBeatKey,
+    ReignKey,
     ServiceKey,
     UserKey,
     VipKey,
@@ -36,7 +40,7 @@ places: st.SearchStrategy[Place] = st.one_of(
     st.builds(ServiceKey, names), st.builds(BootKey, names), st.builds(RegisteredKey, refs),
     st.builds(AdminKey, refs, st.sampled_from(["operator", "agent"])), st.builds(ObservedKey, names, refs),
     st.builds(LoadKey, names), st.builds(DirectorKey, names), st.just(LeaderKey()), st.just(LeaderBeatKey()),
-    st.builds(VipKey, st.ip_addresses().map(str)), st.builds(CapsKey, names), st.builds(UserKey, names),
+    *(st.builds(kind, st.ip_addresses().map(str)) for kind in (VipKey, ReignKey, ReignBeatKey, PlacementKey)), st.builds(CapsKey, names), st.builds(UserKey, names),
     st.builds(AuditKey, st.datetimes().map(lambda at: int(at.timestamp() * 1e6))),
 )
 
@@ -44,6 +48,8 @@ _BUILD: dict[type, Callable[..., Callable[..., str]]] = {
     ServiceKey: lambda keys: keys.service, BootKey: lambda keys: keys.boot, RegisteredKey: lambda keys: keys.registered,
     AdminKey: lambda keys: keys.admin, ObservedKey: lambda keys: keys.observed, LoadKey: lambda keys: keys.load,
     DirectorKey: lambda keys: keys.director, LeaderKey: lambda keys: keys.leader, LeaderBeatKey: lambda keys: keys.leader_beat, VipKey: lambda keys: keys.vip,
+    ReignKey: lambda keys: keys.reign, ReignBeatKey: lambda keys: keys.reign_beat,
+    PlacementKey: lambda keys: keys.placement,
     CapsKey: lambda keys: keys.caps, UserKey: lambda keys: keys.user, AuditKey: lambda keys: keys.audit,
 }
 
@@ -160,3 +166,13 @@ class KeysTests(SynchronousTestCase):
     def test_vip_of_any_address(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
         """IPv4 and IPv6 alike, zones too."""
         self.assertEqual(self.keys.parse(self.keys.vip(str(address))), VipKey(str(address)))
+
+    def test_of_one_address(self) -> None:
+        """Where each address has an owner of its own, its record and its beat stand for the leader's; nothing else changes."""
+        of_one = AddressKeys(self.keys, "2001:DB8::1")
+        self.assertEqual((of_one.leader(), of_one.leader_beat()),
+                         (self.keys.reign("2001:db8::1"), self.keys.reign_beat("2001:db8::1")))
+        self.assertEqual(of_one.service("web"), self.keys.service("web"))
+        self.assertRaises(Misuse, AddressKeys, self.keys, "lb1")
+        for key in ("reigns/lb1", "reigns/2001:DB8::1", "placements/10.0.0.1/beat", "reigns/10.0.0.1/more", "reigns"):
+            self.assertIsNone(self.keys.parse(self.keys.root + key))

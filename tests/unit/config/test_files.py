@@ -350,6 +350,22 @@ class CheckTests(FilesTestCase):
         self.broken("node.vips.addresses[1]", "there already", here + "addresses = ['10.0.0.1/24', '10.0.0.1/32']")
         self.broken("node.vip_on_isolation", "promises", "node.vip_on_isolation = 'keep'")
 
+    def test_spread(self) -> None:
+        """Addresses are spread by promises, over directors that balance; priorities are of what is spread."""
+        vips = "[node.vips]\ninterface = 'eth0'\naddresses = ['10.0.0.1/24', '2001:db8::1/64']\n"
+        self.broken("node.vips.spread", "by promises", vips + "spread = true")
+        self.broken("node.vips.priorities", "spread", vips + "priorities = { '10.0.0.1' = 200 }")
+        promises = ("node.takeover = 'promises'\nnode.store = 'etcd:'\nnode.etcd.endpoints = ['10.0.0.9:2379']\n"
+                    f"node.peers.listen = '10.0.0.1:1'\nnode.peers.secret_file = {json.dumps(self.write(b'x' * 16))}\n")
+        for text in ("10.0.0.2", "lb1", "10.0.0.1/24"):
+            self.broken(f"node.vips.priorities.\"{text}\"" if "." in text else f"node.vips.priorities.{text}", "not one of",
+                        promises + vips + f"spread = true\npriorities = {{ '{text}' = 200 }}")
+        self.broken("node.vips.spread", "no addresses", promises + "node.vips.spread = true")
+        self.broken("node.vips.spread", "does not balance", promises + "node.roles = ['manage']\n" + vips + "spread = true")
+        many = [f"10.0.{number}.1/24" for number in range(65)]
+        self.broken("node.vips.spread", "64 addresses", promises + f"[node.vips]\ninterface = 'eth0'\nspread = true\naddresses = {many}")
+        self.assertEqual(problems(promises + vips + "spread = true\npriorities = { '10.0.0.1' = 200, '2001:DB8::1' = 50 }"), [])
+
     def test_health(self) -> None:
         """A host must be suspect before it can be out, and probes need a sane path, address and header."""
         health = "[services.web.groups.blue.health]\n"

@@ -117,6 +117,17 @@ class StoreAwayTests(SynchronousTestCase):
         self.assertEqual(tables.vip_line({**self.VIP, "owner": None}, away), "192.0.2.80 is not at one any more")
         self.assertNotIn("last known", tables.vip_line({**self.VIP, "owner": "one"}, away))
 
+    def test_vips(self) -> None:
+        """Who has each, who may, and where it is pinned; nobody, if so."""
+        rows = [{**self.VIP, "able": ["one", "two"], "pinned": None, "moves": 0},
+                {**self.VIP, "address": "192.0.2.81", "owner": None, "since": 9.0, "able": [], "pinned": "one", "moves": 0}]
+        console = tables.console()
+        with console.capture() as shown:
+            console.print(tables.vips_table(rows))
+        lines = [line.split() for line in shown.get().splitlines() if line.startswith(" 192.")]
+        self.assertEqual(lines[0], ["192.0.2.80", "two", "-", "7", "one", "two", "-"])
+        self.assertEqual((lines[1][:2], lines[1][-2:]), (["192.0.2.81", "-"], ["-", "one"]))
+
     def test_no_room(self) -> None:
         """A store that takes no changes is told with what there is to do."""
         line = tables.cluster_line({**self.CLUSTER, "store_writable": False, "problems": ["etcd is out of space"]})
