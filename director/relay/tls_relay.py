@@ -23,7 +23,6 @@ from director.relay.openssl import FIN, errno_of, in_words
 from director.relay.python import PythonRelay
 from director.relay.tls_end import PlainEnd, TLSEnd, flow
 
-
 _OUT = select.EPOLLOUT
 
 
