@@ -11,7 +11,7 @@ from director.relay.pipes import MAX_PIPES
 from director.relay.python import PythonRelay
 from director.relay.tls_relay import TLSRelay
 
-__all__ = ["choice", "interface", "make_relay", "openssl", "pipes", "timed_wheel", "turnarounds"]
+__all__ = ["choice", "interface", "make_relay", "openssl", "pipes", "turnarounds"]
 
 
 def make_relay(kind: Literal["auto", "native", "python", "tls"] = "auto", *, reactor: Any, threads: int = 1,

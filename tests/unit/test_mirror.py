@@ -100,7 +100,6 @@ ELSEWHERE = {
     "director/core/schedulers/least.py": "unit/core/test_schedulers.py",
     "director/core/schedulers/registry.py": "unit/core/test_schedulers.py",
     "director/core/schedulers/simple.py": "unit/core/test_schedulers.py",
-    "director/core/schedulers/smooth.py": "unit/core/test_schedulers.py",
     "director/core/schedulers/structures.py": "unit/core/test_schedulers.py",
     # of the node, the cluster and the operations
     "director/operations/sides.py": "integration/test_canaries.py",

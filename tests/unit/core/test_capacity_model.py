@@ -60,8 +60,8 @@ class Model:
             host["errors"] *= math.exp(-elapsed / 10.0)
         # how busy it is
         if report.utilisation is not None:
-            kept = math.exp(-elapsed / 5.0)
-            host["busy"] = report.utilisation if host["busy"] is None else kept * host["busy"] + (1 - kept) * report.utilisation
+            before = report.utilisation if host["busy"] is None else host["busy"]
+            host["busy"] = before + (report.utilisation - before) * (1 - math.exp(-elapsed / 5.0))  # to the last bit: it is compared
         if report.capacity is None and (host["busy"] or 0.0) < (0.05 if counts else 0.1):
             middle = self.medians(now).get(host["source"], 0.0)
             if report.utilisation is not None and 0.0 < host["capacity"] < middle:
