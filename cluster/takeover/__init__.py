@@ -25,7 +25,6 @@ from cluster.takeover.words import (
     Outcome,
     Read,
     Reign,
-    Seen,
     SendAck,
     SendBeat,
     SendBye,
@@ -34,6 +33,6 @@ from cluster.takeover.words import (
 
 __all__ = [
     "Ack", "Beat", "CloseFence", "Commit", "Effect", "Gained", "Kind", "Lost", "OpenFence", "Outcome", "Read", "Reign",
-    "Seen", "SendAck", "SendBeat", "SendBye", "Takeover", "Timing", "Transaction", "as_written", "comparisons", "operations",
+    "SendAck", "SendBeat", "SendBye", "Takeover", "Timing", "Transaction", "as_written", "comparisons", "operations",
     "sighted",
 ]

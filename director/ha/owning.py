@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, succeed
 from cluster.keys import AddressKeys
 from cluster.model import Leader, Member
 from cluster.store import Committed, Operation, Put, Record, Store
-from cluster.takeover import Seen, Transaction, as_written, operations, sighted
+from cluster.takeover import Transaction, as_written, operations
 from cluster.view import Unreadable, decode
 from director.ha.reigning import Reigning
 
@@ -32,15 +32,16 @@ class Presiding(Reigning):
     def __init__(self, *arguments: Any, spread: bool | None, **more: Any) -> None:
         self.spread_said = False
         self._spread = spread
+        self._together = spread is False
         super().__init__(*arguments, **more)
 
-    def _understood(self, records: Sequence[Record]) -> tuple[Seen, str]:
+    def _sight(self, records: Sequence[Record], revision: int) -> None:
         key = self._keys.leader()
         for record in records:
             if record.key == key:
                 with contextlib.suppress(Unreadable):  # is told by `sighted`
                     self.spread_said = decode(record.value, Leader).spread
-        return sighted(records, self._keys, together=self._spread is False)
+        super()._sight(records, revision)
 
     def _operations(self, transaction: Transaction) -> list[Operation]:
         spread = self.spread_said if self._spread is None else self._spread
@@ -74,8 +75,10 @@ class Owning(Reigning):
         self._about = {"address": self.address}
         self._prefer = prefer
 
-    def _wishing(self, members: Mapping[str, Member]) -> frozenset[str]:
-        return frozenset(name for name, each in members.items() if each.promises and self.address in each.vips)
+    def _directory(self, members: Mapping[str, Member]) -> tuple[frozenset[str], frozenset[str]]:
+        """Who does not have the address any more is as good as gone (R11)."""
+        have = {name: each for name, each in members.items() if self.address in each.vips}
+        return frozenset(have), frozenset(name for name, each in have.items() if each.promises)
 
     def _successor(self) -> str:
         able = self.able()

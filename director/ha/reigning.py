@@ -32,7 +32,6 @@ from cluster.takeover import (
     OpenFence,
     Outcome,
     Read,
-    Seen,
     SendAck,
     SendBeat,
     SendBye,
@@ -44,7 +43,7 @@ from cluster.takeover import (
     sighted,
 )
 from director.engine.telling import tell_each
-from director.ha.leading import RESIGN_HOLD_S, RESIGN_TIMEOUT_S, Known, NotLeading
+from director.ha.leading import RESIGN_HOLD_S, RESIGN_TIMEOUT_S, Known, NotLeading, boottime_ns
 from director.ha.peers import Peers
 from director.timing.alarm import Alarm
 from director.timing.seldom import Seldom, more
@@ -56,11 +55,6 @@ READ_TIMEOUT_S = 1.0
 #: Between lines about a store that does not answer: the machine asks it ten times a second.
 HINDERED_EVERY_S = 60.0
 NS = 1_000_000_000
-
-
-def boottime_ns() -> int:
-    """Of a clock that runs on while the machine sleeps, and that the kernel's fence reads too."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 class Reigning(Service):
@@ -77,6 +71,7 @@ class Reigning(Service):
     linger_s = 0.0
     names_first = False  #: the record itself names the owner
     lease: Lease | None = None
+    _together = False  #: whether addresses that are spread keep it from leading
     known_text = "{leader} leads, term {term}"
     gained_text = "{director} leads, term {term}"
     lost_text = "{director} leads no more, term {term}: {why}"
@@ -160,8 +155,7 @@ class Reigning(Service):
 
     def _hand_over(self, to: str, hold_s: float) -> Deferred[None]:
         self._hold_until = max(self._hold_until, self._now() + int(hold_s * NS))
-        over: Deferred[None] = Deferred()
-        self._over = over
+        self._over = over = Deferred[None]()
         self._follow(self._machine.hand_over(to, self._incarnations[to], self._now()))
         if self._machine.owner:  # a change of the record is under way, or a hold
             self._given_over()
@@ -250,15 +244,16 @@ class Reigning(Service):
         past_ns = self._now() % beat_ns
         self._turn = self._reactor.callLater((beat_ns * (1 + (2 * past_ns > beat_ns)) - past_ns) / NS, self._turned)
         members = self._members()
-        self._machine.directory(frozenset(members), self._wishing(members))
+        self._machine.directory(*self._directory(members))
         if self._machine.owner or self._may_campaign():
             self._follow(self._machine.turn(self._now()))
         if self._machine.owner and (why := self._fit()):
             self.log.error("{director} owns no virtual address any more: {why}", director=self.director, why=why)
             self._follow(self._machine.step_down(why))
 
-    def _wishing(self, members: Mapping[str, Member]) -> frozenset[str]:
-        return frozenset(name for name, each in members.items() if each.promises and "manage" in each.roles)
+    def _directory(self, members: Mapping[str, Member]) -> tuple[frozenset[str], frozenset[str]]:
+        wishing = (name for name, each in members.items() if each.promises and "manage" in each.roles)
+        return frozenset(members), frozenset(wishing)
 
     def _may_campaign(self) -> bool:
         return self._now() >= self._hold_until and not self._fit() and bool(self.running)
@@ -319,7 +314,7 @@ class Reigning(Service):
         if revision < self._revision:
             return
         self._revision = revision
-        seen, why = self._understood(records)
+        seen, why = sighted(records, self._keys, together=self._together)
         key = self._keys.leader()
         if why and self.problems.get(key) != why:
             self.log.error("{key} in the store is nobody's by promises: {why}", key=key, why=why)
@@ -336,9 +331,6 @@ class Reigning(Service):
             tell_each(self.on_known, known)
         if self._watch is not None:
             self._follow(self._machine.seen(seen, self._now()))
-
-    def _understood(self, records: Sequence[Record]) -> tuple[Seen, str]:
-        return sighted(records, self._keys)
 
     def _operations(self, transaction: Transaction) -> list[Operation]:
         return operations(transaction, self._keys, self._wall())

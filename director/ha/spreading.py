@@ -31,11 +31,12 @@ from director.core.spreading import USUAL_PRIORITY, Place, spread
 from director.engine.telling import tell_each
 from director.ha.fence import Fence
 from director.ha.gathering import Gathering
+from director.ha.leading import boottime_ns
 from director.ha.netlink import Interface
 from director.ha.open_connections import open_connections
 from director.ha.owning import Owning, Presiding
 from director.ha.peers import Peers
-from director.ha.reigning import NS, boottime_ns
+from director.ha.reigning import NS
 from director.ha.vips import Vips
 
 #: Between two looks at what should be elsewhere; an order is noticed at once.

@@ -23,10 +23,14 @@ from cluster.address import Address
 from cluster.keys import Keys
 from cluster.memory import MemoryStore
 from cluster.model import Configuration
+from cluster.model import Vips as VipsConfig
 from cluster.takeover import Timing
 from director.config.files import checked
+from director.ha.fence import Lifetime
 from director.ha.keeping import Keeping
+from director.ha.owning import Presiding
 from director.ha.reigning import Reigning
+from director.ha.spreading import Spreading
 from director.ha.summarising import Summarising
 from director.ports.binding import BindError, bind
 from director.service import DirectorService, make_service
@@ -107,6 +111,17 @@ class StatesTests(TestCase):
             return Reigning(self.store, Keys("c"), tree.clustering.peers, director="d", timing=Timing(), reactor=reactor,
                             members=dict)
 
+        def spreading() -> Spreading:
+            tree = self.on(make_service(self.configuration(), reactor=reactor))
+            peers = tree.clustering.peers
+            assert peers is not None
+            leading = Presiding(self.store, Keys("c"), peers, director="d", timing=Timing(), reactor=reactor, members=dict,
+                                spread=True)
+            return Spreading(
+                VipsConfig(interface="lo", addresses=("192.0.2.80/32", "2001:db8::80/128"), spread=True), leading, peers,
+                self.store, Keys("c"), timing=Timing(), members=dict, wanted=lambda: True, rivals=lambda: False,
+                turn_away=lambda at: None, fence=lambda groups: tuple(Lifetime("a test") for _ in groups), reactor=reactor)
+
         def listeners() -> Listeners:
             return Listeners(Address("127.0.0.1", 0), _Nobody(), reactor=reactor)
 
@@ -150,6 +165,7 @@ class StatesTests(TestCase):
             "Keeping": keeping,
             "Summarising": summarising,
             "Reigning": reigning,
+            "Spreading": spreading,
             "Listeners": listeners,
             "Listener": listener,
             "LoadReporter": lambda: agent.service.LoadReporter(config, reactor=reactor),
