@@ -9,6 +9,7 @@ address, by ARP or handshake.
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import json
 import os
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.cluster import quantile
+from bench.freezing import freeze
 from bench.machine import HERE, facts
 from bench.watching import Seen, Watchers, build, doubled_ms, owners, served_again_s
 from deploy.lab.cluster import WEB, Cluster, NotYet, all_up, until
@@ -47,6 +49,7 @@ class Pair:
     lab: Lab
     side: Side
     machines: list[Machine]
+    thaw: Callable[[], None]  #: what `freeze` froze
 
     def signal(self, machine: Machine, number: int) -> None:
         """To all of the pair's processes there."""
@@ -264,10 +267,23 @@ def _freeze_and_unfence(pair: Directors, owner: Machine) -> None:
     subprocess.run(["tc", "-n", owner.namespace, "qdisc", "del", "dev", INTERFACE, "clsact"], check=True)
 
 
+def _freeze_group(pair: Directors, owner: Machine) -> None:
+    process = pair._on(owner).process
+    assert process is not None
+    pair.thaw = freeze([process.pid])
+
+
+def _delete_record(pair: Directors, owner: Machine) -> None:
+    """The leader's, by leases and by promises."""
+    key = base64.b64encode(b"/txdirector/lab/leader").decode()
+    pair.cluster.etcd[0].post("/v3/kv/deleterange", {"key": key})
+
+
 FAULTS = (
     Fault("SIGKILL of the owner", _kill, _restart),
     Fault("SIGSTOP, later SIGCONT", lambda pair, owner: pair.signal(owner, signal.SIGSTOP),
           lambda pair, owner: pair.signal(owner, signal.SIGCONT)),
+    Fault("frozen by its control group, later thawed", _freeze_group, lambda pair, owner: pair.thaw(), etcd=True),
     Fault("power loss", _off, _on),
     Fault("carrier lost on the clients' side", lambda pair, owner: pair.side.carrier(owner, there=False),
           lambda pair, owner: pair.side.carrier(owner, there=True)),
@@ -280,6 +296,7 @@ FAULTS = (
           lambda pair, owner: pair.heal(owner, *_etcd(pair)), moves=False, etcd=True),
     Fault("etcd's leader killed", _etcd_leader, _etcd_back, moves=False, etcd=True),
     Fault("etcd away for 4 s", _etcd_all, _etcd_back, moves=False, etcd=True),
+    Fault("the leader's record deleted by hand", _delete_record, lambda pair, owner: None, moves=False, etcd=True),
     Fault("SIGKILL during an etcd election", _etcd_leader_and_owner, _both_back, etcd=True),
     Fault("SIGSTOP, and nft flush ruleset", _freeze_and_flush, _thaw_and_restore, etcd=True),
     Fault("SIGSTOP, and its fence removed", _freeze_and_unfence,
