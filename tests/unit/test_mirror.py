@@ -93,7 +93,6 @@ ELSEWHERE = {
     # parts of the inventory, of the pool and of what is told of them
     "director/core/entries.py": "unit/core/test_inventory.py", "director/core/host.py": "unit/core/test_pool.py",
     "director/core/judging.py": "unit/core/test_inventory_others.py", "director/core/others.py": "unit/core/test_merge.py",
-    "director/core/placing.py": "unit/core/test_inventory.py",
     "director/core/transitions.py": "unit/core/test_health.py",
     "director/core/schedulers/base.py": "unit/core/test_schedulers.py",
     "director/core/schedulers/loadaware/scheduler.py": "unit/core/test_loadaware.py",

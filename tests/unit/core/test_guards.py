@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from unittest import TestCase
 
 from cluster.model import LoadReport
@@ -36,6 +37,21 @@ class SharesTests(TestCase):
         self.assertEqual(self.shares.cap(self.hosts[0]), 1.0)
         self.pick(0, WINDOW // 2)
         self.assertEqual(self.shares.cap(self.hosts[0]), 2.0 + 10.0 * 0.5)
+        self.assertEqual(self.shares.cap(self.hosts[1]), 1.0)
+
+    def test_shares(self) -> None:
+        """Whatever part of the window: ten times what is beyond one and a half fair shares, and two; without a weight, without end."""
+        for count in (47, 48, 49, 61, 83, 128):
+            self.setUp()
+            self.pick(0, count)
+            share = count / WINDOW
+            self.assertAlmostEqual(self.shares.cap(self.hosts[0]), 2.0 + 10.0 * (share - 1.5) if share > 1.5 else 1.0)
+        self.hosts[0].weight = 0.0
+        self.assertEqual((self.shares.cap(self.hosts[0]), self.shares.cap(self.hosts[1])), (math.inf, 1.0))
+        copy = self.shares.copy()
+        self.shares.resize(1, 1.0)
+        self.assertEqual(copy.cap(self.hosts[0]), math.inf)
+        copy.picked(self.hosts[1])
         self.assertEqual(self.shares.cap(self.hosts[1]), 1.0)
 
     def test_window(self) -> None:

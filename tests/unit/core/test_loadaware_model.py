@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
 
@@ -87,6 +88,14 @@ class Model:
             each.blend = each.in_flight.blend(self.duration.seconds, now)
             each.stall = stall(host.in_flight, now - each.quiet_since, self.usual_s, self.stall_after)
             each.cap = self.cap(host)
+
+    def looked(self, now: float) -> Model:
+        """As it will be then, if nothing else happens."""
+        other = copy.copy(self)
+        other.known = {host: copy.copy(known) for host, known in self.known.items()}
+        other.picks = self.picks.copy()
+        other.sweep(now)
+        return other
 
     def picked(self, host: Host, now: float) -> None:
         known = self.known[host]
@@ -209,6 +218,10 @@ class ModelTests(SynchronousTestCase):
                     model.began_at = -math.inf
                 case _:
                     now += value
+            for later in (now, now + value):
+                with scheduler.looking(later):
+                    self.same(pool, scheduler, model.looked(later), later)
+            self.same(pool, scheduler, model, now)
             model.sweep(now)
             scheduler.cleanup(now)
             self.same(pool, scheduler, model, now)

@@ -20,6 +20,7 @@ from cluster.model import Reason
 from director.core.host import Host
 from director.core.pool import Pool
 from director.core.schedulers import SCHEDULERS, check_parameters, make_scheduler
+from director.core.schedulers.least import turns
 from director.core.schedulers.structures import HostArray, LeastTree, ShareTree
 from tests.unit.core.core_pools import EVERY_KIND, address, pool_of, ref, scheduler_of
 
@@ -250,6 +251,16 @@ class LeastConnectionsTests(SynchronousTestCase):
         pool.set_weight(pool.hosts["h2"], 4)
         tickets += [pool.pick(None, 0.0) for _ in range(70)]
         self.assertEqual([host.in_flight for host in pool.hosts.values()], [20, 40, 80])
+
+
+class TurnsTests(SynchronousTestCase):
+    def test_formula(self) -> None:
+        """In proportion to what was ordered and to the estimate; below three quarters by that estimate's fourth power."""
+        for ordered, estimate, often in (
+            (1.0, 1.0, 1.0), (3.0, 1.0, 3.0), (2.0, 1.5, 3.0), (1.0, 0.75, 0.75), (2.0, 0.75, 1.5), (2.0, 0.375, 2.0 * 0.375 / 8),
+            (5.0, 0.6, 5.0 * 0.6 * 0.8**3), (1.0, 0.0, 0.0),
+        ):
+            self.assertAlmostEqual(turns(ordered, estimate), often)
 
 
 class TreeTests(SynchronousTestCase):
