@@ -209,7 +209,8 @@ def control(package: Package, tree: Path, version: str, scratch: Path) -> None:
     depends = [f"python3 (>= {at_least})", f"python3 (<< {before})", "systemd-standalone-sysusers | systemd-sysusers",
                "systemd-standalone-tmpfiles | systemd-tmpfiles", *libraries(tree, scratch)]
     # in KiB, as Debian's policy counts: a directory's size is its file system's affair
-    size = sum(-(-path.lstat().st_size // 1024) if path.is_file() and not path.is_symlink() else 1 for path in tree.rglob("*"))
+    size = sum(-(-path.lstat().st_size // 1024) if path.is_file() and not path.is_symlink() else 1
+               for path in tree.rglob("*"))
     (debian / "control").write_text(
         f"Package: {package.name}\nVersion: {version}\nArchitecture: {run('dpkg', '--print-architecture').strip()}\n"
         f"Maintainer: {MAINTAINER}\nInstalled-Size: {size}\nDepends: {', '.join(depends)}\n"

