@@ -27,7 +27,7 @@ def main(context: click.Context, url: str, user: str | None, password_file: Any,
     TXDIRECTOR_CA. A host is named SERVICE/GROUP/HOST, a group SERVICE/GROUP.
 
     Exit codes: 0 done; 1 refused or not in time; 2 wrong usage, or errors in a file; 3 no director answers; 4 not
-    signed in, or not allowed; 5 no such thing; 6 there are differences.
+    signed in, or not allowed; 5 no such thing; 6 there are differences; 7 it is not known whether the change was made.
     """
     for stream in (sys.stdout, sys.stderr):  # what a terminal's encoding lacks is replaced, not a traceback
         if isinstance(stream, io.TextIOWrapper):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import click
 from markdown_it import MarkdownIt
 from twisted.trial.unittest import SynchronousTestCase
 
+from director.ctl import client
 from docs._ext.commands import PROGRAMS, program_page
 
 
@@ -45,3 +47,11 @@ class ProgramPageTests(SynchronousTestCase):
         self.assertIn("Environment: `TXDIRECTOR_URL`.", program_page("directorctl"))
         self.assertIn("Environment: `DIRECTOR_AGENT_TOKEN_FILE`.", program_page("director-agent"))
         self.assertNotIn("Environment", program_page("director"))
+
+    def test_exit_codes(self) -> None:
+        """directorctl's own help and its page tell of all that it ends with."""
+        codes = {0, 1, 2} | {code for name, code in vars(client).items() if name.startswith("EXIT_")}
+        told = re.findall(r"(?:codes:|;)\s+(\d) ", PROGRAMS["directorctl"].help or "")
+        page = (Path(__file__).parents[3] / "docs/reference/directorctl.md").read_text()
+        self.assertEqual([int(code) for code in told], sorted(codes))
+        self.assertEqual([int(code) for code in re.findall(r"^\| (\d) \|", page, re.M)], sorted(codes))
