@@ -117,12 +117,13 @@ class NameTests(SynchronousTestCase):
 
     def test_taken(self) -> None:
         """One that is taken keeps the others from being had."""
-        with socket.create_server(("127.0.0.2", 0)) as taken:
+        one, other = "127.93.0.1", "127.93.0.2"  # where nobody else has that port
+        with socket.create_server((other, 0)) as taken:
             port = taken.getsockname()[1]
-            self.resolving("127.0.0.1", "127.0.0.2")
+            self.resolving(one, other)
             with self.assertRaisesRegex(BindError, "Address already in use"):
                 self.bound(port)
-            with socket.create_server(("127.0.0.1", port)):
+            with socket.create_server((one, port)):
                 pass
 
     def test_unknown(self) -> None:
