@@ -27,8 +27,8 @@ from tests.integration.pki import Authority
 #: Another address than the honest ones'.
 STRANGER = "127.0.0.66"
 STRANGERS = [f"127.0.0.{number}" for number in range(66, 70)]
-#: With a limit of 20,000 descriptors a director has some 9,100 places for clients; beyond them everybody waits, honest or not,
-#: which is what limits of a client are for.
+#: With a limit of 20,000 descriptors a director has some 9,100 places for clients; beyond them everybody waits, honest or
+#: not, which is what limits of a client are for.
 IDLE = 9_000 if resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= 20_000 else 8_000
 #: Of one client, at the limited listener: the honest ones stay far below.
 LIMITS = "limits = { max_connections_per_client = 100, new_per_client_per_s = 10000.0 }"

@@ -1,7 +1,7 @@
 """Clients of TLS that a director passes through, by their server name and not: part of ``python -m bench.tls``.
 
-One director with the native relay has two listeners for the same host, at one of which it has to look for the name. They take
-turns. The host, which ends TLS, and the clients share the other core.
+One director with the native relay has two listeners for the same host, at one of which it has to look for the name. They
+take turns. The host, which ends TLS, and the clients share the other core.
 """
 
 from __future__ import annotations

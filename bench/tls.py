@@ -215,7 +215,8 @@ def main() -> None:
         linked = subprocess.run(["haproxy", "-vv"], capture_output=True, text=True, check=False).stdout
         at = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "openssl": SSL.SSLeay_version(0).decode(),
               "haproxy_openssl": [line for line in linked.splitlines() if "Running on OpenSSL" in line]}
-        path.write_text(json.dumps({"medians": medians} | at | facts() | {"rounds": rounds, "routing": passed}, indent=1) + "\n")
+        found = {"medians": medians} | at | facts() | {"rounds": rounds, "routing": passed}
+        path.write_text(json.dumps(found, indent=1) + "\n")
         print(f"\nwritten to {path.relative_to(HERE.parent)}")
 
 
