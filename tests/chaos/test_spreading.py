@@ -34,7 +34,7 @@ class SpreadTests(SynchronousTestCase):
             raise SkipTest(reason)
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
-        self.cluster = Cluster(Path(directory.name), etcd=1, backends=1, node='takeover = "promises"\ntakeover_s = 3.0')
+        self.cluster = Cluster(Path(directory.name), etcd=1, backends=1, node='takeover = "promises"\ntakeover_s = 2.0')
         self.addCleanup(self.cluster.close)
         self.addCleanup(self._keep_tails)
         self.side = with_side(self.cluster)
