@@ -189,6 +189,17 @@ class RedispatchTests(SynchronousTestCase):
         self.assertEqual((gate.connections, pool.in_flight, gate.queued), (1, 0, 1))
         self.assertEqual([waiter for waiter, _ in gate.leave(None, FAILED, 1.0)], [2])
 
+    def test_between_hosts(self) -> None:
+        """Who is between two hosts keeps its place in the service, however many others have one."""
+        for holding, between in ((3, 1), (2, 2), (1, 3), (0, 4), (4, 0)):
+            gate = Admission(pool_of("leastconns", [1]), Limits(max_connections=5))
+            tickets = [gate.arrive(None, number, 0.0) for number in range(holding + between)]
+            for ticket in tickets[:between]:
+                self.assertIsNone(gate.redispatch(ticket, None, FAILED, 0.0, (ticket.host,)))
+            self.assertEqual(gate.connections, 4)
+            self.assertIsNotNone(gate.arrive(None, 5, 0.0).host)
+            self.assertIs(gate.arrive(None, 6, 0.0), Reason.SERVICE_FULL)
+
     def test_frees_the_failed_host(self) -> None:
         """After a redispatch those who wait can have the place on the failed host."""
         pool = pool_of("leastconns", [1, 1])

@@ -622,6 +622,35 @@ ACTIONS = st.sampled_from(
 )
 
 
+class NewsTests(InventoryTestCase):
+    def test_told(self) -> None:
+        """The caller is told of each event, and of each deadline that moves, to earlier or to later; and of nothing else."""
+        told: list[float] = []
+        self.inventory = Inventory(now=self.now, random=lambda: 0.5, on_news=lambda: told.append(self.inventory.next_deadline()))
+
+        def news() -> int:
+            self.inventory.drain()
+            count = len(told)
+            told.clear()
+            return count
+
+        self.web("a", "b")
+        self.assertGreater(news(), 0)
+        self.now += 60
+        self.report("a")
+        self.assertEqual(told, [self.now + HEALTH.suspect_after_s])
+        self.assertEqual(news(), 1)
+        self.report("a")
+        self.assertEqual(news(), 0)
+        self.now += 1
+        self.report("b")  # later than the other's
+        self.assertEqual(news(), 0)
+        self.now += HEALTH.suspect_after_s - 1
+        self.report("a")
+        self.inventory.tick(self.now)  # the earlier look found nothing
+        self.assertEqual((news(), self.inventory.next_deadline()), (1, self.now + 1))
+
+
 class PropertyTests(SynchronousTestCase):
     @settings(max_examples=150)
     @given(st.lists(st.tuples(ACTIONS, st.integers(0, 3)), max_size=80), st.integers(0, 2**32))

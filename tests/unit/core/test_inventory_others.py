@@ -68,6 +68,22 @@ class SeveralDirectorsTests(InventoryTestCase):
         self.assertTrue(self.inventory.isolation.isolated)
         self.assertIs(self.entry("d").health.state, HostState.UP)
 
+    def test_silent_amid_isolation(self) -> None:
+        """While a director is isolated it still notices who falls silent, at the time when its report is overdue, and who is not."""
+        self.blue("a", "b", "c", "d")
+        self.now += 60
+        for name in "abcd":
+            self.report(name)
+        for name in "abc":
+            self.inventory.agent_lost(ref(name), "reset", self.now)
+        self.assertTrue(self.inventory.isolation.isolated)
+        due = self.entry("d").health.overdue_at
+        self.assertEqual(self.inventory.next_deadline(), due)
+        for now, silent in ((due - 0.1, 3), (due, 4)):
+            self.inventory.tick(now)
+            self.assertEqual(self.inventory.isolation.silent, silent)
+        self.assertGreater(self.inventory.next_deadline(), due)
+
     def test_before_configuration(self) -> None:
         """What others see of a host holds when the host is configured later."""
         self.observe("a")

@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.errors import Misuse
 from cluster.model import Reason
+from director.core.host import Host
 from tests.unit.core.core_pools import EVERY_KIND, address, pool_of, ref, scheduler_of
 
 DONE = Reason.CLIENT_CLOSED
@@ -21,6 +22,15 @@ class TurnTests(SynchronousTestCase):
             assert ticket is not None
             self.assertIs(ticket.host, host)
             ticket.release(DONE, 0.0)
+
+
+class HostTests(SynchronousTestCase):
+    def test_new(self) -> None:
+        """A host of which nothing else is said: weight 1, no maximum, a primary, in rotation, and nobody has been given to it."""
+        host = Host(ref("h0"))
+        self.assertEqual((host.weight, host.configured_weight, host.capacity, host.max_connections, host.backup, host.in_flight, host.picks),
+                         (1.0, 1.0, 1.0, 0, False, 0, 0))
+        self.assertEqual((host.available, host.admissible, host.last_turn), (True, True, 0))
 
 
 class TierTests(SynchronousTestCase):

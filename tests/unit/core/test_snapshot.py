@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
+import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import Service
+from director.core import snapshot
 from director.core.inventory import Inventory
 from director.core.pictures import picture_services
 from director.core.snapshot import DirectorPicture, Picture
 from tests.unit.core.inventory_kit import group
+
+#: What a picture of a release that does not know of a field says of it.
+UNSAID: dict[type[Picture], dict[str, object]] = {
+    snapshot.CheckPicture: {"at": None, "ok": None, "detail": "", "duration_s": None, "next_at": None},
+    snapshot.HostPicture: {
+        "overruled": "", "seen_by_others": (), "in_flight_elsewhere": {}, "report_age_s": None, "responder": None, "probed_weight": 1.0,
+        "ejected_s": None, "ejections": 0, "turnarounds": 0, "turnaround_s": None, "rate": None, "rate_of": "", "rate_scale": 1.0,
+        "share": 0.0, "rate_doubt": ""},
+    snapshot.GroupPicture: {"waiting": (), "share": 0.0, "strayed": 0},
+    snapshot.ServicePicture: {"share": None, "split": {}},
+    snapshot.MemberPicture: {"linked": None},
+    snapshot.ClusterPicture: {
+        "members": (), "vips": (), "disagreements": (), "store_problems": (), "store_writable": True, "problems": (), "last_known": False,
+        "leads": False, "vips_held": (), "vip_fence": "", "takeover": "lease", "electors": ()},
+    snapshot.DirectorPicture: {
+        "cold_start": False, "leader": None, "leads": False, "vips_held": (), "vip_fence": "", "vip_fence_holds": False, "peers": (),
+        "problems": (), "store_problems": (), "store_writable": True, "store_bytes": 0, "store_writes": 0, "store_written_bytes": 0,
+        "retired": {}, "previous_connections": None},
+    snapshot.CandidatePicture: {"weight": 0.0, "share": 0.0, "words": ()},
+    snapshot.Explanation: {"rule": ""},
+    snapshot.ConnectionPicture: {"previous": False},
+}
+
+
+class UnsaidTests(SynchronousTestCase):
+    def test_defaults(self) -> None:
+        """What is not said has a value that claims nothing; everything else must be said."""
+        for each in vars(snapshot).values():
+            if isinstance(each, type) and issubclass(each, Picture):
+                found = {field.name: field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+                         for field in msgspec.structs.fields(each) if not field.required}
+                self.assertEqual(found, UNSAID.get(each, {}), each)
 
 
 class DirectorPictureTests(SynchronousTestCase):
