@@ -201,6 +201,15 @@ class FactorTests(PoolTestCase):
         self.assertEqual(set(self.capacity.news(self.now)), {"a", "b"})
         self.assertIsNone(self.capacity.known("c"))
 
+    def test_idle_and_slow(self) -> None:
+        """However little an idle host could carry, it rises to the median in ten seconds, all but a third of the way."""
+        self.run_for(1, a=working(0.5, seconds=100), b=working(3.5, seconds=100), c=working(3.5, seconds=100))
+        before = self.capacity.bases(self.now)["a"].capacity
+        self.assertEqual(before, 0.5)
+        self.capacity.reported("a", IDLE, self.now + 20.0)  # which averages its utilisation down
+        after = self.capacity.bases(self.now)["a"].capacity
+        self.assertAlmostEqual(after, 3.5 - 3.0 * math.exp(-2.0))
+
     def test_idle_alone(self) -> None:
         """An idle host that is compared with nobody, however long, keeps the capacity that it had."""
         self.run_for(1, a=working(0.5, seconds=100))

@@ -56,7 +56,8 @@ class SharesTests(TestCase):
 
     def test_window(self) -> None:
         """Picks count until as many others were made as the window holds; whose was forgotten is said."""
-        self.pick(0, 4 * WINDOW)
+        self.pick(0, 4 * WINDOW - 1)
+        self.assertIsNone(self.shares.picked(self.hosts[0]))
         self.assertGreater(self.shares.cap(self.hosts[0]), 2.0)
         self.assertIs(self.shares.picked(self.hosts[1]), self.hosts[0])
         self.pick(1, 4 * WINDOW - 1)

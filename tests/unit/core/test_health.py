@@ -120,6 +120,13 @@ class EvidenceTests(HealthTestCase):
             self.assertIs(self.evidence(lasts - 0.1), Evidence.REACHED)
             self.assertIs(self.evidence(lasts), Evidence.NONE)
 
+    def test_passed_probe_lasts(self) -> None:
+        """Until two more could have passed, each as late as jitter may make it, and as long as a probe may take."""
+        for interval_s, jitter, timeout_s, lasts in ((3.0, 0.0, 1.0, 7.0), (3.0, 0.5, 2.0, 11.0), (5.0, 0.1, 0.5, 11.5)):
+            self.begin(Health(interval_s=interval_s, jitter=jitter, probe=Probe(timeout_s=timeout_s)))
+            self.pass_probe()
+            self.assertAlmostEqual(self.host.fresh_until, lasts)
+
     def test_failed_checks(self) -> None:
         """A host that checks took out is evidence for as long as it is down."""
         self.take_down()

@@ -60,6 +60,13 @@ class InFlightTests(TestCase):
         for total, own, scale in ((1000.0, 1, MOST_SCALE), (2.0, 5, 1.0), (7.0, 0, 1.0), (None, 5, 1.0), (20.0, 5, 4.0)):
             self.assertEqual(pool_load([(reported(0.5, total, own), own, 1.0)]).scale, scale)
 
+    def test_who_says_nothing(self) -> None:
+        """Hosts that do not say how busy they are leave out themselves alone, wherever they stand; so do those that count nothing."""
+        said = [(reported(0.5, 20.0, 5), 5, 1.0), (reported(0.5, None, 7), 7, 1.0)]
+        silent = [(InFlight(), 9, 1.0), (reported(None, 80.0, 9), 9, 1.0)]
+        for pool in ([*silent, *said], [*said, *silent], [silent[0], *said, silent[1]]):
+            self.assertEqual(pool_load(pool), PoolLoad(4.0, 48.0))
+
     def test_per_utilisation(self) -> None:
         """Implied connections add up to those that there are, on the hosts that report."""
         pool = [(reported(0.2, 10.0, 5), 5, 1.0), (reported(0.8, 20.0, 10), 10, 0.5), (InFlight(), 9, 1.0)]

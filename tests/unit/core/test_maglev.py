@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import Reason
 from director.core.pool import Pool, Ticket
-from director.core.schedulers.maglev import TABLE_SIZE, lookup_table, point_of
+from director.core.schedulers.maglev import TABLE_SIZE, Maglev, lookup_table, point_of
 from tests.unit.core.core_pools import address, pool_of, ref, scheduler_of
 
 
@@ -164,6 +164,13 @@ class MaglevTests(SynchronousTestCase):
         for count in counts.values():
             self.assertApproximates(count, 1000, 5 * (4000 * 0.25 * 0.75) ** 0.5 + 10)
 
+
+    def test_without_address(self) -> None:
+        """A client without an address comes to a point that is drawn from all there are."""
+        draws = [number / 500 for number in range(500)]
+        pool = pool_of(Maglev(iter(draws).__next__, 1009), [1] * 4)
+        table = owners({f"h{number}": 1.0 for number in range(4)}, 1009)
+        self.assertEqual([pool.pick(None, 0.0).host.name for _ in draws], [table[int(draw * 2**64) % 1009] for draw in draws])
 
     def test_factors(self) -> None:
         """What an operator is shown: the configured weight, the share of the table, and whose client it is."""

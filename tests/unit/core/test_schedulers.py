@@ -118,6 +118,17 @@ class RandomTests(SynchronousTestCase):
             self.assertEqual(pool.pick(None, 0.0).host.name, other.pick(None, 0.0).host.name)
 
 
+    def test_choices_follow_what_was_ordered(self) -> None:
+        """What is drawn goes by what was ordered and by the estimate, whole numbers or not, also after a change."""
+        pool = pool_of("p2c", [1.0, 1.0, 1.0])
+        hosts = list(pool.hosts.values())
+        for host, weight, capacity in zip(hosts, (1.2, 0.7, 0.3), (0.8, 1.4, 0.5), strict=True):
+            pool.set_weight(host, weight, capacity)
+        expected = [1.2, 0.7, 0.6 * 0.5 * (0.5 / 0.75) ** 3]
+        self.assertAlmostEqual(pool.scheduler._shares.total(), sum(expected))
+        for host, part in zip(hosts, expected, strict=True):
+            self.assertAlmostEqual(pool.scheduler.parts(host, 0.0).idle, part)
+
     def test_choices_foretold(self) -> None:
         """Who is next is known where all hosts are drawn, unless the order of the draw decides between idle ones."""
         for in_flight, foretold in (((1, 2), "h0"), ((3, 2), "h1"), ((0, 1), "h0"), ((1, 0), "h1"), ((0, 0), None),

@@ -58,6 +58,14 @@ class WindowTests(SeenTestCase):
                 self.second()
         self.assertEqual(self.windows, {})
 
+    def test_a_hardly_busy_host(self) -> None:
+        """A window with too few completions begins anew after ten seconds, and not sooner."""
+        for lasted_s, found in ((9.9, True), (10.0, False)):
+            self.setUp()
+            self.second()
+            self.assertIsNone(self.second(turnarounds=1, every=lasted_s))
+            self.assertEqual(self.second(turnarounds=2) is not None, found)
+
     def test_reports_in_a_burst(self) -> None:
         """A second report behind the first is no window of its own: nothing is divided by a millisecond."""
         self.second()
