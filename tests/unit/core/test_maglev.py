@@ -165,7 +165,7 @@ class MaglevTests(SynchronousTestCase):
             self.assertApproximates(count, 1000, 5 * (4000 * 0.25 * 0.75) ** 0.5 + 10)
 
 
-    def test_without_address(self) -> None:
+    def test_drawn_points(self) -> None:
         """A client without an address comes to a point that is drawn from all there are."""
         draws = [number / 500 for number in range(500)]
         pool = pool_of(Maglev(iter(draws).__next__, 1009), [1] * 4)
