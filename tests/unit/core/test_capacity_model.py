@@ -62,13 +62,13 @@ class Model:
             host["errors"] *= math.exp(-elapsed / 10.0)
         # how busy it is
         if report.utilisation is not None:
-            before = report.utilisation if host["busy"] is None else host["busy"]
-            host["busy"] = before + (report.utilisation - before) * (1 - math.exp(-elapsed / 5.0))  # to the last bit: it is compared
+            busy = report.utilisation if host["busy"] is None else host["busy"]
+            host["busy"] = busy + (report.utilisation - busy) * (1 - math.exp(-elapsed / 5.0))  # exact at the bounds below
         if report.capacity is None and (host["busy"] or 0.0) < (0.05 if counts else 0.1):
             medians = self.medians(now) if now - self.taken_at >= 0.05 else self.taken
             middle = medians.get(host["source"], 0.0)
             if report.utilisation is not None and 0.0 < host["capacity"] < middle:
-                host["capacity"] = middle - (middle - host["capacity"]) * math.exp(-elapsed / 10.0)
+                host["capacity"] += (middle - host["capacity"]) * (1 - math.exp(-elapsed / 10.0))
             return
         if failed >= 0.2:
             host["gathered"] = []
@@ -99,7 +99,8 @@ class Model:
             host.update(source=source, samples=[], sampled_at=-math.inf)
         host["samples"].append(sample)
         share = max(1 / len(host["samples"]), 1 - math.exp(-(now - host["sampled_at"]) / smoothing_s))
-        host["capacity"] = sample if share == 1 else (1 - share) * host["capacity"] + share * sample
+        before = host["capacity"] if share < 1 else 0.0
+        host["capacity"] = before + share * (sample - before)
         host["sampled_at"] = now
 
     def medians(self, now: float) -> dict[str, float]:
