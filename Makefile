@@ -136,7 +136,7 @@ bench-schedulers: $(READY) ## schedulers in simulation, then live beside other b
 bench-scale: $(READY) ## a director of 200 services of 50 hosts: what answers, probes and its relay cost; writes bench/results
 	@$(BIN)/python -m bench.scale
 
-soak: servers-packages packages-installed ## 200,000 connections through each relay, every byte compared; 200 upgrades under load; a fresh Debian; packages twice
+soak: servers-packages servers-containers packages-installed ## 200,000 connections through each relay, every byte compared; 200 upgrades under load; a fresh Debian; packages twice; the containers
 	SOAK_CONNECTIONS=200000 $(BIN)/pytest -q tests/contract/test_relay_soak.py
 	UPGRADES=200 UPGRADE_PER_S=500 $(BIN)/pytest -q -s tests/integration/test_upgrade_soak.py
 	TLS_TRANSFERS=1000 TLS_RENEWALS=100 $(BIN)/pytest -q tests/integration/test_tls_endurance.py
@@ -145,6 +145,7 @@ soak: servers-packages packages-installed ## 200,000 connections through each re
 	UPGRADE_HANDSHAKE_S=0.05 $(BIN)/pytest -q -s tests/chaos/test_upgrade.py
 	FRESH_SUITE=test $(BIN)/pytest -q -s tests/packages/test_fresh.py
 	REPRODUCE=debian $(BIN)/pytest -q tests/packages/test_reproducible.py
+	COMPOSE_CLUSTER=1 $(BIN)/pytest -q -s tests/packages/test_compose.py
 
 repeat: servers-test $(READY) ## what sockets and time could make flaky, twenty times over
 	@for n in $$(seq 20); do $(BIN)/pytest -q -x tests/contract tests/integration || exit 1; done
