@@ -89,6 +89,7 @@ class _AgentProtocol(Protocol):
             self.go_on()
         else:
             self.transport.pauseProducing()
+        give_way()
 
     def go_on(self) -> None:
         """It is this connection's turn to shake hands."""
@@ -111,12 +112,12 @@ class _AgentProtocol(Protocol):
             while not self._over:
                 message = self._wire.next_message()
                 if message is None:
-                    give_way()
-                    return
+                    break
                 self._handle(message)
         except RemoteProtocolError as error:
             self._listener.sink.rejected(error.reason)
             self.abort(str(error))
+        give_way()
 
     def _handle(self, message: Message) -> None:
         now = self._listener.monotonic()
