@@ -22,13 +22,10 @@ from director.relay import _relay
 from director.relay.interface import Counters, Limits, Progress, RelayEvents
 from director.relay.pipes import MAX_PIPES
 from director.relay.turnarounds import NO_TALLY, Turnarounds
-from director.timing.courtesy import give_way
 from director.timing.seldom import Seldom, more
 
-#: Events told in one turn of the reactor, a few milliseconds; the rest comes in the next.
-EVENTS_PER_TURN = 64
-#: After so many of them the threads may have the core.
-EVENTS_IN_A_ROW = 8
+#: Events told in one turn of the reactor; the rest comes in the next.
+EVENTS_PER_TURN = 512
 #: The handle of a connection that the engine had no room for. It finds nothing: the engine's are even.
 NO_HANDLE = 1
 
@@ -152,10 +149,7 @@ class NativeRelay:
         events, outbox = self._events, self._outbox
         assert events is not None
         tell = (events.connected, events.connect_failed, events.closed)
-        told = 0
         while outbox:
-            if (told := told + 1) % EVENTS_IN_A_ROW == 0:
-                give_way()
             which, about = outbox.popleft()
             try:
                 tell[which](*about)

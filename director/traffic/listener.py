@@ -28,13 +28,10 @@ from director.ports.sockets import Options, accept
 from director.resources.backlog import queue_of
 from director.resources.places import Places
 from director.resources.shortages import ACCEPT, Shortages
-from director.timing.courtesy import give_way
 from director.traffic.turning_away import program
 
-#: Clients taken in one turn of the reactor, so that a connect storm starves nobody: a millisecond or two.
-ACCEPTS_PER_TURN = 16
-#: After so many of them the relay's threads may have the core (`director.timing.courtesy`): half a millisecond.
-ACCEPTS_IN_A_ROW = 4
+#: Clients taken in one turn of the reactor, so that a connect storm can't starve the relay.
+ACCEPTS_PER_TURN = 64
 #: How long accepting pauses when descriptors or kernel memory ran out: long enough for connections to end,
 #: short enough that clients, who wait in the backlog meanwhile, hardly notice.
 PAUSE_S = 0.1
@@ -139,11 +136,9 @@ class Listener(Service):
     def doRead(self) -> None:
         listening, accepted, places = self.fileno(), self._frontend.accepted, self._places
         pace = places.pace
-        for number in range(ACCEPTS_PER_TURN):
+        for _ in range(ACCEPTS_PER_TURN):
             if not self._reading:
                 return
-            if number and not number % ACCEPTS_IN_A_ROW:
-                give_way()
             if places.taken >= places.most:
                 self._wait_for_place()
                 return
