@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -40,6 +41,14 @@ class Terminal:
             assert self._read(deadline), f"never asked {question!r}:\n{self.shown}"
         self._seen = found.end()
 
+    def asks_in_secret(self, question: str) -> None:
+        """As `asks`; what is typed before the terminal echoes no more is thrown away, as the prompt comes before that."""
+        self.asks(question)
+        deadline = time.monotonic() + DEADLINE_S
+        while termios.tcgetattr(self._at)[3] & termios.ECHO:
+            assert time.monotonic() < deadline, f"it echoes:\n{self.shown}"
+            time.sleep(0.01)
+
     def type(self, text: str) -> None:
         os.write(self._at, text.encode())
 
@@ -48,6 +57,8 @@ class Terminal:
         deadline = time.monotonic() + DEADLINE_S
         while self._read(deadline):
             pass
+        if time.monotonic() >= deadline:
+            os.kill(self.pid, signal.SIGKILL)
         status = os.waitpid(self.pid, 0)[1]
         while self._read(deadline):  # what the kernel had not passed on when it said that nobody is there
             pass
@@ -95,8 +106,11 @@ class TerminalTests(CliTestCase):
             ("A member of etcd (HOST:PORT), or nothing", ""), ("A virtual address (ADDRESS/PREFIX), or nothing", "10.9.0.100/24"),
             ("A virtual address (ADDRESS/PREFIX), or nothing", ""), ("The network interface that takes it", "lo"),
             ("A backend host (NAME=ADDRESS:PORT), or nothing", "app1=127.80.0.9:80"), ("A backend host", ""),
-            ("Where clients connect", ""), ("A password for admin", "open sesame"), ("The same again", "open sesame"),
+            ("Where clients connect", ""),
         )
+        for question in ("A password for admin", "The same again"):
+            self.terminal.asks_in_secret(question)
+            self.terminal.type("open sesame\n")
         self.assertEqual(self.terminal.ended(), 0, self.terminal.shown)
         self.assertNotIn("sesame", self.terminal.shown)
         _, _, told = self.terminal.shown.partition("\nNext:\n")
@@ -113,7 +127,7 @@ class TerminalTests(CliTestCase):
         """^C in the midst of the questions, the hidden one too: nothing is there, and the terminal echoes again."""
         self.answer(("A director (NAME=ADDRESS)", "lb1=127.80.0.1"), ("A director", ""), ("A member of etcd", ""),
                     ("A virtual address", ""), ("A backend host", ""), ("Where clients connect", ""))
-        self.terminal.asks("A password for admin")
+        self.terminal.asks_in_secret("A password for admin")
         self.terminal.type("\x03")
         self.assertEqual(self.terminal.ended(), 1)
         self.assertIn("Aborted!", self.terminal.shown)
