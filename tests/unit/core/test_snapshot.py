@@ -22,6 +22,7 @@ UNSAID: dict[type[Picture], dict[str, object]] = {
     snapshot.GroupPicture: {"waiting": (), "share": 0.0, "strayed": 0},
     snapshot.ServicePicture: {"share": None, "split": {}},
     snapshot.MemberPicture: {"linked": None},
+    snapshot.VipPicture: {"able": (), "pinned": None, "moves": 0},
     snapshot.ClusterPicture: {
         "members": (), "vips": (), "disagreements": (), "store_problems": (), "store_writable": True, "problems": (), "last_known": False,
         "leads": False, "vips_held": (), "vip_fence": "", "takeover": "lease", "electors": ()},
