@@ -11,12 +11,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.web.server import Request
 
 from director.admin.control import Caller
 from director.admin.gate import LetsIn
-from director.admin.web import Page, is_read, only_read
+from director.admin.web import Page, is_read, only_read, pause
 from director.metrics.carried import CarryingRegistry
 from director.metrics.families import Series
 from director.timing.courtesy import politely
@@ -59,7 +58,7 @@ class MetricsPage(Page):
         for family in self._registry.collect():
             for piece in politely(_text(family, encode), 1):
                 parts.append(piece if packed is None else packed.compress(piece))
-            await deferLater(self._clock, 0)
+            await pause(request, self._clock)
         end = _EOF if "openmetrics" in kind else b""
         parts += [end] if packed is None else [packed.compress(end), packed.flush()]
         request.setHeader("Content-Type", kind)

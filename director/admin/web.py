@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import msgspec
 from twisted.cred.error import LoginFailed
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
@@ -41,6 +43,10 @@ STATUS: Mapping[type[Exception], int] = {
     OutcomeUnknown: 504,
     StoreUnavailable: 503,
 }
+
+
+class Unread(Exception):
+    """The client left before its answer was whole."""
 
 
 class Page(Resource):
@@ -78,9 +84,21 @@ class Page(Resource):
             return await self.answer(await self._gate.caller(request), request)
         except tuple(STATUS) as error:
             return refused(request, error)
+        except Unread:
+            return b""
         except Exception:
             self.log.failure("{method} {path} failed", method=request.method, path=request.path)
             return refusal(request, 500, "an error of the director; its log tells more")
+
+
+async def pause(request: Request, clock: IReactorTime) -> None:
+    """Give others a turn in the midst of a long answer.
+
+    :raises Unread: the client has gone: what is left of the answer is nobody's.
+    """
+    await deferLater(clock, 0)
+    if request.channel is None:
+        raise Unread
 
 
 def refused(request: Request, error: Exception) -> bytes:

@@ -21,7 +21,6 @@ from xmlrpc.client import Unmarshaller
 
 import msgspec
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.web.server import Request
 
 from cluster.errors import StoreUnavailable
@@ -29,7 +28,7 @@ from director.admin.control import OPERATIONS, Caller, Control
 from director.admin.gate import Gate
 from director.admin.operation import Operation
 from director.admin.text import Text
-from director.admin.web import STATUS, Page, refusal
+from director.admin.web import STATUS, Page, pause, refusal
 from director.engine.errors import Invalid, NotFound, Refused, away
 from director.timing.courtesy import politely
 
@@ -226,7 +225,7 @@ class XmlRpc(Page):
         except Exception:
             self.log.failure("the call of {method} failed", method=call.method)
             return write_fault(INTERNAL, "an error of the director; its log tells more").encode()
-        return await self._written(value)
+        return await self._written(value, request)
 
     async def _called(self, caller: Caller, call: Call) -> object:
         match call:
@@ -240,12 +239,12 @@ class XmlRpc(Page):
         answer = await self._control.call(caller, call.method, arguments)
         return answer.body if isinstance(answer, Text) else msgspec.to_builtins(answer)
 
-    async def _written(self, value: object) -> bytes:
+    async def _written(self, value: object, request: Request) -> bytes:
         parts: list[str] = []
         for piece in politely(write_answer(value), 1):
             parts.append(piece)
             if len(parts) % PIECES_A_TURN == 0:
-                await deferLater(self._clock, 0)
+                await pause(request, self._clock)
         return "".join(parts).encode()
 
 

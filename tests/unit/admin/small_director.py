@@ -374,8 +374,14 @@ class Admin:
         ui, self.feed = make_ui(gate, control, settings, reactor=self.clock)
         self.site: AdminSite = make_site(gate, control, self.registry, ui, settings, reactor=self.clock, exact=exact or {})
 
-    def connect(self, wire: bytes, peer: str = "127.0.0.1", *, secure: bool = False) -> StringTransport:
-        """The transport of a client at *peer* that sent these bytes; *secure*: as if through TLS."""
+    def connect(
+        self, wire: bytes, peer: str = "127.0.0.1", *, secure: bool = False, finishing: bool = True
+    ) -> StringTransport:
+        """The transport of a client at *peer* that sent these bytes.
+
+        :param secure: as if through TLS.
+        :param finishing: what a page does in later turns of the reactor is done, too.
+        """
         channel = self.site.buildProtocol(IPv4Address("TCP", peer, 40000))
         assert channel is not None
         kind = Secure if secure else StringTransport
@@ -383,7 +389,7 @@ class Admin:
         self.channel = channel
         channel.makeConnection(transport)
         channel.dataReceived(wire)
-        for _ in range(200):  # pages may work in several turns of the reactor
+        for _ in range(200 if finishing else 0):
             self.clock.advance(0)
         return transport
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterator
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import AdminState, Configuration, Hook, HostRef, Node
@@ -257,6 +262,27 @@ class MetricsTests(RestCase):
         super().setUp()
         Metrics(self.admin.registry).service("web").accepted += 1
         self.admin.registry.register(SnapshotCollector(self.admin.director.picture, dict))
+
+    def test_left(self) -> None:
+        """A scrape whose client leaves is worked on no longer."""
+        made: list[int] = []
+
+        class Many(Collector):
+            def collect(self) -> Iterator[Metric]:
+                for number in range(1000):
+                    made.append(number)
+                    yield GaugeMetricFamily(f"many_{number}", "One of many.", value=1.0)
+
+        self.admin.registry.register(Many())
+        wire = f"GET /metrics HTTP/1.0\r\nAuthorization: {basic('ada:engine')}\r\n\r\n".encode()
+        for leaves in (False, True):
+            made.clear()
+            self.admin.connect(wire, finishing=False)
+            if leaves:
+                self.admin.channel.connectionLost(Failure(ConnectionDone()))
+            self.admin.clock.advance(0)
+            self.assertEqual(len(made) == 1000, not leaves, len(made))
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_exposition(self) -> None:
         """Counters and gauges in one text that Prometheus' own parser reads, each family with HELP, once."""
