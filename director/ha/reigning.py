@@ -341,8 +341,7 @@ class Reigning(Service):
             self._read_again = True
             return
         self._reading = True
-        wait_s = max(0.0, self._reading_at / NS + READ_EVERY_S - self._now() / NS)
-        self._reactor.callLater(wait_s, self._read_now)
+        self._reactor.callLater(max(0.0, self._reading_at / NS + READ_EVERY_S - self._now() / NS), self._read_now)
 
     def _read_now(self) -> None:
         self._reading_at = self._now()
@@ -415,9 +414,10 @@ class Reigning(Service):
                 continue  # a loss is told whatever the kernel says
             try:
                 self._carry_out(effect)
-            except OSError as error:
+            except Exception as error:  # of any kind: what was decided since waits behind it
                 failed = True
-                self.log.error("the kernel's fence is not set, and what depends on it is left undone: {why}", why=error)
+                tell = self.log.error if isinstance(error, OSError) else self.log.failure
+                tell("the kernel's fence is not set, and what depends on it is left undone: {why}", why=error)
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:

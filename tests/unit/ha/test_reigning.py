@@ -312,22 +312,30 @@ class GivingWayTests(ReigningTestCase):
         lab.until(lambda: first.answers, 1.0)
 
     def test_a_fence_that_fails(self) -> None:
-        """What was to follow is left undone: no promise while the own fence may be open. A loss is told all the same."""
-        lab = self.lab("d1", "d2")
-        first, second = lab.directors.values()
+        """What was to follow is left undone: no promise while the own fence may be open. A loss is told all the same; and
+        who was hindered, by whatever it was, takes part again once it is not."""
+        for error in (OSError("no such program"), RuntimeError("unforeseen")):
+            with self.subTest(error=error):
+                lab = self.lab("d1", "d2")
+                first, second = lab.directors.values()
 
-        def broken() -> None:
-            raise OSError("no such program")
+                def broken(error: Exception = error) -> None:
+                    raise error
 
-        second.reigning.closers.append(broken)
-        sent = lab.links.sent
-        lab.run(0.2)
-        self.assertTrue(first.answers)
-        self.assertLess(lab.links.sent - sent, 6, "beats only")
-        first.reigning.closers.append(broken)
-        self.successResultOf(lab.store.commit([Put(KEYS.leader(), b"{}")]))
-        lab.run(0.1)
-        self.assertEqual(first.told, ["gained", "lost"])
+                second.reigning.closers.append(broken)
+                sent = lab.links.sent
+                lab.run(0.2)
+                self.assertTrue(first.answers)
+                self.assertLess(lab.links.sent - sent, 6, "beats only")
+                second.reigning.closers.pop()
+                lab.run(0.5)
+                first.kill()
+                lab.until(lambda second=second: second.answers, 1.0)
+                second.reigning.closers.append(broken)
+                self.successResultOf(lab.store.commit([Put(KEYS.leader(), b"{}")]))
+                lab.run(0.1)
+                self.assertEqual(second.told, ["gained", "lost"])
+                self.assertEqual({type(each.value) for each in self.flushLoggedErrors()} - {RuntimeError}, set())
 
     def test_read_before_the_start(self) -> None:
         """R2: what was asked of the store before a start is no sight of it after."""
