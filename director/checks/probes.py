@@ -105,6 +105,8 @@ class Prober(Service):
         """
         if not self.running:
             return succeed(ProbeResult(False, "cancelled", 0.0))
+        if not others and target.is_ip and _is_quiet(target, spec) and self._gate.tokens:
+            return self._knock(target, spec, sources)
         begun = self._monotonic()
 
         def finish(ok: bool | None, detail: str, reached: Address | None = None, weight: float | None = None) -> None:
@@ -117,28 +119,19 @@ class Prober(Service):
             begun = self._monotonic()
             if not self.running:  # the stop let it in, by taking others out
                 return succeed(None)
-            visiting = self._begin((target, *others), spec, sources, preface)
+            visiting = Deferred.fromCoroutine(self._visit((target, *others), spec, sources, preface))
             if not visiting.called:
                 visiting.addTimeout(spec.timeout_s, self._reactor)
-            return visiting.addCallbacks(passed, failed)
+            return visiting.addCallbacks(passed, lambda failure: finish(*self._failed(failure, target, spec)))
 
         def passed(seen: tuple[_Visit | None, Address]) -> Deferred[None] | None:
             visit, reached = seen
-            took_ms = max(1, round((self._monotonic() - begun) * 1000))
+            took = _took(self._monotonic() - begun)
             if visit is None:
-                finish(True, f"connected in {took_ms} ms", reached)
+                finish(True, f"connected {took}", reached)
                 return None
-            finish(True, f"{visit.seen} in {took_ms} ms", reached, visit.weight)
+            finish(True, f"{visit.seen} {took}", reached, visit.weight)
             return Deferred.fromCoroutine(visit.leave(self._reactor))
-
-        def failed(failure: Failure) -> None:
-            error = failure.value
-            if isinstance(error, OutOfResources):
-                self._shortages.met(error.what, PROBE, f"cannot probe {target}")
-            if isinstance(error, (OutOfResources, Unfit)):
-                finish(None, str(error))
-            else:
-                finish(False, self._explain(failure, spec))
 
         def cancel(_: object) -> None:
             finish(False, "cancelled")
@@ -162,14 +155,26 @@ class Prober(Service):
             task.cancel()
         return DeferredList(running)
 
-    def _begin(
-        self, targets: Sequence[Address], spec: Probe, sources: Sequence[str], preface: bytes,
-    ) -> Deferred[tuple[_Visit | None, Address]]:
-        """As `_visit`, without its coroutines where a connect to one address is all, as thousands of hosts have it."""
-        target = targets[0]
-        if len(targets) == 1 and target.is_ip and _is_quiet(target, spec):
-            return knock(target, sources, reactor=self._reactor).addCallback(lambda _: (None, target))
-        return Deferred.fromCoroutine(self._visit(targets, spec, sources, preface))
+    def _knock(self, target: Address, spec: Probe, sources: Sequence[str]) -> Deferred[ProbeResult]:
+        """`probe`, where a connect to one address is all and nobody waits for a turn: as thousands of hosts have it."""
+        begun = self._monotonic()
+        knocking: Deferred[Any] = knock(target, sources, reactor=self._reactor)
+        waits = not knocking.called
+
+        def over(seen: Failure | None) -> ProbeResult:
+            if waits:
+                self._running.discard(knocking)
+                self._gate.release()
+            took_s = self._monotonic() - begun
+            if seen is None:
+                return ProbeResult(True, f"connected {_took(took_s)}", took_s, target)
+            return ProbeResult(*self._failed(seen, target, spec), took_s)
+
+        if waits:
+            self._gate.acquire()
+            self._running.add(knocking)
+            knocking.addTimeout(spec.timeout_s, self._reactor)
+        return knocking.addBoth(over)
 
     async def _visit(
         self, targets: Sequence[Address], spec: Probe, sources: Sequence[str], preface: bytes,
@@ -253,6 +258,15 @@ class Prober(Service):
                     raise OutOfResources(what) from error
                 raise
             return
+
+    def _failed(self, failure: Failure, target: Address, spec: Probe) -> tuple[bool | None, str]:
+        """What that says of the host, and to people."""
+        error = failure.value
+        if isinstance(error, OutOfResources):
+            self._shortages.met(error.what, PROBE, f"cannot probe {target}")
+        if isinstance(error, (OutOfResources, Unfit)):
+            return None, str(error)
+        return False, self._explain(failure, spec)
 
     def _explain(self, failure: Failure, spec: Probe) -> str:
         match error := failure.value:
@@ -390,6 +404,10 @@ class _Visit(Protocol):
     @property
     def _transport(self) -> Any:
         return self.transport
+
+
+def _took(seconds: float) -> str:
+    return f"in {max(1, round(seconds * 1000))} ms"
 
 
 def _is_quiet(target: Address, spec: Probe) -> bool:
