@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http import HTTPChannel
 from twisted.web.test.requesthelper import DummyRequest
 
 from director.admin.control import Caller, Role
@@ -121,6 +122,7 @@ class ScrapesTests(SynchronousTestCase):
 
         def scrape() -> tuple[Any, Deferred[bytes]]:
             request: Any = DummyRequest([b"metrics"])
+            request.channel = HTTPChannel()  # its client is there
             return request, Deferred.fromCoroutine(page.answer(Caller("anybody", Role.READONLY), request))
 
         running = [scrape() for _ in range(MAX_SCRAPES)]
