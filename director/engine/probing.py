@@ -124,7 +124,7 @@ class Probing(MultiService):
         probe = self._policy(entry).probe
         target: Target | None = entry.target
         if probe.address is None and target is None:
-            self._probed(entry, ProbeResult(None if entry.unresolved else False, entry.address_error, 0.0))
+            self._probed(entry, probe, ProbeResult(None if entry.unresolved else False, entry.address_error, 0.0))
             return
         sources, preface = self._targets.sources(entry), self._preface(entry, probe)
         if probe.kind == "script":
@@ -137,7 +137,7 @@ class Probing(MultiService):
             probed = self.prober.probe(address, probe, sources, others=others, preface=preface)
         else:
             probed = self.prober.probe(parse_address(str(probe.address)), probe, sources, preface=preface)
-        probed.addCallback(lambda result: self._probed(entry, result))
+        probed.addCallback(lambda result: self._probed(entry, probe, result))
 
     def _preface(self, entry: HostEntry, probe: Probe) -> bytes:
         """The PROXY header of a connection of the director's own. By default only at the port that clients' connections
@@ -148,9 +148,9 @@ class Probing(MultiService):
             version = "off" if elsewhere else self._inventory.services[entry.ref.service].spec.proxy.send
         return b"" if version == "off" else encode(version, None, None, local=True)
 
-    def _probed(self, entry: HostEntry, result: ProbeResult) -> None:
+    def _probed(self, entry: HostEntry, probe: Probe, result: ProbeResult) -> None:
         if self._inventory.hosts.get(entry.ref) is entry and self._hears:
-            if result.reached is not None and self._policy(entry).probe.address is None:
+            if result.reached is not None and probe.address is None:
                 self._targets.reached(entry, result.reached.host)
             if result.ok is None:
                 self._inventory.probe_void(entry, self._monotonic())

@@ -115,7 +115,7 @@ def knocker(address: Address, sources: Sequence[str] = ()) -> Callable[[], int]:
 
 def sources_for(address: Address, sources: Sequence[str]) -> tuple[str, ...]:
     """Those of *sources* that *address*, a literal, can be reached from."""
-    if address.is_unix:
+    if not sources or address.is_unix:
         return ()
     return tuple(source for source in sources if (":" in source) is (":" in address.host))
 
