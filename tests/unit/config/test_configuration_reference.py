@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import tomli_w
 from msgspec import NODEFAULT, inspect
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.model import Configuration
+from cluster.model.base import MAX_SECONDS
 from director.core.schedulers import SCHEDULERS
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "configuration.md"
@@ -43,15 +45,46 @@ def default(field: inspect.Field) -> str:
     return "`" + re.sub(r"\[\s*(.*?),?\s*\]", lambda match: "[" + " ".join(match[1].split()) + "]", written, flags=re.S) + "`"
 
 
-def documented() -> dict[str, dict[str, str]]:
-    """Header → key → default, as on the page."""
+class Bounds(NamedTuple):
+    """Of a number."""
+
+    above: float | None
+    least: float | None
+    most: float | None
+
+
+def bounds(node: inspect.Type) -> Bounds | None:
+    """Of the number that this is, or that its items are."""
+    match node:
+        case inspect.IntType(gt=above, ge=least, le=most) | inspect.FloatType(gt=above, ge=least, le=most):
+            return Bounds(above, least, most)
+        case inspect.UnionType(types=types):
+            return next(filter(None, map(bounds, types)), None)
+        case inspect.VarTupleType(item_type=item):
+            return bounds(item)
+    return None
+
+
+def told(kind: str) -> Bounds:
+    """As the page's words for a kind of number mean them, by its conventions."""
+    usual = None if "whole number" in kind else MAX_SECONDS if "seconds" in kind else 1_000_000
+    if whole := re.search(r"(\d+) to (\d+)", kind):
+        return Bounds(None, int(whole[1]), int(whole[2]))
+    most = int(at_most[1]) if (at_most := re.search(r"at most (\d+)", kind)) else usual
+    if "above 0" in kind:
+        return Bounds(None, 1, most) if "whole number" in kind else Bounds(0, None, most)
+    return Bounds(None, 0, most)
+
+
+def documented(column: int = 1) -> dict[str, dict[str, str]]:
+    """Header → key → default, as on the page; of column 0 the kind."""
     found: dict[str, dict[str, str]] = {}
     rows: dict[str, str] = {}
     for line in PAGE.read_text().splitlines():
         if heading := re.fullmatch(r"## \[(.+)\]", line):
             rows = found.setdefault(heading[1], {})
-        elif row := re.match(r"\| `(\w+)` \| [^|]+ \| ([^|]+) \| [^|]*\|$", line):
-            rows[row[1]] = row[2]
+        elif row := re.match(r"\| `(\w+)` \| ([^|]+) \| ([^|]+) \| [^|]*\|$", line):
+            rows[row[1]] = row[2 + column]
     return found
 
 
@@ -67,6 +100,15 @@ class ReferenceTests(SynchronousTestCase):
                 }
         self.maxDiff = None
         self.assertEqual(documented(), wanted)
+
+    def test_every_bound(self) -> None:
+        """What the page says of a number is what is taken."""
+        kinds = documented(column=0)
+        for header, table in tables(inspect.type_info(Configuration)):
+            for field in table.fields:
+                if (known := bounds(field.type)) is not None:
+                    with self.subTest(table=header, key=field.encode_name):
+                        self.assertEqual(told(kinds[header][field.encode_name]), known)
 
     def test_every_scheduler(self) -> None:
         """Every scheduler is there under all its names, with its parameters and their defaults."""
