@@ -109,7 +109,7 @@ class KeysTests(SynchronousTestCase):
              "leader/beat", "vips/10.0.0.1", "caps/s", "users/u", "registered/s/", "admin/s/g/", "observed/d/"],
         )
         at = 1_700_000_000_123_456
-        self.assertEqual(keys.parse(keys.audit(at)), AuditKey(at))
+        self.assertEqual(repr(keys.parse(keys.audit(at))), repr(AuditKey(at)))  # a whole number
         self.assertEqual(keys.parse(keys.audit(-1)), AuditKey(-1))
 
     @given(names, names)

@@ -204,6 +204,7 @@ class PlaceTests(SynchronousTestCase):
     def test_join(self) -> None:
         """Places are TOML keys: quoted where TOML wants quotes, with indices for items."""
         self.assertEqual(join(join(join("", "a"), "app.example"), 0), 'a."app.example"[0]')
+        self.assertEqual(join("", "münchen"), '"münchen"')
 
     def test_did_you_mean(self) -> None:
         """Without a near word the hint lists all, or says nothing when told so."""

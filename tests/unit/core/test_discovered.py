@@ -37,6 +37,15 @@ class DiscoveredTests(SynchronousTestCase):
         hosts = hosts_of(SRV, ("10 5 80 a.example", "20 7 80 a.example"))
         self.assertEqual([(host.weight, host.backup) for host in hosts.values()], [(5.0, False)])
 
+    def test_long(self) -> None:
+        """A name is as long as names may be; one that would be longer is told from others by its end."""
+        fits, longer, other = (".".join(("a" * 29, last)) for last in ("b" * 30, "b" * 31, "b" * 30 + "c"))
+        hosts = hosts_of(SRV, tuple(f"10 0 80 {target}" for target in (fits, longer, other)))
+        names = {host.address: name for name, host in hosts.items()}
+        self.assertEqual(names[f"{fits}:80"], f"{fits}-80")
+        self.assertEqual({len(name) for name in names.values()}, {63})
+        self.assertEqual(len(names), 3)
+
     def test_most(self) -> None:
         """The first by priority and address; nothing known, no hosts."""
         hosts = hosts_of(Discover(name="x.example", max_hosts=2), ("20 0 80 a", "10 0 80 c", "10 0 80 b"))

@@ -46,3 +46,11 @@ class FlappingTests(SynchronousTestCase):
             flapping.went_down(0.0, POLICY)
             flapping.came_back(0.0)
             self.assertEqual(flapping.went_down(after_s, POLICY), held)
+
+    def test_short_of_the_bound(self) -> None:
+        """With less than half an interval left it is a first time, whatever the interval."""
+        for interval_s in (1.0, 2.0, 5.0, 30.0):
+            policy, flapping = Health(interval_s=interval_s, flap_hold_s=1000.0), Flapping(0.0)
+            flapping.went_down(0.0, policy)
+            flapping.came_back(0.0)
+            self.assertEqual(flapping.went_down(1.05 * FLAP_HALF_LIFE_S, policy), 0.0)

@@ -401,7 +401,7 @@ class RegistryTests(SynchronousTestCase):
         for value in (0.0, 0.05, 600.1, 601, inf, nan, True, "1"):
             [error] = check_parameters("ewma", {"decay_s": value})
             self.assertIn("at least 0.1 and at most 600", error, value)
-        for value in (True, 2.0, "2", 65536, 7, 251, 655_379, 1_000_003):
+        for value in (True, 2.0, "2", 65536, 7, 251, 17 * 17, 19 * 19, 655_379, 1_000_003):
             [error] = check_parameters("maglev", {"table_size": value})
             self.assertIn("a prime from 257 to 655373", error, value)
         for value in (257, 655_373):
