@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from typing import Any
 
 import yaml
@@ -49,3 +50,13 @@ class WorkflowTests(SynchronousTestCase):
         for pattern in taken:
             for part in pattern.strip("{}").split(","):
                 self.assertTrue([name for name in named if name.startswith(part.rstrip("*"))], f"{part}: {named}")
+
+    def test_date(self) -> None:
+        """What an archive says of its age is the commit's, wherever and whenever it is built; `make deb` sees to it itself."""
+        for name in ("sdist", "wheels"):
+            steps = self.jobs[name]["steps"]
+            dated = next(at for at, step in enumerate(steps) if "SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)" in step.get("run", ""))
+            builds = next(at for at, step in enumerate(steps) if "cibuildwheel" in step.get("uses", "") or "-m build" in step.get("run", ""))
+            self.assertLess(dated, builds)
+        settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cibuildwheel"]["linux"]
+        self.assertEqual(settings["environment-pass"], ["SOURCE_DATE_EPOCH"])
