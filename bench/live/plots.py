@@ -1,12 +1,14 @@
-"""The newest live result as a plot: ``python -m bench.live.plots`` writes ``docs/images/bench-live.svg``."""
+"""The newest live result of each case as a plot: ``python -m bench.live.plots`` writes ``docs/images/bench-live.svg``."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import matplotlib
 
-from bench.plot import IMAGES, newest
+from bench.machine import HERE
+from bench.plot import IMAGES
 
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "txdirector"  # the same file for the same figures
@@ -50,10 +52,12 @@ def plot(scenarios: dict[str, dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    result = newest("live")
-    if result is None:
+    scenarios: dict[str, Any] = {}
+    for path in sorted((HERE / "results").glob("live-*.json")):
+        scenarios |= json.loads(path.read_text())["scenarios"]
+    if not scenarios:
         raise SystemExit("no results yet: python -m bench.live --save")
-    plot(result["scenarios"])
+    plot(scenarios)
 
 
 if __name__ == "__main__":
