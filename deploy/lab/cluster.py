@@ -137,6 +137,10 @@ class EtcdMember(Program):
         status = self.post("/v3/maintenance/status", {})
         return bool(status.get("leader")) and status["leader"] == status["header"]["member_id"]
 
+    def leader(self) -> str:
+        """Its leader's number, as this member knows it; "0" when there is none."""
+        return str(self.post("/v3/maintenance/status", {}).get("leader", "0"))
+
     def healthy(self) -> bool:
         """A quorum answers."""
         return "header" in self.post("/v3/kv/range", {"key": "AA=="})
