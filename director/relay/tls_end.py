@@ -128,7 +128,7 @@ class TLSEnd(PlainEnd):
         if not sent:
             source.hold = data  # to be offered again just so
             self.writable = False
-        else:  # a record, perhaps, of several: a part taken proves nothing
+        else:
             source.moved += sent
             source.hold = data[sent:] if sent < len(data) else None
 

@@ -22,6 +22,7 @@ from cluster.model import HostTLS, ProbeTLS
 from cluster.pem import PemFiles
 from cluster.renewal import Renewed
 from director.timing.seldom import Seldom, more
+from director.tls.profile import economize
 
 #: Ways to reach hosts that are remembered. What was configured before is forgotten when there are more.
 MAX_CONTEXTS = 64
@@ -135,7 +136,7 @@ def _read(files: PemFiles, spec: ProbeTLS) -> Any:
         return None
     context = ssl.CertificateOptions(trustRoot=trust, raiseMinimumTo=ssl.TLSVersion.TLSv1_2, **own).getContext()
     context.set_options(SSL.OP_NO_RENEGOTIATION)
-    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    economize(context)
     if isinstance(spec, HostTLS) and spec.alpn:
         context.set_alpn_protos([text.encode("ascii") for text in spec.alpn])
     return context

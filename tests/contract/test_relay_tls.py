@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 
-from twisted.trial.unittest import TestCase
+from OpenSSL import SSL
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from cluster.model import Reason
 from director.relay.interface import Limits
+from director.relay.openssl import send
 from tests.contract.relay_kit import LIMITS, Final, blocking, pattern, receive, receive_all, receive_until_reset
 from tests.contract.test_relay import Connects, Endurance, RelayContract, Resets, Steering, Streams, Timeouts
-from tests.contract.tls_kit import TLSBothWaysKit, TLSRelayKit, TLSToHostsKit, Trusting
+from tests.contract.tls_kit import CLIENT, SERVER, TLSBothWaysKit, TLSRelayKit, TLSToHostsKit, Trusting
 
 
 class TLSOfClientsTests(Streams, Resets, Connects, Timeouts, Steering, Endurance, TestCase):
@@ -38,6 +41,23 @@ class TLSOfBothTests(TLSOfHostsTests):
     """Both do."""
 
     make_kit = TLSBothWaysKit
+
+
+class WritingTests(SynchronousTestCase):
+    def test_whole(self) -> None:
+        """A write is of all that is offered, not of a record."""
+        ends = [SSL.Connection(context) for context in (SERVER, CLIENT)]
+        server, client = ends
+        server.set_accept_state()
+        client.set_connect_state()
+        for one, other in (ends, ends[::-1]):
+            for shaking, peer in ((client, server), (server, client)) * 2:
+                with contextlib.suppress(SSL.WantReadError):
+                    shaking.do_handshake()
+                with contextlib.suppress(SSL.WantReadError):
+                    peer.bio_write(shaking.bio_read(65_536))
+            self.assertEqual(send(one, bytes(40_000)), 40_000)
+            other.bio_write(one.bio_read(65_536))
 
 
 class HandshakeTests(RelayContract, TestCase):

@@ -22,6 +22,7 @@ from OpenSSL import SSL
 from director.relay.interface import Limits
 from director.relay.openssl import FIN, errno_of, in_words
 from director.relay.turnarounds import NO_TALLY
+from director.tls.profile import economize, harden
 from tests.contract.relay_kit import LIMITS, PATIENCE_S, Relayed, RelayKit, receive
 
 
@@ -38,6 +39,8 @@ def contexts() -> tuple[SSL.Context, SSL.Context]:
     server, client = SSL.Context(SSL.TLS_SERVER_METHOD), SSL.Context(SSL.TLS_CLIENT_METHOD)
     server.use_certificate(builder.sign(key, hashes.SHA256()))
     server.use_privatekey(key)
+    harden(server)
+    economize(client)
     return server, client
 
 
