@@ -2,7 +2,8 @@
 
 Takeovers of the VIP after SIGKILL of the leader, with etcd as it comes and tuned; resignations, with the connections that
 were refused meanwhile; a drain ordered at one director until the other obeys; a report until its weight is in force at
-both directors, under a thousand agents at 1 Hz, with what that costs. Everything runs in namespaces on this machine.
+both directors, under a thousand agents at 1 Hz, with what that costs; what a pair costs that
+serves nobody. Everything runs in namespaces on this machine.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from bench.machine import HERE, TICKS, facts
 from deploy.lab.cluster import AGENTS, BACKEND, DEFAULT_ETCD, TOKEN, TUNED_ETCD, VIP, WEB, Cluster, Director, all_up, until
 from deploy.lab.net import why_not
 
+#: For which a pair that has nothing to do is looked at.
+IDLE_S = 20
 DRAINS = 40
 REPORTS = 60
 
@@ -178,6 +181,31 @@ def reports(agents: int) -> dict[str, Any]:
     return {"report_to_weight_s": summary(found), "directors": costs}
 
 
+def packets(director: Director) -> int:
+    """In and out of its machine: probes, reports, etcd, and the other director."""
+    said = subprocess.run(["ip", "-n", director.machine.namespace, "-s", "-j", "link", "show", "dev", "eth0"], check=True,
+                          capture_output=True).stdout
+    stats = json.loads(said)[0]["stats64"]
+    return int(stats["rx"]["packets"] + stats["tx"]["packets"])
+
+
+def idle(node: str) -> dict[str, Any]:
+    """What a pair costs that serves nobody: the owner first."""
+    with cluster(etcd=3, node=node) as made:
+        owner = made.await_vip()
+        directors = [owner, *(each for each in made.directors if each is not owner)]
+        time.sleep(5)  # what a start brings about is over
+        written = made.etcd[0].revision()
+        before = [(cpu_s(each), packets(each)) for each in directors]
+        time.sleep(IDLE_S)
+        after = [(cpu_s(each), packets(each)) for each in directors]
+        return {
+            "core": [(b[0] - a[0]) / IDLE_S for a, b in zip(before, after, strict=True)],
+            "packets_per_s": [(b[1] - a[1]) / IDLE_S for a, b in zip(before, after, strict=True)],
+            "etcd_writes_per_s": (made.etcd[0].revision() - written) / IDLE_S,
+        }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--takeovers", type=int, default=30)
@@ -192,6 +220,7 @@ def main() -> None:
         "takeover_s": lambda: summary(takeovers(options.takeovers, DEFAULT_ETCD, "")),
         "takeover_tuned_s": lambda: summary(takeovers(options.takeovers, TUNED_ETCD, "leader_lease_s = 1.0")),
         "resign": lambda: resignations(options.takeovers),
+        "idle": lambda: {"leases": idle(""), "promises": idle('takeover = "promises"')},
     }
     result: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds")} | facts()
     for name in [options.only] if options.only else parts:

@@ -16,6 +16,9 @@ from deploy.lab.cluster import WEB, Cluster, all_up, until
 from deploy.lab.net import Lab, Machine
 from deploy.lab.side import INTERFACE, NETWORK, SIDE_VIP, Side, with_side
 
+#: For connections to end in an orderly stop, before a second order cuts them.
+STOPS_S = 2.0
+
 
 class Pair:
     """Two machines of which one owns `SIDE_VIP`."""
@@ -73,14 +76,22 @@ class Directors(Pair):
         self.side = with_side(self.cluster)
         self.machines = [each.machine for each in self.cluster.directors]
         self.cluster._vip = False  # it is on the other side
-        self.cluster.start()
+        try:
+            self.cluster.start()
+        except BaseException:
+            self.cluster.close()
+            raise
 
     def signal(self, machine: Machine, number: int) -> None:
         director = self._on(machine)
         director.signal(number)
         if number in (signal.SIGKILL, signal.SIGTERM):
             assert director.process is not None
-            director.process.wait()
+            try:
+                director.process.wait(STOPS_S)
+            except subprocess.TimeoutExpired:  # for a client whose end was sent to the other machine
+                director.signal(number)
+                director.process.wait()
 
     def begin(self, machine: Machine) -> None:
         self._on(machine).start()

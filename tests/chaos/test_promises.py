@@ -19,6 +19,8 @@ from deploy.lab.side import INTERFACE, NETWORK, SIDE_VIP, with_side
 
 #: Of the owner, each restarted after it; a soak does more.
 KILLS = int(os.environ.get("TAKEOVERS", "2"))
+#: All of etcd, for longer than any promise; a soak does more.
+AWAY_S = float(os.environ.get("ETCD_AWAY_S", "7"))
 #: Any promise, and what a busy machine takes for it: nothing here depends on being fast.
 TAKEOVER_S = 10.0
 #: Longer than any promise or wait.
@@ -47,7 +49,7 @@ class PromisesTestCase(SynchronousTestCase):
         self.cluster._vip = False  # it is on the other side
         self.cluster.start()
         watched = [self.cluster.lab.machine(f"watcher{n}") for n in range(4)]
-        for machine in watched:
+        for machine in (*watched, self.cluster.client):
             self.side.plug(machine)
         self.macs = {self.side.mac(each.machine): each for each in self.cluster.directors}
         self.owner()
@@ -148,6 +150,7 @@ class StayingTests(PromisesTestCase):
         (etcd,) = self.cluster.etcd
         owner = self.owner()
         other = self.other(owner)
+        clients = self.cluster.clients(20, SIDE_VIP)
         began = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         written = etcd.revision()
         time.sleep(1.0)
@@ -160,7 +163,7 @@ class StayingTests(PromisesTestCase):
         until(lambda: self.quiet_for(0.5), "no more beats in etcd")
         etcd.kill()
         until(lambda: not owner.status()["store_available"], "etcd is away")
-        time.sleep(7.0)  # for longer than any promise
+        time.sleep(AWAY_S)
         etcd.start()
         until(lambda: owner.status()["store_available"], "etcd is back")
         before = owner.call("GET", "cluster")["term"]
@@ -170,6 +173,9 @@ class StayingTests(PromisesTestCase):
         seen = self.stop_watching()
         self.assertEqual([self.macs[mac] for mac in owners(seen.answers)], [owner])
         self.assertLess(served_again_s(seen, began, ended)[1], 1.0)
+        served = clients.stop()
+        self.assertEqual([each for each in served if each["error"] is not None], [])
+        print(f"etcd was away for {AWAY_S:g} s: nothing moved, {len(served)} clients, none failed")
 
     def quiet_for(self, seconds: float) -> bool:
         (etcd,) = self.cluster.etcd

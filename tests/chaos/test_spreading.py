@@ -23,6 +23,8 @@ SECOND_VIP = f"{NETWORK}.101"
 BOTH = (SIDE_VIP, SECOND_VIP)
 #: Any promise, and what a busy machine takes for it: nothing here depends on being fast.
 TAKEOVER_S = 15.0
+#: Of clients, both addresses together, while what is ordered moves these.
+PER_S = float(os.environ.get("UNNOTICED_PER_S", "500"))
 
 
 class SpreadTests(SynchronousTestCase):
@@ -127,3 +129,36 @@ class SpreadTests(SynchronousTestCase):
             self.assertGreater(len(seen), 10)
             self.assertEqual([each for each in seen if each["error"] is not None], [])
         second.stop()
+
+    def test_unnoticed(self) -> None:
+        """Five hundred clients a second, or what the machine can: an upgrade in place, by which addresses go to the other one;
+        a rebalance; an orderly stop; a rebalance again when it is back. No client fails."""
+        first, second = self.cluster.directors
+        self.await_spread()
+        asking = [self.cluster.clients(PER_S / len(BOTH), address) for address in BOTH]
+        began = time.monotonic()
+        time.sleep(1.0)
+        pid = int(second.call("POST", "process/upgrade", {}, timeout_s=90.0)["pid"])
+        self.addCleanup(self._kill, pid)
+        self.await_all_at(first)
+        self.rebalance(first)
+        first.signal(signal.SIGTERM)
+        self.await_all_at(second)
+        first.stop()
+        self.restart(first)
+        self.rebalance(second)
+        time.sleep(1.0)
+        seen = [each for clients in asking for each in clients.stop()]
+        per_s = len(seen) / (time.monotonic() - began)
+        self.assertEqual([each for each in seen if each["error"] is not None], [])
+        slow = sum(each["took"] > 0.9 for each in seen)
+        print(f"{len(seen)} clients, {per_s:.0f} a second, none failed; {slow} came after another SYN")
+
+    def rebalance(self, asked: Director) -> None:
+        until(lambda: all(each["able"] == ["director1", "director2"] for each in asked.call("GET", "vips")), "both may have them")
+        asked.call("POST", "vips/rebalance", {}, timeout_s=30.0)
+        self.await_spread()
+
+    def _kill(self, pid: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
