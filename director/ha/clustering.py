@@ -18,6 +18,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ from director.ha.leading import Known, Leading
 from director.ha.leases import HeldLease, Leases
 from director.ha.membership import Membership
 from director.ha.observing import Observing
+from director.ha.open_connections import end_connections
 from director.ha.owning import Presiding
 from director.ha.peers import Peers
 from director.ha.promising import Promising
@@ -221,11 +223,25 @@ class Clustering(MultiService):
         self.leaving = True
         if self._balancer.running and self._leave_s:
             await deferLater(self._reactor, self._leave_s)
+        on = self.vips.on
         if self.vips.held:
             await self._balancer.turn_away(HAND_OVER_S)
         for child in (self.leading, self.vips):
             if child.parent is not None:
                 await maybeDeferred(child.disownServiceParent)
+        for each in on:
+            self._end_connections(each.ip)
+
+    def _end_connections(self, address: IPv4Address | IPv6Address) -> None:
+        """Of one that is elsewhere: they would keep the stop waiting until ``drain_s`` is over."""
+        try:
+            count = end_connections(address)
+        except OSError as error:
+            self.log.info("connections at {address} are waited for: {why}", address=str(address), why=error.strerror)
+        else:
+            if count:
+                self.log.info("{count} connections at {address} are cut: it is elsewhere now", count=count,
+                              address=str(address))
 
     # --- from one process to the next
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from ipaddress import ip_address
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from director.ha.open_connections import open_connections
+from director.ha.open_connections import end_connections, open_connections
 
 
 class OpenConnectionsTests(SynchronousTestCase):
@@ -45,3 +47,27 @@ class OpenConnectionsTests(SynchronousTestCase):
             held += [socket.create_connection(server.getsockname()[:2]), server.accept()[0]]
         self.addCleanup(lambda: [sock.close() for sock in held])
         self.assertEqual(open_connections(ip_address("::1")) - before, 600)
+
+    def test_ended(self) -> None:
+        """Those at that address alone, of both families; listening sockets stay."""
+        if os.geteuid():
+            raise SkipTest("ending other processes' connections needs CAP_NET_ADMIN: run it as root")
+        here = ip_address("127.0.0.72")
+        server, other = self.listening(socket.AF_INET, str(here)), self.listening(socket.AF_INET, "127.0.0.73")
+        dual = self.listening(socket.AF_INET6, "::", both=True)
+        clients = [socket.create_connection(server.getsockname()), socket.create_connection((str(here), dual.getsockname()[1])),
+                   socket.create_connection(other.getsockname())]
+        accepted = [each.accept()[0] for each in (server, dual, other)]
+        self.addCleanup(lambda: [each.close() for each in (*clients, *accepted)])
+        try:
+            self.assertEqual(end_connections(here), 2)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            raise SkipTest("this kernel cannot end connections: CONFIG_INET_DIAG_DESTROY") from error
+        for sock in accepted[:2]:
+            self.assertRaises(ConnectionAbortedError, sock.recv, 1)
+        clients[2].sendall(b"x")
+        self.assertEqual(accepted[2].recv(1), b"x")
+        self.assertEqual(end_connections(here), 0)
+        socket.create_connection(server.getsockname()).close()
