@@ -142,6 +142,7 @@ soak: servers-packages servers-containers packages-installed ## 200,000 connecti
 	TLS_TRANSFERS=1000 TLS_RENEWALS=100 $(BIN)/pytest -q tests/integration/test_tls_endurance.py
 	FENCE_ROUNDS=500 $(BIN)/pytest -q tests/integration/test_fence.py -k random
 	TAKEOVERS=50 $(BIN)/pytest -q -s tests/chaos/test_promises.py -k killed
+	UNNOTICED_PER_S=500 $(BIN)/pytest -q -s tests/chaos/test_spreading.py -k unnoticed
 	SEQUENCES=1000 $(BIN)/pytest -q -s tests/chaos/test_sequences.py
 	ETCD_AWAY_S=600 $(BIN)/pytest -q -s tests/chaos/test_promises.py -k nothing_moves
 	UPGRADE_HANDSHAKE_S=0.05 $(BIN)/pytest -q -s tests/chaos/test_upgrade.py

@@ -26,7 +26,7 @@ from deploy.lab.cluster import WEB, etcd_program, until
 from deploy.lab.net import Machine, why_not
 from deploy.lab.side import INTERFACE, SIDE_VIP
 
-SEQUENCES = int(os.environ.get("SEQUENCES", "10"))
+SEQUENCES = int(os.environ.get("SEQUENCES", "6"))
 SEED = int(os.environ.get("SEQUENCE_SEED", "1"))
 #: Of the directors: patient, so that a machine that is busy loses no promise; how fast it can be the bench says.
 TAKEOVER_S = float(os.environ.get("SEQUENCE_TAKEOVER_S", "2.0"))

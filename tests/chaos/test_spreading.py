@@ -23,8 +23,8 @@ SECOND_VIP = f"{NETWORK}.101"
 BOTH = (SIDE_VIP, SECOND_VIP)
 #: Any promise, and what a busy machine takes for it: nothing here depends on being fast.
 TAKEOVER_S = 15.0
-#: Of clients, both addresses together, while what is ordered moves these.
-PER_S = float(os.environ.get("UNNOTICED_PER_S", "500"))
+#: Of clients, both addresses together, while what is ordered moves these; a soak, on a machine that does nothing else, has 500.
+PER_S = float(os.environ.get("UNNOTICED_PER_S", "100"))
 
 
 class SpreadTests(SynchronousTestCase):
@@ -131,7 +131,7 @@ class SpreadTests(SynchronousTestCase):
         second.stop()
 
     def test_unnoticed(self) -> None:
-        """Five hundred clients a second, or what the machine can: an upgrade in place, by which addresses go to the other one;
+        """An upgrade in place, by which addresses go to the other one;
         a rebalance; an orderly stop; a rebalance again when it is back. No client fails, but who stays connected."""
         first, second = self.cluster.directors
         self.await_spread()
@@ -153,7 +153,8 @@ class SpreadTests(SynchronousTestCase):
         time.sleep(1.0)
         seen = [each for clients in asking for each in clients.stop()]
         per_s = len(seen) / (time.monotonic() - began)
-        self.assertEqual([each for each in seen if each["error"] is not None], [])
+        failed = [each for each in seen if each["error"] is not None]
+        self.assertEqual(failed[:5], [], f"{len(failed)} of {len(seen)} failed")
         slow = sum(each["took"] > 0.9 for each in seen)
         print(f"{len(seen)} clients, {per_s:.0f} a second, none failed; {slow} came after another SYN")
 
