@@ -247,11 +247,21 @@ class Clustering(MultiService):
 
     async def give_way(self) -> None:
         """Another process of this director is about to take over; `go_on` if it does not. By promises its addresses go to
-        another director first, for no promise is handed from one process to the next."""
-        if self.spreading is not None:
-            await self.spreading.give_way()
-        if self.reigning is not None:
-            await self.reigning.give_way()
+        another director first, for no promise is handed from one process to the next; as at a stop clients have
+        `HAND_OVER_S` to finish."""
+        at = [each.ip for each in self.vips.on] if self.reigning is not None else []
+        listeners = self._balancer.listeners
+        try:
+            if at:
+                listeners.turn_away(at)
+                await deferLater(self._reactor, HAND_OVER_S)
+            if self.spreading is not None:
+                await self.spreading.give_way()
+            if self.reigning is not None:
+                await self.reigning.give_way()
+        finally:
+            if at:
+                listeners.turn_away([])  # the next process has the same sockets
 
     def go_on(self) -> None:
         if self.reigning is not None:
