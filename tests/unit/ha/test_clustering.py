@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_interface
+from types import SimpleNamespace
+from typing import Any
+
 import msgspec
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from cluster.keys import Keys
@@ -11,13 +17,14 @@ from cluster.model import Configuration, Group, Health, Host, Leader, Service
 from cluster.model import Node as NodeConfiguration
 from cluster.store import Put
 from director.engine.sync import Sync
-from director.ha.clustering import Clustering
+from director.ha.clustering import HAND_OVER_S, Clustering
 from director.ha.leading import Known
 from director.reports.attendance import Attendance
 from tests.unit.engine.virtual_director import VirtualDirector
 
 KEYS = Keys("c")
 HEALTH = Health()
+HERE = ip_interface("10.0.0.100/24")
 
 
 class ClusteringTestCase(SynchronousTestCase):
@@ -92,3 +99,39 @@ class OwnStateTests(SynchronousTestCase):
         self.assertEqual([self.clustering.vip_owner(each) for each in ("d1", "d2")], [None, "d2"])
         self.clustering.vips._custody.held = True
         self.assertEqual([self.clustering.vip_owner(each) for each in ("d1", "d2")], ["d1", "d1"])
+
+
+class GivingWayTests(SynchronousTestCase):
+    def giving_way(self, *on: Any, fails: bool = False) -> tuple[list[Any], Clock, Deferred[None]]:
+        """By promises, with those addresses; what is done, in order."""
+        done: list[Any] = []
+        clock = Clock()
+
+        async def give_way() -> None:
+            done.append("given")
+            if fails:
+                raise OSError("no")
+
+        clustering: Any = SimpleNamespace(
+            vips=SimpleNamespace(on=on), spreading=None, reigning=SimpleNamespace(give_way=give_way), _reactor=clock,
+            _balancer=SimpleNamespace(listeners=SimpleNamespace(turn_away=done.append)))
+        return done, clock, Deferred.fromCoroutine(Clustering.give_way(clustering))
+
+    def test_turned_away_first(self) -> None:
+        """Clients of the addresses have time to finish; the next process, which has the same sockets, turns nobody away."""
+        done, clock, over = self.giving_way(HERE)
+        self.assertEqual(done, [[HERE.ip]])
+        clock.advance(HAND_OVER_S)
+        self.successResultOf(over)
+        self.assertEqual(done, [[HERE.ip], "given", []])
+
+    def test_none_here(self) -> None:
+        done, _, over = self.giving_way()
+        self.successResultOf(over)
+        self.assertEqual(done, ["given"])
+
+    def test_failed(self) -> None:
+        done, clock, over = self.giving_way(HERE, fails=True)
+        clock.advance(HAND_OVER_S)
+        self.failureResultOf(over, OSError)
+        self.assertEqual(done, [[HERE.ip], "given", []])
