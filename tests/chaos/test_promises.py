@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from bench.watching import Seen, Watchers, build, doubled_ms, owners, served_again_s
-from deploy.lab.cluster import WEB, Cluster, Director, all_up, etcd_program, until
-from deploy.lab.net import why_not
+from deploy.lab.cluster import WEB, Cluster, Director, all_up, until
 from deploy.lab.side import INTERFACE, NETWORK, SIDE_VIP, with_side
+from tests.chaos.kit import require_namespaces
 
 #: Of the owner, each restarted after it; a soak does more.
 KILLS = int(os.environ.get("TAKEOVERS", "2"))
@@ -35,11 +35,7 @@ class PromisesTestCase(SynchronousTestCase):
     node = 'takeover = "promises"\ntakeover_s = 2.0'
 
     def setUp(self) -> None:
-        reason = why_not() or ("" if etcd_program() else "etcd is missing: apt-get install etcd-server")
-        if reason:
-            if os.environ.get("CI") == "true":
-                raise AssertionError(reason)
-            raise SkipTest(reason)
+        require_namespaces()
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.cluster = Cluster(Path(directory.name), etcd=1, directors=self.directors, backends=1, node=self.node)

@@ -16,15 +16,16 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from bench.faults import FAULTS, Fault, boot_ns, running
 from bench.freezing import freeze
 from bench.pairs import Directors
 from bench.watching import doubled_ms
-from deploy.lab.cluster import WEB, etcd_program, until
-from deploy.lab.net import Machine, why_not
+from deploy.lab.cluster import WEB, until
+from deploy.lab.net import Machine
 from deploy.lab.side import INTERFACE, SIDE_VIP
+from tests.chaos.kit import require_namespaces
 
 SEQUENCES = int(os.environ.get("SEQUENCES", "15"))
 SEED = int(os.environ.get("SEQUENCE_SEED", "1"))
@@ -114,11 +115,7 @@ def _touched(step: Step) -> set[Any]:
 
 class SequencesTests(SynchronousTestCase):
     def setUp(self) -> None:
-        reason = why_not() or ("" if etcd_program() else "etcd is missing: apt-get install etcd-server")
-        if reason:
-            if os.environ.get("CI") == "true":
-                raise AssertionError(reason)
-            raise SkipTest(reason)
+        require_namespaces()
 
     def test_random(self) -> None:
         kinds = sorted(TOUCHES)

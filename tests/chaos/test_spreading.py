@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from bench.watching import Watchers, build, doubled_ms
-from deploy.lab.cluster import WEB, Cluster, Director, all_up, etcd_program, until
-from deploy.lab.net import why_not
+from deploy.lab.cluster import WEB, Cluster, Director, all_up, until
 from deploy.lab.side import INTERFACE, NETWORK, SIDE_VIP, with_side
+from tests.chaos.kit import require_namespaces
 
 SECOND_VIP = f"{NETWORK}.101"
 BOTH = (SIDE_VIP, SECOND_VIP)
@@ -29,11 +29,7 @@ PER_S = float(os.environ.get("UNNOTICED_PER_S", "100"))
 
 class SpreadTests(SynchronousTestCase):
     def setUp(self) -> None:
-        reason = why_not() or ("" if etcd_program() else "etcd is missing: apt-get install etcd-server")
-        if reason:
-            if os.environ.get("CI") == "true":
-                raise AssertionError(reason)
-            raise SkipTest(reason)
+        require_namespaces()
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.cluster = Cluster(Path(directory.name), etcd=1, backends=1, node='takeover = "promises"\ntakeover_s = 2.0')
